@@ -1,0 +1,204 @@
+"""The recipe: every setting of a run, checked. Sections and keys are those of the YAML file.
+
+Nothing here knows torch or transformers: a recipe is checked before either is imported.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+TaskName = Literal[
+    "cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "squad_v1", "squad_v2"
+]
+TaskType = Literal["classification", "regression", "question_answering"]
+DType = Literal["float32", "bfloat16", "float16"]
+
+_TYPE_OF_TASK: dict[str, TaskType] = {
+    "stsb": "regression",
+    "squad_v1": "question_answering",
+    "squad_v2": "question_answering",
+}
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelSection(_Section):
+    """The frozen base model."""
+
+    name: str
+    """Hub name, local folder, or `package://PACKAGE/PATH` inside an installed package."""
+    revision: str | None = None
+    """Hub revision: branch, tag or commit."""
+    dtype: DType = "float32"
+    """Type the frozen weights are held in; the adapter always trains in float32."""
+    classifier_dropout: Fraction | None = None
+    """Dropout before the task head; None keeps the base model's own setting."""
+
+
+class TaskSection(_Section):
+    """What is learned: a known task by `name`, or a `type` for the user's own data."""
+
+    name: TaskName | None = None
+    type: TaskType | None = None
+    labels: list[str] | None = Field(default=None, min_length=2)
+    """Class names in the order of their numbers; None finds them in the training data."""
+    metric: str | None = None
+    """Metric that picks the best checkpoint; None takes the task's own."""
+    unanswerable: bool = False
+    """Question answering: questions may have no answer (as in SQuAD v2.0)."""
+    null_threshold: float = 0.0
+    """Question answering: "no answer" wins when its score leads by more than this."""
+    n_best: int = Field(default=20, ge=1)
+    """Question answering: start and end candidates looked at per window."""
+    max_answer_length: int = Field(default=30, ge=1)
+    """Question answering: longest answer, in tokens."""
+
+    @model_validator(mode="after")
+    def _name_or_type(self) -> Self:
+        if self.name is None and self.type is None:
+            raise ValueError("give either `name` (a known task) or `type`")
+        if self.name is not None and self.type not in (None, self.kind):
+            raise ValueError(f"`type: {self.type}` does not fit `name: {self.name}` ({self.kind})")
+        return self
+
+    @property
+    def kind(self) -> TaskType:
+        """The task's family, whether it was named or typed."""
+        if self.name is not None:
+            return _TYPE_OF_TASK.get(self.name, "classification")
+        assert self.type is not None
+        return self.type
+
+
+class HoldoutSection(_Section):
+    """A validation set cut from the training data where there is none of its own."""
+
+    fraction: float = Field(gt=0, lt=1)
+    """Share of the groups that is held out."""
+    group_prefix: int | None = Field(default=None, ge=1)
+    """Rows whose first text starts with the same characters (this many) stay on one side."""
+    seed: int = 0
+
+
+class DataSection(_Section):
+    """Where rows come from: a Hub data set, or local files (jsonl, csv, tsv, parquet)."""
+
+    hub: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    train: str | None = None
+    """Hub: name of the split. Else: path or `package://` address of a file."""
+    validation: str | dict[str, str] | None = None
+    """As `train`; a mapping names several sets, each scored by itself."""
+    holdout: HoldoutSection | None = None
+    format: Literal["jsonl", "csv", "tsv", "parquet"] | None = None
+    """Format of local files; None reads it off the file's ending."""
+    columns: list[str] | None = Field(default=None, min_length=1)
+    """Column names of a csv or tsv file that has no header line."""
+    quoting: bool = True
+    """Whether quotation marks in csv and tsv files enclose fields."""
+    text: list[str] | None = Field(default=None, min_length=1, max_length=2)
+    """One text column or two (a pair; for question answering: question, context)."""
+    label: str | None = None
+    """Label column (question answering: the answers column)."""
+    max_length: int = Field(default=128, ge=4)
+    """Longest input, in tokens; longer ones are cut (question answering: windowed)."""
+    document_stride: int = Field(default=128, ge=1)
+    """Question answering: tokens shared by neighbouring windows of one context."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_text_column(cls, values: object) -> object:
+        if isinstance(values, dict) and isinstance(values.get("text"), str):
+            return {**values, "text": [values["text"]]}
+        return values
+
+    @model_validator(mode="after")
+    def _one_validation_source(self) -> Self:
+        if self.validation is not None and self.holdout is not None:
+            raise ValueError("give `validation` or `holdout`, not both")
+        return self
+
+
+class AdapterSection(_Section):
+    """The DCFT adapter (arXiv 2503.01419, section 3)."""
+
+    method: Literal["dcft"] = "dcft"
+    kernel_size: int = Field(default=8, ge=1)
+    stride: int | None = Field(default=None, ge=1)
+    """Step of the transposed convolution, 1 to kernel_size; None: kernel_size."""
+    rank: int = Field(default=1, ge=1)
+    scale: float = Field(default=1.0, gt=0)
+    """Constant factor of dW (the public implementation's alpha / r)."""
+    targets: list[str] = Field(default=["Q", "K", "V", "O", "FFN"], min_length=1)
+    """Roles (Q, K, V, O, FFN, FFN_IN, FFN_OUT) or patterns of module names."""
+    init: Literal["normal", "zero"] = "normal"
+    """normal: A, B, C from N(0, 0.02^2). zero: orthonormal A and B, C = 0, so dW = 0."""
+    orthogonality: float = Field(default=0.1, ge=0)
+    """Weight of the orthogonality term in the loss (the reference's gamma)."""
+    orthogonality_form: Literal["mean_norm", "squared"] = "mean_norm"
+
+    @model_validator(mode="after")
+    def _stride_within_kernel(self) -> Self:
+        if self.stride is not None and self.stride > self.kernel_size:
+            raise ValueError(
+                f"`stride: {self.stride}` is larger than `kernel_size: {self.kernel_size}`; "
+                "cells between the windows would never be trained"
+            )
+        return self
+
+
+class TrainingSection(_Section):
+    """The training loop."""
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    epochs: float = Field(default=3, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    """Stop after so many optimizer steps, whatever `epochs` says."""
+    batch_size: int = Field(default=32, ge=1)
+    eval_batch_size: int | None = Field(default=None, ge=1)
+    """None: twice `batch_size`."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    warmup_steps: int | None = Field(default=None, ge=0)
+    warmup_ratio: Fraction | None = None
+    """Warm-up as a share of all steps; instead of `warmup_steps`."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    seed: int = Field(default=42, ge=0)
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Mixed precision of the computation; auto: bfloat16 on CUDA devices that have it."""
+    eval_steps: int | None = Field(default=None, ge=1)
+    """Score the validation data every so many steps; None: once an epoch."""
+    logging_steps: int = Field(default=10, ge=1)
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    """Stop after so many evaluations without a better score."""
+    group_by_length: bool = True
+    """Batches of similar lengths, so that little is padded."""
+    gradient_checkpointing: bool = False
+    num_workers: int = Field(default=0, ge=0)
+    report_to: list[str] = []
+    """Experiment trackers, by the names that transformers gives them."""
+    output: str | None = None
+    """Run folder; None: runs/ and the recipe's name."""
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Self:
+        if self.warmup_steps is not None and self.warmup_ratio is not None:
+            raise ValueError("give `warmup_steps` or `warmup_ratio`, not both")
+        return self
+
+
+class Recipe(_Section):
+    """A whole run: base model, task, data, adapter and training settings."""
+
+    model: ModelSection
+    task: TaskSection
+    data: DataSection = DataSection()
+    adapter: AdapterSection = AdapterSection()
+    training: TrainingSection = TrainingSection()
