@@ -1,0 +1,47 @@
+"""DCFT: fine-tune Hugging Face encoders by deconvolution in a subspace (arXiv 2503.01419).
+
+The command is `dcft`. For a training loop of your own:
+
+    from dcft_cli import DCFTConfig, inject, save_adapter, load_adapter, merge
+
+Importing this package imports no torch until one of these names is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dcft_cli.adapter.config import DCFTConfig
+    from dcft_cli.adapter.file import load_adapter, save_adapter
+    from dcft_cli.adapter.inject import adapter_layers, inject, merge, remove_adapters
+    from dcft_cli.adapter.orthogonality import orthogonality
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DCFTConfig": "dcft_cli.adapter.config",
+    "adapter_layers": "dcft_cli.adapter.inject",
+    "inject": "dcft_cli.adapter.inject",
+    "load_adapter": "dcft_cli.adapter.file",
+    "merge": "dcft_cli.adapter.inject",
+    "orthogonality": "dcft_cli.adapter.orthogonality",
+    "remove_adapters": "dcft_cli.adapter.inject",
+    "save_adapter": "dcft_cli.adapter.file",
+}
+
+__all__ = [
+    "DCFTConfig",
+    "adapter_layers",
+    "inject",
+    "load_adapter",
+    "merge",
+    "orthogonality",
+    "remove_adapters",
+    "save_adapter",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,51 @@
+"""Settings of a DCFT adapter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Init = Literal["normal", "zero"]
+
+
+@dataclass(frozen=True)
+class DCFTConfig:
+    """What to insert where (arXiv 2503.01419, section 3).
+
+    Args:
+        kernel_size: d, edge of the kernel C. Larger kernels make smaller adapters.
+        stride: s, 1 to kernel_size; None: kernel_size (section 3.2.2).
+        rank: k, rank of the subspace matrix B A.
+        scale: constant factor of dW; alpha / r of the public implementation.
+        targets: roles (Q, K, V, O, FFN, FFN_IN, FFN_OUT) or patterns of module names.
+        init: "normal" draws A, B and C from N(0, 0.02^2) (section 3.1); "zero" starts with
+            dW = 0: orthonormal rows of A and columns of B, C = 0.
+
+    Raises:
+        ValueError: a number out of range or an unknown init.
+    """
+
+    kernel_size: int = 8
+    stride: int | None = None
+    rank: int = 1
+    scale: float = 1.0
+    targets: Sequence[str] = ("Q", "K", "V", "O", "FFN")
+    init: Init = "normal"
+
+    def __post_init__(self) -> None:
+        if self.kernel_size < 1 or self.rank < 1:
+            raise ValueError("kernel_size and rank must be at least 1")
+        if not 1 <= self.window_step <= self.kernel_size:
+            raise ValueError(
+                f"stride must be 1 to kernel_size ({self.kernel_size}), got {self.stride}"
+            )
+        if not 0 < self.scale < float("inf"):
+            raise ValueError(f"scale must be a positive number, got {self.scale}")
+        if self.init not in ("normal", "zero"):
+            raise ValueError(f'init must be "normal" or "zero", got {self.init!r}')
+        if isinstance(self.targets, str) or not self.targets:
+            raise ValueError("targets must be a list of at least one role or pattern")
+
+    @property
+    def window_step(self) -> int:
+        """The stride in force."""
+        return self.kernel_size if self.stride is None else self.stride

@@ -1,0 +1,183 @@
+"""Writing adapter files, and putting what they hold into a model."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from dcft_cli.adapter.contents import (
+    ADAPTER_PREFIX,
+    FORMAT_VERSION,
+    HEAD_PREFIX,
+    AdapterContents,
+    checksum,
+    read_adapter,
+)
+from dcft_cli.adapter.fingerprint import fingerprint
+from dcft_cli.adapter.inject import adapter_layers, head_parameters, insert
+from dcft_cli.adapter.targets import Target
+from dcft_cli.errors import AdapterFileError, ModelError, TargetError
+
+_LIBRARIES = ("dcft-cli", "torch", "transformers", "safetensors")
+
+
+def save_adapter(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    base_name: str | None = None,
+    base_revision: str | None = None,
+    base_fingerprint: str | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes the adapters of a model, and what is trained besides them, to one file.
+
+    The file is written beside its place and moved there when it is whole.
+
+    Args:
+        model: a model with adapters.
+        path: the file; `adapter.safetensors` inside it if `path` is a folder.
+        base_name, base_revision: what the base model is called.
+        base_fingerprint: of the base weights; None computes it.
+        info: anything JSON can hold about task, labels and data; kept as it is.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        ModelError: the model has no adapters.
+    """
+    layers, head = adapter_layers(model), head_parameters(model)
+    if not layers:
+        raise ModelError("The model has no DCFT adapters to save.", "Insert them first: inject().")
+    path = _file_in(Path(path))
+    config = next(iter(layers.values())).config
+    tensors = {
+        f"{ADAPTER_PREFIX}{name}.{factor}": getattr(layer, factor)
+        for name, layer in layers.items()
+        for factor in "ABC"
+    } | {f"{HEAD_PREFIX}{name}": parameter for name, parameter in head.items()}
+    stored = {name: _to_store(tensor) for name, tensor in tensors.items()}
+    description = {
+        "format_version": FORMAT_VERSION,
+        "method": "dcft",
+        "config": {**asdict(config), "stride": config.window_step, "targets": list(config.targets)},
+        "modules": [
+            {
+                "name": name,
+                "role": layer.role,
+                "out_features": layer.out_features,
+                "in_features": layer.in_features,
+            }
+            for name, layer in layers.items()
+        ],
+        "head": {name: list(parameter.shape) for name, parameter in head.items()},
+        "base": {
+            "name": base_name,
+            "revision": base_revision,
+            "fingerprint": base_fingerprint or fingerprint(model, exclude=head.keys()),
+        },
+        "info": dict(info or {}),
+        "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
+        "checksums": [checksum(tensor.numpy().tobytes()) for tensor in stored.values()],
+    }
+    text = json.dumps(description, separators=(",", ":"))
+    metadata = {"format": "pt", "dcft": text, "dcft_crc32": checksum(text.encode())}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_bytes(save(stored, metadata))
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def load_adapter(model: nn.Module, path: str | Path, *, check_base: bool = True) -> nn.Module:
+    """Inserts a saved adapter into its base model, in place, head included.
+
+    Args:
+        model: the base model, of the class that the adapter was trained with, with as many
+            labels (a task head with fresh weights is overwritten).
+        path: an adapter file, or a folder with `adapter.safetensors` in it.
+        check_base: refuse a model whose frozen weights are not those the adapter was trained on.
+
+    Returns:
+        The same model, everything frozen but the adapters and the head.
+
+    Raises:
+        AdapterFileError: a damaged file, or one that was made for another base model.
+        TargetError: the model has adapters already.
+    """
+    contents = read_adapter(_file_in(Path(path)))
+    targets = _places(model, contents)
+    if check_base and (wanted := contents.base["fingerprint"]):
+        found = fingerprint(model, exclude=contents.head.keys())
+        if found != wanted:
+            raise AdapterFileError(
+                f"{contents.path} was trained on other base weights: "
+                f"{contents.base['name'] or 'its base'} with fingerprint {_short(wanted)}; "
+                f"this model's is {_short(found)}.",
+                "Load the base model (and revision) that the adapter names, see `dcft inspect`.",
+            )
+    insert(model, targets, contents.config, head=contents.head.keys())
+    load_tensors(model, contents)
+    return model
+
+
+@torch.no_grad()
+def load_tensors(model: nn.Module, contents: AdapterContents) -> None:
+    """Copies the tensors of a file into a model that has its adapters already."""
+    parameters = dict(model.named_parameters())
+    for name, tensor in contents.head.items():
+        parameters[name].copy_(torch.tensor(tensor))
+    for name, layer in adapter_layers(model).items():
+        for factor, tensor in contents.factors[name].items():
+            getattr(layer, factor).copy_(torch.tensor(tensor))
+
+
+def _places(model: nn.Module, contents: AdapterContents) -> list[Target]:
+    """Where the modules of a file belong in a model; every shape is checked, the head's too."""
+    if adapter_layers(model):
+        raise TargetError(
+            "The model has DCFT adapters already.", "Remove them first: remove_adapters(model)."
+        )
+    parameters = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    wanted = {f"{m.name}.weight": (m.out_features, m.in_features) for m in contents.modules}
+    wanted |= {name: tensor.shape for name, tensor in contents.head.items()}
+    for name, shape in wanted.items():
+        if parameters.get(name) != shape:
+            found = parameters.get(name, "nothing of this name")
+            raise AdapterFileError(
+                f"{contents.path} does not fit this model ({type(model).__name__}): "
+                f"it has {name} of shape {shape}, the model has {found}.",
+                f"It was trained on {contents.base['name'] or 'another base model'}.",
+            )
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    return [Target(m.name, m.role, layers[m.name]) for m in contents.modules]
+
+
+def _file_in(path: Path) -> Path:
+    return path / "adapter.safetensors" if path.is_dir() else path
+
+
+def _to_store(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32).contiguous()
+
+
+def _short(fingerprint: str) -> str:
+    return fingerprint[: len("sha256:") + 12]
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,46 @@
+"""A fingerprint of a model's frozen weights: is this the base the adapter was trained on?"""
+
+import hashlib
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor, nn
+
+from dcft_cli.adapter.inject import adapter_layers
+
+
+def fingerprint(model: nn.Module, *, exclude: Collection[str] = ()) -> str:
+    """Hashes every frozen parameter of a model, by name, shape and value.
+
+    Values are rounded to bfloat16 first, so the same checkpoint gives the same fingerprint
+    whether it is held in float32 or bfloat16, with or without adapters, on any device.
+
+    Args:
+        model: the base model; adapters in it are not counted.
+        exclude: names of parameters to leave out (the task head's).
+
+    Returns:
+        "sha256:" and 64 hexadecimal digits.
+    """
+    layers = adapter_layers(model)
+    ours = {f"{name}.{factor}" for name in layers for factor in "ABC"}
+    renamed = {f"{name}.base.{p}": f"{name}.{p}" for name in layers for p in ("weight", "bias")}
+    parameters = sorted(
+        (renamed.get(name, name), parameter)
+        for name, parameter in model.named_parameters()
+        if name not in ours and name not in exclude
+    )
+    with ThreadPoolExecutor() as pool:  # hashing lets other threads run
+        digests = list(pool.map(_digest, [p for _, p in parameters]))
+    whole = hashlib.sha256()
+    for (name, _), digest in zip(parameters, digests, strict=True):
+        whole.update(name.encode() + b"\0" + digest)
+    return f"sha256:{whole.hexdigest()}"
+
+
+@torch.no_grad()
+def _digest(parameter: Tensor) -> bytes:
+    rounded = parameter.detach().to(torch.bfloat16).contiguous().view(torch.int16).cpu()
+    shape = "x".join(map(str, parameter.shape)).encode()
+    return hashlib.sha256(shape + b"\0" + rounded.numpy().tobytes()).digest()

@@ -1,0 +1,118 @@
+"""A recipe's training section in the Trainer's terms."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from dcft_cli.errors import UserError
+from dcft_cli.recipe.schema import ModelSection, TrainingSection
+
+
+def optimizer_steps(
+    training: TrainingSection, examples: int, processes: int = 1
+) -> tuple[int, int]:
+    """Optimizer steps of one epoch, and of the whole run (`max_steps` goes before `epochs`)."""
+    batches = math.ceil(examples / (training.batch_size * processes))
+    per_epoch = math.ceil(batches / training.gradient_accumulation_steps)
+    return per_epoch, training.max_steps or math.ceil(training.epochs * per_epoch)
+
+
+def training_arguments(
+    training: TrainingSection,
+    model: ModelSection,
+    *,
+    output: Path,
+    steps_per_epoch: int = 1,
+    total_steps: int = 1,
+    metric: str | None = None,
+) -> TrainingArguments:
+    """The Trainer's settings for a run.
+
+    Args:
+        output: folder of the checkpoints.
+        steps_per_epoch, total_steps: from `optimizer_steps`.
+        metric: score that picks the best checkpoint; None where nothing is scored in training.
+
+    Raises:
+        UserError: a device or precision that this machine does not have.
+    """
+    _check_device(training.device)
+    precision = _precision(training, model)
+    eval_steps = min(training.eval_steps or steps_per_epoch, total_steps)
+    scoring: dict[str, Any] = {}
+    if metric is not None:
+        scoring = {
+            "eval_strategy": "steps",
+            "eval_steps": eval_steps,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": metric,
+            "greater_is_better": True,
+        }
+    return TrainingArguments(
+        output_dir=str(output),
+        max_steps=total_steps,
+        learning_rate=training.learning_rate,
+        per_device_train_batch_size=training.batch_size,
+        per_device_eval_batch_size=training.eval_batch_size or 2 * training.batch_size,
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        lr_scheduler_type=training.scheduler,
+        warmup_steps=warmup_steps(training, total_steps),
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        seed=training.seed,
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        use_cpu=training.device == "cpu",
+        gradient_checkpointing=training.gradient_checkpointing,
+        dataloader_num_workers=training.num_workers,
+        dataloader_pin_memory=torch.cuda.is_available() and training.device != "cpu",
+        logging_steps=training.logging_steps,
+        # Replacing a lost loss by a mean would hide it, and asks the device at every step.
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=eval_steps,
+        save_total_limit=2,  # the best and the last
+        report_to=training.report_to or "none",
+        disable_tqdm=True,
+        # No DDP search for unused parameters: every adapter is part of every forward pass.
+        ddp_find_unused_parameters=False,
+        **scoring,
+    )
+
+
+def warmup_steps(training: TrainingSection, total_steps: int) -> int:
+    """Steps over which the learning rate rises."""
+    if training.warmup_ratio is not None:
+        return math.ceil(training.warmup_ratio * total_steps)
+    return training.warmup_steps or 0
+
+
+def _precision(training: TrainingSection, model: ModelSection) -> str:
+    cuda = training.device in ("auto", "cuda") and torch.cuda.is_available()
+    if training.precision == "float16" and not cuda:
+        raise UserError(
+            "training.precision=float16 needs a CUDA device.", "Use float32 or bfloat16 here."
+        )
+    if model.dtype != "float32":
+        # A half-precision base is computed in its own type; the adapter's float32 is cast.
+        if training.precision not in ("auto", model.dtype):
+            raise UserError(
+                f"training.precision={training.precision} does not fit model.dtype={model.dtype}.",
+                f"Set training.precision={model.dtype} or auto.",
+            )
+        return model.dtype
+    if training.precision == "auto":
+        return "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32"
+    return training.precision
+
+
+def _check_device(device: str) -> None:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device, True):
+        raise UserError(
+            f"training.device={device}, but torch {torch.__version__} finds no such device.",
+            "Set training.device=auto, or install a torch build for your device.",
+        )

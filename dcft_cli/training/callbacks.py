@@ -1,0 +1,147 @@
+"""Trainer callbacks: progress for the reporter, the log file, and a stop when the loss is lost."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from dcft_cli.errors import TrainingError
+from dcft_cli.training.reporting import Progress, Reporter
+
+
+class ReportingCallback(TrainerCallback):
+    """Tells the reporter about every step, loss and score, and appends them to `log.jsonl`.
+
+    Args:
+        reporter: who is told.
+        log: file of one JSON object a line; None writes none.
+        tokens_per_step: input tokens (without padding) of a mean optimizer step.
+        metric: name of the score that picks the best checkpoint.
+    """
+
+    def __init__(
+        self, reporter: Reporter, log: Path | None, tokens_per_step: float, metric: str
+    ) -> None:
+        self.reporter = reporter
+        self.log = log
+        self.tokens_per_step = tokens_per_step
+        self.metric = metric
+        self.loss: float | None = None
+        self.learning_rate: float | None = None
+        self.best = -math.inf
+        self.first_step = 0
+        self._began = 0.0
+        self._scoring_seconds = 0.0
+        self._batches_scored = self._batches_to_score = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Starts the clock; a resumed run counts from where it goes on."""
+        self.first_step = state.global_step
+        if state.best_metric is not None:
+            self.best = state.best_metric
+        self._began, self._scoring_seconds = time.perf_counter(), 0.0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Reports the step, and sees that the last one is scored and saved."""
+        self.reporter.progress(self._progress(state))
+        if state.global_step >= state.max_steps:
+            control.should_log = control.should_save = True
+            control.should_evaluate = args.eval_strategy != "no"
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Takes loss and learning rate from the Trainer's log.
+
+        Raises:
+            TrainingError: the loss or its gradient is not finite.
+        """
+        if not logs or "loss" not in logs:
+            return
+        self.loss, self.learning_rate = logs["loss"], logs["learning_rate"]
+        if not (math.isfinite(self.loss) and math.isfinite(logs.get("grad_norm", 0.0))):
+            raise TrainingError(
+                f"Training diverged: loss {self.loss}, gradient norm {logs.get('grad_norm')} "
+                f"at step {state.global_step}.",
+                "Lower training.learning_rate, or set training.precision=float32. "
+                "Earlier checkpoints are kept.",
+            )
+        progress = self._progress(state)
+        self.reporter.logged(progress)
+        self._write(
+            state,
+            loss=self.loss,
+            learning_rate=self.learning_rate,
+            grad_norm=logs.get("grad_norm"),
+            tokens_per_second=progress.tokens_per_second,
+        )
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Reports the scores."""
+        scores = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
+        if best := scores[self.metric] > self.best:
+            self.best = scores[self.metric]
+        self.reporter.evaluated(state.global_step, scores, best)
+        self._write(state, scores=scores)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Reports how much of the validation data is scored."""
+        self._batches_scored += 1
+        self.reporter.evaluating(self._batches_scored, self._batches_to_score)
+
+    @contextmanager
+    def scoring(self, batches: int) -> Iterator[None]:
+        """Around an evaluation of so many batches: its time is no part of the training speed."""
+        self._batches_scored, self._batches_to_score = 0, batches
+        began = time.perf_counter()
+        yield
+        self._scoring_seconds += time.perf_counter() - began
+
+    @property
+    def training_seconds(self) -> float:
+        """Time since training began, evaluations excluded."""
+        return time.perf_counter() - self._began - self._scoring_seconds
+
+    def _progress(self, state: TrainerState) -> Progress:
+        seconds = self.training_seconds
+        steps = state.global_step - self.first_step
+        speed = steps / seconds if steps and seconds else None
+        return Progress(
+            step=state.global_step,
+            total_steps=state.max_steps,
+            epoch=state.epoch or 0.0,
+            loss=self.loss,
+            learning_rate=self.learning_rate,
+            tokens_per_second=speed and speed * self.tokens_per_step,
+            seconds_left=speed and (state.max_steps - state.global_step) / speed,
+        )
+
+    def _write(self, state: TrainerState, **record: Any) -> None:
+        if self.log is None:
+            return
+        line = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), **record}
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")

@@ -1,0 +1,171 @@
+"""transformers' Trainer with the orthogonality term, adapter-only checkpoints and our scoring."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from dcft_cli.adapter.contents import read_adapter
+from dcft_cli.adapter.file import load_tensors
+from dcft_cli.adapter.inject import adapter_layers
+from dcft_cli.adapter.orthogonality import OrthogonalityForm, orthogonality
+from dcft_cli.training.callbacks import ReportingCallback
+
+CHECKPOINT_FILE = "adapter.safetensors"
+
+
+class EvaluationSet(Protocol):
+    """A validation set as the tasks prepare it: features in a fixed order, and their scoring."""
+
+    @property
+    def name(self) -> str:
+        """Name for reports."""
+
+    @property
+    def features(self) -> Dataset:
+        """Model inputs, sorted by length."""
+
+    @property
+    def score(self) -> Callable[[Any, Any], Mapping[str, float]]:
+        """(predictions, labels) in the order of `features` to scores by metric name."""
+
+
+class AdapterTrainer(Trainer):
+    """Trains the adapters and the head of a model, and nothing else.
+
+    Args:
+        model: a model with adapters.
+        args: the Trainer's own settings.
+        train_set: encoded training rows with a `length` column; None only evaluates.
+        evaluation_sets: what `evaluate` scores.
+        tokenizer: pads the batches.
+        orthogonality_weight, orthogonality_form: the term added to the loss in training.
+        save: writes model and description to an adapter file, for checkpoints.
+        group_by_length: batches of similar lengths.
+        reporting: tells the user what happens.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        collator: Callable[[list[Any]], dict[str, Any]],
+        train_set: Dataset | None = None,
+        evaluation_sets: Sequence[EvaluationSet] = (),
+        orthogonality_weight: float = 0.0,
+        orthogonality_form: OrthogonalityForm = "mean_norm",
+        group_by_length: bool = True,
+        save: Callable[[Path], object] | None = None,
+        reporting: ReportingCallback,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self.evaluation_sets = evaluation_sets
+        self.orthogonality_weight = orthogonality_weight
+        self.orthogonality_form = orthogonality_form
+        self.group_by_length = group_by_length
+        self.write_adapter = save
+        self.reporting = reporting
+        self.trained = model
+        self.layers = list(adapter_layers(model).values())
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=collator,
+            train_dataset=train_set,
+            # What is scored is in evaluation_sets; the Trainer only wants to see some data.
+            eval_dataset=evaluation_sets[0].features if evaluation_sets else None,
+            processing_class=tokenizer,
+            callbacks=[reporting, *callbacks],
+        )
+        self.remove_callback(PrinterCallback)
+        # The mean over each batch, divided by the accumulation steps, is what every task's loss
+        # and the orthogonality term mean. The Trainer's count of label items is for tokens, and
+        # models' regression losses ignore it.
+        self.model_accepts_loss_kwargs = False
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The model's loss; in training plus the weighted orthogonality term (Eq. 4)."""
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training and self.orthogonality_weight:
+            term = orthogonality(self.layers, self.orthogonality_form)
+            loss = loss + self.orthogonality_weight * term
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluate(
+        self,
+        eval_dataset: object = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Scores every evaluation set; names in the result carry the prefix."""
+        scores: dict[str, float] = {}
+        loaders = [self.get_eval_dataloader(held.features) for held in self.evaluation_sets]
+        with self.reporting.scoring(sum(map(len, loaders))):
+            for held, loader in zip(self.evaluation_sets, loaders, strict=True):
+                output = self.evaluation_loop(
+                    loader,
+                    description=held.name,
+                    prediction_loss_only=False,
+                    ignore_keys=ignore_keys,
+                    metric_key_prefix=metric_key_prefix,
+                )
+                scores |= held.score(output.predictions, output.label_ids)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
+        if not self.group_by_length or self.train_dataset is None:
+            return super()._get_train_sampler(train_dataset)
+        return LengthGroupedSampler(
+            self.args.train_batch_size * self.args.gradient_accumulation_steps,
+            lengths=self.train_dataset["length"][:],
+        )
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int] | None:
+        # Evaluation features come sorted by length, and are scored in their order.
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
+    def _save(self, output_dir: str | None = None, state_dict: object = None) -> None:
+        if self.args.should_save and self.write_adapter is not None:
+            self.write_adapter(Path(output_dir or str(self.args.output_dir)) / CHECKPOINT_FILE)
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        load_tensors(self.trained, read_adapter(Path(resume_from_checkpoint) / CHECKPOINT_FILE))
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+
+def device_in_words(device: torch.device) -> str:
+    """The device for a reader: "NVIDIA H200 (cuda:0)" or "CPU, 8 threads"."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} ({device})"
+    if device.type == "mps":
+        return "Apple GPU (mps)"
+    return f"CPU, {torch.get_num_threads()} threads"

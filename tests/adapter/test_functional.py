@@ -1,0 +1,132 @@
+"""The identities of DCFT's increment, in float64, values and gradients."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dcft_cli.adapter.functional import factored_product, increment, low_rank_factors, spread
+from dcft_cli.adapter.sizes import adapter_parameters, lora_parameters, subspace_size
+
+TOLERANCE = {"rtol": 1e-11, "atol": 1e-11}
+
+
+@st.composite
+def adapters(draw: st.DrawFn) -> dict:
+    """Sizes, settings and a seed; sizes that the kernel does not divide, or exceeds, included."""
+    d = draw(st.integers(1, 6))
+    return {
+        "d": d,
+        "stride": draw(st.integers(1, d)),
+        "k": draw(st.integers(1, 3)),
+        "scale": draw(st.floats(0.25, 8)),
+        "out_features": draw(st.integers(1, 24)),
+        "in_features": draw(st.integers(1, 24)),
+        "seed": draw(st.integers(0, 1000)),
+    }
+
+
+def factors(case: dict) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(case["seed"])
+    p = subspace_size(case["in_features"], case["d"], case["stride"])
+    q = subspace_size(case["out_features"], case["d"], case["stride"])
+    shapes = ((case["k"], p), (q, case["k"]), (case["d"], case["d"]))
+    return [
+        torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+        for shape in shapes
+    ]
+
+
+def sizes(case: dict) -> dict:
+    return {name: case[name] for name in ("stride", "scale", "out_features", "in_features")}
+
+
+def by_definition(A: Tensor, B: Tensor, C: Tensor, case: dict) -> Tensor:
+    """Eq. 5 and 6 as they are written: a transposed convolution of B A, cropped."""
+    full = F.conv_transpose2d((B @ A)[None, None], C[None, None], stride=case["stride"])[0, 0]
+    return case["scale"] * full[: case["out_features"], : case["in_features"]]
+
+
+def assert_same(ours: Tensor, oracle: Tensor, inputs: list[Tensor], seed: int) -> None:
+    """Equal values, and equal gradients of a random linear functional."""
+    torch.testing.assert_close(ours, oracle, **TOLERANCE)
+    weights = torch.randn(
+        ours.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+    gradients = zip(
+        torch.autograd.grad((ours * weights).sum(), inputs),
+        torch.autograd.grad((oracle * weights).sum(), inputs),
+        strict=True,
+    )
+    for mine, theirs in gradients:
+        torch.testing.assert_close(mine, theirs, **TOLERANCE)
+
+
+@given(case=adapters())
+@settings(deadline=None, max_examples=200)
+def test_increment_is_the_cropped_transposed_convolution(case: dict) -> None:
+    A, B, C = factors(case)
+    dW = increment(A, B, C, **sizes(case))
+    assert dW.shape == (case["out_features"], case["in_features"])
+    assert_same(dW, by_definition(A, B, C, case), [A, B, C], case["seed"])
+
+
+@given(case=adapters(), q=st.integers(1, 4), p=st.integers(1, 4))
+@settings(deadline=None)
+def test_increment_is_a_kronecker_product_at_equal_stride(case: dict, q: int, p: int) -> None:
+    d = case["d"]
+    case |= {"stride": d, "out_features": q * d, "in_features": p * d}
+    A, B, C = factors(case)
+    oracle = case["scale"] * torch.kron(B @ A, C)
+    assert_same(increment(A, B, C, **sizes(case)), oracle, [A, B, C], case["seed"])
+
+
+@given(case=adapters())
+@settings(deadline=None)
+def test_low_rank_factors_have_rank_k_d_and_multiply_to_the_increment(case: dict) -> None:
+    A, B, C = factors(case)
+    down, up = low_rank_factors(A, B, C, **sizes(case))
+    assert down.shape == (case["k"] * case["d"], case["in_features"])
+    assert up.shape == (case["out_features"], case["k"] * case["d"])
+    assert_same(up @ down, by_definition(A, B, C, case), [A, B, C], case["seed"])
+
+
+@given(case=adapters(), tokens=st.integers(1, 3))
+@settings(deadline=None)
+def test_factored_product_needs_no_increment(case: dict, tokens: int) -> None:
+    A, B, C = factors(case)
+    generator = torch.Generator().manual_seed(case["seed"])
+    shape = (2, tokens, case["in_features"])
+    x = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    oracle = x @ by_definition(A, B, C, case).T
+    product = factored_product(x, A, B, C, **sizes(case))
+    assert_same(product, oracle, [x, A, B, C], case["seed"])
+
+
+def test_spread_places_each_entry_in_its_window() -> None:
+    placed = spread(torch.tensor([[1.0, 2.0, 3.0]]), kernel_size=3, stride=2, size=6)
+    expected = [[1, 0, 2, 0, 3, 0], [0, 1, 0, 2, 0, 3], [0, 0, 1, 0, 2, 0]]
+    assert placed.tolist() == [expected]
+
+
+@given(case=adapters())
+def test_subspace_size_covers_and_wastes_no_window(case: dict) -> None:
+    size, d, s = case["in_features"], case["d"], case["stride"]
+    p = subspace_size(size, d, s)
+    assert (p - 1) * s + d >= size
+    assert p == 1 or (p - 2) * s + d < size
+
+
+@pytest.mark.parametrize(("size", "d"), [(768, 8), (768, 6), (3072, 12), (1024, 2)])
+def test_divisible_sizes_follow_equation_10(size: int, d: int) -> None:
+    assert subspace_size(size, d, d) == math.ceil(size / d) == size // d
+
+
+def test_parameter_counts_of_one_layer() -> None:
+    assert adapter_parameters(768, 3072, kernel_size=8, stride=8, rank=1) == 96 + 384 + 64
+    assert adapter_parameters(768, 3072, kernel_size=8, stride=8, rank=2) == 2 * (96 + 384) + 64
+    assert lora_parameters(768, 3072) == 768 + 3072
