@@ -1,6 +1,5 @@
 """Base models and tokenizers: from a name to what transformers loads."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,13 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from dcft_cli.addresses import SCHEME, local_path
 from dcft_cli.errors import ModelError
@@ -28,18 +33,14 @@ class BaseModel:
         lacking: names of the parameters that the checkpoint lacks: trained besides the adapter.
     """
 
-    model: nn.Module
+    model: PreTrainedModel
     lacking: frozenset[str]
 
 
-def quiet_libraries() -> None:
-    """Keeps transformers' and datasets' progress bars and load reports off the terminal."""
-    import datasets
-
+def quiet_transformers() -> None:
+    """Keeps transformers' progress bars and load reports off the terminal."""
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    datasets.disable_progress_bars()
-    logging.getLogger("datasets").setLevel(logging.ERROR)
 
 
 def load_config(section: ModelSection, settings: Mapping[str, Any]) -> PreTrainedConfig:
@@ -118,16 +119,24 @@ def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str)
     return BaseModel(model, frozenset(lacking))
 
 
-def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
+def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerFast:
     """The base model's own (fast) tokenizer.
 
     Raises:
-        ModelError: there is none, or a package that it needs is missing.
+        ModelError: there is none, it is a slow one, or a package that it needs is missing.
     """
+    source, revision = _source(section.name), _revision(section)
     try:
-        return AutoTokenizer.from_pretrained(_source(section.name), revision=_revision(section))
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _not_loaded("tokenizer", section, error) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelError(
+            f"The tokenizer of {section.name} ({type(tokenizer).__name__}) is written in Python "
+            "and keeps no character offsets.",
+            "Use a model with a tokenizer.json.",
+        )
+    return tokenizer
 
 
 def _set_head_dropout(model: nn.Module, config: PreTrainedConfig, dropout: float) -> None:

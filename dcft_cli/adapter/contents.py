@@ -62,6 +62,7 @@ class AdapterContents:
         head: tensors trained besides the adapter, by parameter name.
         factors: A, B and C of each module, by module name; float32.
         base: name, revision and fingerprint of the base model (strings or None).
+        model: "class", "labels" and "problem_type" of the model that was trained.
         info: what the trainer of the adapter wrote about task, labels and data.
         versions: of the libraries that wrote the file.
     """
@@ -74,6 +75,7 @@ class AdapterContents:
     head: Mapping[str, Array]
     factors: Mapping[str, Mapping[str, Array]]
     base: Mapping[str, str | None]
+    model: Mapping[str, Any]
     info: Mapping[str, Any]
     versions: Mapping[str, str]
 
@@ -149,6 +151,7 @@ def read_adapter(path: str | Path) -> AdapterContents:
             for module in modules
         },
         base=description["base"],
+        model=description["model"],
         info=description["info"],
         versions=description["versions"],
     )

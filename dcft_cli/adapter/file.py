@@ -21,7 +21,7 @@ from dcft_cli.adapter.contents import (
     read_adapter,
 )
 from dcft_cli.adapter.fingerprint import fingerprint
-from dcft_cli.adapter.inject import adapter_layers, head_parameters, insert
+from dcft_cli.adapter.inject import M, adapter_layers, head_parameters, insert
 from dcft_cli.adapter.targets import Target
 from dcft_cli.errors import AdapterFileError, ModelError, TargetError
 
@@ -84,6 +84,7 @@ def save_adapter(
             "revision": base_revision,
             "fingerprint": base_fingerprint or fingerprint(model, exclude=head.keys()),
         },
+        "model": _describe(model),
         "info": dict(info or {}),
         "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
         "checksums": [checksum(tensor.numpy().tobytes()) for tensor in stored.values()],
@@ -100,7 +101,7 @@ def save_adapter(
     return path
 
 
-def load_adapter(model: nn.Module, path: str | Path, *, check_base: bool = True) -> nn.Module:
+def load_adapter(model: M, path: str | Path, *, check_base: bool = True) -> M:
     """Inserts a saved adapter into its base model, in place, head included.
 
     Args:
@@ -162,6 +163,17 @@ def _places(model: nn.Module, contents: AdapterContents) -> list[Target]:
             )
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     return [Target(m.name, m.role, layers[m.name]) for m in contents.modules]
+
+
+def _describe(model: nn.Module) -> dict[str, Any]:
+    """What it takes to build the model again: its class, and its labels if it has any."""
+    config = getattr(model, "config", None)
+    labels = getattr(config, "id2label", None) or {}
+    return {
+        "class": type(model).__name__,
+        "labels": [labels[number] for number in sorted(labels)],
+        "problem_type": getattr(config, "problem_type", None),
+    }
 
 
 def _file_in(path: Path) -> Path:

@@ -1,6 +1,7 @@
 """Adapters in a model: freeze, insert, list, remove, fold."""
 
 from collections.abc import Collection, Iterable
+from typing import TypeVar
 
 from torch import nn
 
@@ -9,8 +10,10 @@ from dcft_cli.adapter.layer import DCFTLinear
 from dcft_cli.adapter.targets import Target, find_targets
 from dcft_cli.errors import ModelError
 
+M = TypeVar("M", bound=nn.Module)
 
-def inject(model: nn.Module, config: DCFTConfig, *, head: Iterable[str] | None = None) -> nn.Module:
+
+def inject(model: M, config: DCFTConfig, *, head: Iterable[str] | None = None) -> M:
     """Freezes a model and inserts a DCFT adapter at every target, in place.
 
     Args:
@@ -60,14 +63,14 @@ def head_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def remove_adapters(model: nn.Module) -> nn.Module:
+def remove_adapters(model: M) -> M:
     """Puts the untouched layers back, in place. The task head keeps what it has learned."""
     for name, layer in adapter_layers(model).items():
         _replace(model, name, layer.base)
     return model
 
 
-def merge(model: nn.Module) -> nn.Module:
+def merge(model: M) -> M:
     """Folds every adapter into its layer, W + dW (Eq. 6), in place; the adapters are gone then.
 
     A model without adapters is left as it is, so merging twice does no harm.

@@ -1,1 +1,28 @@
 """Recipes: their schema, and reading them from YAML files and `KEY=VALUE` overrides."""
+
+from dcft_cli.recipe.loading import LoadedRecipe, dump_recipe, load_recipe, recipe_from_mapping
+from dcft_cli.recipe.schema import (
+    AdapterSection,
+    DataSection,
+    HoldoutSection,
+    ModelSection,
+    Recipe,
+    TaskSection,
+    TrainingSection,
+)
+from dcft_cli.recipe.splits import is_file_address
+
+__all__ = [
+    "AdapterSection",
+    "DataSection",
+    "HoldoutSection",
+    "LoadedRecipe",
+    "ModelSection",
+    "Recipe",
+    "TaskSection",
+    "TrainingSection",
+    "dump_recipe",
+    "is_file_address",
+    "load_recipe",
+    "recipe_from_mapping",
+]

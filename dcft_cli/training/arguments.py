@@ -11,11 +11,13 @@ from dcft_cli.errors import UserError
 from dcft_cli.recipe.schema import ModelSection, TrainingSection
 
 
-def optimizer_steps(
-    training: TrainingSection, examples: int, processes: int = 1
-) -> tuple[int, int]:
-    """Optimizer steps of one epoch, and of the whole run (`max_steps` goes before `epochs`)."""
-    batches = math.ceil(examples / (training.batch_size * processes))
+def optimizer_steps(training: TrainingSection, examples: int, batch_size: int) -> tuple[int, int]:
+    """Optimizer steps of one epoch, and of the whole run (`max_steps` goes before `epochs`).
+
+    Args:
+        batch_size: examples that all devices together take at once.
+    """
+    batches = math.ceil(examples / batch_size)
     per_epoch = math.ceil(batches / training.gradient_accumulation_steps)
     return per_epoch, training.max_steps or math.ceil(training.epochs * per_epoch)
 
@@ -28,6 +30,7 @@ def training_arguments(
     steps_per_epoch: int = 1,
     total_steps: int = 1,
     metric: str | None = None,
+    greater_is_better: bool = True,
 ) -> TrainingArguments:
     """The Trainer's settings for a run.
 
@@ -35,6 +38,7 @@ def training_arguments(
         output: folder of the checkpoints.
         steps_per_epoch, total_steps: from `optimizer_steps`.
         metric: score that picks the best checkpoint; None where nothing is scored in training.
+        greater_is_better: whether a higher one is better.
 
     Raises:
         UserError: a device or precision that this machine does not have.
@@ -49,7 +53,7 @@ def training_arguments(
             "eval_steps": eval_steps,
             "load_best_model_at_end": True,
             "metric_for_best_model": metric,
-            "greater_is_better": True,
+            "greater_is_better": greater_is_better,
         }
     return TrainingArguments(
         output_dir=str(output),
@@ -66,7 +70,6 @@ def training_arguments(
         bf16=precision == "bfloat16",
         fp16=precision == "float16",
         use_cpu=training.device == "cpu",
-        gradient_checkpointing=training.gradient_checkpointing,
         dataloader_num_workers=training.num_workers,
         dataloader_pin_memory=torch.cuda.is_available() and training.device != "cpu",
         logging_steps=training.logging_steps,
@@ -88,6 +91,15 @@ def warmup_steps(training: TrainingSection, total_steps: int) -> int:
     if training.warmup_ratio is not None:
         return math.ceil(training.warmup_ratio * total_steps)
     return training.warmup_steps or 0
+
+
+def device_in_words(device: torch.device) -> str:
+    """The device for a reader: "NVIDIA H200 (cuda:0)" or "CPU, 8 threads"."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} ({device})"
+    if device.type == "mps":
+        return "Apple GPU (mps)"
+    return f"CPU, {torch.get_num_threads()} threads"
 
 
 def _precision(training: TrainingSection, model: ModelSection) -> str:

@@ -22,10 +22,17 @@ class ReportingCallback(TrainerCallback):
         log: file of one JSON object a line; None writes none.
         tokens_per_step: input tokens (without padding) of a mean optimizer step.
         metric: name of the score that picks the best checkpoint.
+        greater_is_better: whether a higher one is better.
     """
 
     def __init__(
-        self, reporter: Reporter, log: Path | None, tokens_per_step: float, metric: str
+        self,
+        reporter: Reporter,
+        log: Path | None,
+        *,
+        metric: str,
+        greater_is_better: bool = True,
+        tokens_per_step: float = 0.0,
     ) -> None:
         self.reporter = reporter
         self.log = log
@@ -33,7 +40,9 @@ class ReportingCallback(TrainerCallback):
         self.metric = metric
         self.loss: float | None = None
         self.learning_rate: float | None = None
+        self.sign = 1 if greater_is_better else -1
         self.best = -math.inf
+        self.tokens_per_second: float | None = None
         self.first_step = 0
         self._began = 0.0
         self._scoring_seconds = 0.0
@@ -45,7 +54,7 @@ class ReportingCallback(TrainerCallback):
         """Starts the clock; a resumed run counts from where it goes on."""
         self.first_step = state.global_step
         if state.best_metric is not None:
-            self.best = state.best_metric
+            self.best = self.sign * state.best_metric
         self._began, self._scoring_seconds = time.perf_counter(), 0.0
 
     def on_step_end(
@@ -99,9 +108,14 @@ class ReportingCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Reports the scores."""
-        scores = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
-        if best := scores[self.metric] > self.best:
-            self.best = scores[self.metric]
+        scores = {
+            name.removeprefix("eval_"): value
+            for name, value in (metrics or {}).items()
+            if name.startswith("eval_")  # the Trainer adds the epoch
+        }
+        score = self.sign * scores[self.metric]
+        if best := score > self.best:
+            self.best = score
         self.reporter.evaluated(state.global_step, scores, best)
         self._write(state, scores=scores)
 
@@ -129,13 +143,14 @@ class ReportingCallback(TrainerCallback):
         seconds = self.training_seconds
         steps = state.global_step - self.first_step
         speed = steps / seconds if steps and seconds else None
+        self.tokens_per_second = speed and speed * self.tokens_per_step
         return Progress(
             step=state.global_step,
             total_steps=state.max_steps,
             epoch=state.epoch or 0.0,
             loss=self.loss,
             learning_rate=self.learning_rate,
-            tokens_per_second=speed and speed * self.tokens_per_step,
+            tokens_per_second=self.tokens_per_second,
             seconds_left=speed and (state.max_steps - state.global_step) / speed,
         )
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
@@ -32,6 +31,10 @@ class EvaluationSet(Protocol):
     @property
     def name(self) -> str:
         """Name for reports."""
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the names of its scores, where there are several sets."""
 
     @property
     def features(self) -> Dataset:
@@ -129,13 +132,14 @@ class AdapterTrainer(Trainer):
                     ignore_keys=ignore_keys,
                     metric_key_prefix=metric_key_prefix,
                 )
-                scores |= held.score(output.predictions, output.label_ids)
+                found = held.score(output.predictions, output.label_ids)
+                scores |= {f"{held.prefix}{name}": value for name, value in found.items()}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
-        return metrics
+        return {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         if not self.group_by_length or self.train_dataset is None:
@@ -160,12 +164,3 @@ class AdapterTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
-
-
-def device_in_words(device: torch.device) -> str:
-    """The device for a reader: "NVIDIA H200 (cuda:0)" or "CPU, 8 threads"."""
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)} ({device})"
-    if device.type == "mps":
-        return "Apple GPU (mps)"
-    return f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,34 @@
+"""`dcft eval`."""
+
+from typing import Annotated
+
+import typer
+
+from dcft_cli.commands.options import Json, Overrides
+
+
+def evaluate(
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder, or adapter file.")],
+    overrides: Overrides = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Base model, if not where the adapter says.", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Score an adapter on its recipe's validation data, or on other data.
+
+    dcft eval runs/rte
+    dcft eval runs/rte data.validation=other.jsonl --json
+    """
+    from dcft_cli.console.output import print_json
+    from dcft_cli.console.progress import reporter
+    from dcft_cli.console.tables import show_evaluation
+    from dcft_cli.runs import evaluation
+
+    with reporter(scores=False) as view:
+        result = evaluation.evaluate(adapter, overrides or (), view, base=base)
+    if json:
+        print_json(result.to_json())
+    else:
+        show_evaluation(result)

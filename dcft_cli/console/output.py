@@ -1,0 +1,38 @@
+"""The two streams: data and results on stdout, progress, notes and errors on stderr."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from dcft_cli.errors import DCFTError
+
+
+def _console(*, stderr: bool) -> Console:
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    # In a pipe nobody's window is too narrow: lines stay whole, for grep's sake.
+    return Console(highlight=False, soft_wrap=True, stderr=stderr, width=None if terminal else 200)
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """Data alone, for other programs."""
+    sys.stdout.write(json.dumps(data, indent=2) + "\n")
+
+
+def print_error(error: DCFTError) -> None:
+    """What happened and where, then what to do next."""
+    err.print(Text.assemble(("Error: ", "bold red"), error.message))
+    if error.hint:
+        err.print(Text.assemble(("Hint: ", "bold cyan"), error.hint))
+
+
+def print_note(text: str) -> None:
+    """Something the user should know, and need do nothing about."""
+    err.print(Text.assemble(("Note: ", "bold yellow"), text))

@@ -1,0 +1,153 @@
+"""Training as it goes: a live view on a terminal, plain lines in a pipe."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from dcft_cli.console.output import err
+from dcft_cli.training.reporting import Progress, Reporter, Scores
+
+_SHOWN_EVALUATIONS = 8
+_SECONDS_BETWEEN_LINES = 5
+
+
+@contextmanager
+def reporter(*, active: bool = True, scores: bool = True) -> Iterator[Reporter]:
+    """The view that fits where stderr goes.
+
+    Args:
+        active: False on all processes but the first.
+        scores: whether scores belong to the view; else they are the result, printed elsewhere.
+    """
+    if not active:
+        yield SilentReporter()
+        return
+    if not err.is_terminal:
+        yield PlainReporter() if scores else SilentReporter()
+        return
+    live = LiveReporter(scores)
+    with Live(get_renderable=live.render, console=err, refresh_per_second=4):
+        yield live
+
+
+class SilentReporter:
+    """Says nothing."""
+
+    def progress(self, progress: Progress) -> None:
+        """Not shown."""
+
+    def logged(self, progress: Progress) -> None:
+        """Not shown."""
+
+    def evaluating(self, done: int, total: int) -> None:
+        """Not shown."""
+
+    def evaluated(self, step: int, scores: Scores, best: bool) -> None:
+        """Not shown."""
+
+
+class PlainReporter(SilentReporter):
+    """A line every few seconds, and one for each evaluation."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def logged(self, progress: Progress) -> None:
+        """One line, unless the last one is fresh."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
+        err.print(f"step {progress.step}/{progress.total_steps}  " + "  ".join(_figures(progress)))
+
+    def evaluated(self, step: int, scores: Scores, best: bool) -> None:
+        """One line."""
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        err.print(f"step {step}  {figures}{'  (best so far)' if best else ''}")
+
+
+class LiveReporter:
+    """Scores so far in a table; below it the bar, and loss, rate, speed and time left."""
+
+    def __init__(self, with_scores: bool) -> None:
+        self._with_scores = with_scores
+        self._progress: Progress | None = None
+        self._scoring = ""
+        self._evaluations: list[tuple[int, Scores]] = []
+        self._best = -1
+
+    def progress(self, progress: Progress) -> None:
+        """Moves the bar."""
+        self._progress = progress
+
+    def logged(self, progress: Progress) -> None:
+        """Shows the new loss."""
+        self._progress = progress
+
+    def evaluating(self, done: int, total: int) -> None:
+        """Shows how far the scoring is."""
+        self._scoring = f"scoring {done}/{total}" if done < total else ""
+
+    def evaluated(self, step: int, scores: Scores, best: bool) -> None:
+        """Adds a row."""
+        self._scoring = ""
+        if best:
+            self._best = len(self._evaluations)
+        self._evaluations.append((step, scores))
+
+    def render(self) -> RenderableType:
+        """The view as it is now."""
+        parts: list[RenderableType] = []
+        if self._evaluations and self._with_scores:
+            parts.append(self._scores())
+        if self._progress is not None:
+            parts.append(self._bar(self._progress))
+        if self._scoring or not parts:
+            parts.append(Text(self._scoring or "starting", style="dim"))
+        return Group(*parts)
+
+    def _scores(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("step", justify="right")
+        for name in self._evaluations[0][1]:
+            table.add_column(name, justify="right")
+        table.add_column("")
+        numbered = list(enumerate(self._evaluations))
+        # The best row stays in sight.
+        shown = numbered[-_SHOWN_EVALUATIONS:]
+        if 0 <= self._best < shown[0][0]:
+            shown[0] = numbered[self._best]
+        for number, (step, scores) in shown:
+            best = number == self._best
+            values = (f"{value:.4f}" for value in scores.values())
+            table.add_row(
+                str(step), *values, "best" if best else "", style="green" if best else None
+            )
+        return table
+
+    def _bar(self, progress: Progress) -> Table:
+        line = Table.grid(padding=(0, 2))
+        line.add_row(
+            Text(f"step {progress.step}/{progress.total_steps}", style="bold"),
+            ProgressBar(total=progress.total_steps, completed=progress.step, width=24),
+            *map(Text, _figures(progress)),
+        )
+        return line
+
+
+def _figures(progress: Progress) -> list[str]:
+    """Loss, learning rate, speed and time left, as far as they are known."""
+    figures = [f"epoch {progress.epoch:.2f}"]
+    if progress.loss is not None and progress.learning_rate is not None:
+        figures += [f"loss {progress.loss:.4f}", f"lr {progress.learning_rate:.1e}"]
+    if progress.tokens_per_second is not None:
+        figures.append(f"{progress.tokens_per_second:,.0f} tokens/s")
+    if progress.seconds_left is not None:
+        figures.append(f"{timedelta(seconds=round(progress.seconds_left))} left")
+    return figures

@@ -1,0 +1,142 @@
+"""Reading recipes, by path or by name, and writing them: `load_recipe` and its kin."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dcft_cli.errors import RecipeError
+from dcft_cli.recipe.plain_yaml import to_yaml
+from dcft_cli.recipe.problems import explain, take_unknown_keys
+from dcft_cli.recipe.schema import Recipe
+from dcft_cli.recipe.source import Source, read_source
+
+_FOLDER = "recipes"
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe that was read from a file."""
+
+    recipe: Recipe
+    name: str
+    """Short name for run folders: `rte`, or `roberta-large-rte` from a folder in `recipes/`."""
+    path: Path
+    """The file, as an absolute path."""
+
+
+def load_recipe(path_or_name: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Reads and checks a recipe.
+
+    Args:
+        path_or_name: a YAML file. A name that starts with `recipes/` and is no file here means
+            the recipe of that name that came with this package.
+        overrides: `KEY=VALUE` with dotted keys, such as `training.learning_rate=5e-4`. Each
+            is applied to the recipe before it is checked. Giving `data.validation` takes the
+            place of the recipe's `data.holdout`, and `training.warmup_steps` that of
+            `training.warmup_ratio`; each also the other way round.
+
+    Raises:
+        RecipeError: there is no such recipe, it cannot be read, or it holds mistakes; all of
+            them are listed, each with file and line.
+    """
+    path = _find(path_or_name)
+    origin = path_or_name if Path(path_or_name).exists() else str(path)
+    source = read_source(_read_text(path, origin), origin)
+    path = path.absolute()
+    return LoadedRecipe(_checked(source, overrides), _short_name(path), path)
+
+
+def recipe_from_mapping(
+    data: Mapping[str, object], origin: str, overrides: Sequence[str] = ()
+) -> Recipe:
+    """Checks a recipe that comes as data, such as the one kept in an adapter file.
+
+    Args:
+        data: sections by name; not changed.
+        origin: what the recipe is called in messages.
+        overrides: as for `load_recipe`.
+
+    Raises:
+        RecipeError: the recipe or an override holds mistakes; all of them are listed.
+    """
+    return _checked(Source(origin, deepcopy(dict(data))), overrides)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Writes a recipe as YAML with every setting resolved; settings that are None are left out.
+
+    Reading the text back gives an equal recipe.
+    """
+    sections = recipe.model_dump(exclude_none=True)
+    text = "\n".join(to_yaml({name: values}) for name, values in sections.items())
+    return f"# A dcft recipe with every setting resolved.\n\n{text}"
+
+
+def _checked(source: Source, overrides: Sequence[str]) -> Recipe:
+    source.override(overrides)
+    # A section whose keys are all commented out reads as null: it has its defaults.
+    for name in Recipe.model_fields:
+        if name in source.values and source.values[name] is None:
+            source.values[name] = {}
+    problems = [*source.problems, *take_unknown_keys(source)]
+    try:
+        recipe = Recipe.model_validate(source.values)
+    except ValidationError as error:
+        problems += explain(error, source)
+    if problems:
+        hint = "Nothing has run: correct this and try again."
+        raise RecipeError("\n".join(map(str, sorted(problems))), hint)
+    return recipe
+
+
+def _find(path_or_name: str) -> Path:
+    path = Path(path_or_name).expanduser()
+    if path.exists():
+        return path
+    if path.parts[:1] == (_FOLDER,):
+        packaged = _packaged_folder().joinpath(*path.parts[1:])
+        if packaged.is_file():
+            return packaged
+    raise RecipeError(f"There is no recipe {path_or_name}.", _nearest_recipes(path))
+
+
+def _nearest_recipes(path: Path) -> str:
+    folder = _packaged_folder()
+    known = sorted(file.relative_to(folder) for file in folder.rglob("*.yaml"))
+    names = {file.with_suffix("").as_posix(): f"{_FOLDER}/{file.as_posix()}" for file in known}
+    wanted = path.with_suffix("").as_posix().removeprefix(f"{_FOLDER}/")
+    near = get_close_matches(wanted, names, n=3) or get_close_matches(path.stem, names, n=3)
+    listed = ", ".join(names[name] for name in near or names)
+    return f"{'The nearest are' if near else 'These come with dcft'}: {listed}"
+
+
+def _packaged_folder() -> Path:
+    """Where the package's recipes lie: inside it in a wheel, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / _FOLDER
+    return inside if inside.is_dir() else package.with_name(_FOLDER)
+
+
+def _read_text(path: Path, origin: str) -> str:
+    if path.is_dir():
+        raise RecipeError(f"{origin} is a folder, not a recipe.", "Name a YAML file in it.")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecipeError(f"{origin} cannot be read: {error.strerror}.") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise RecipeError(f"{origin}:{line}: not UTF-8 text", "Save it as UTF-8.") from None
+
+
+def _short_name(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    if _FOLDER in parts[:-1]:
+        return "-".join(parts[len(parts) - parts[::-1].index(_FOLDER) :])
+    return parts[-1]

@@ -1,0 +1,154 @@
+"""What the schema refuses, in plain words: key, value, and the nearest that would be right."""
+
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from inspect import isclass
+from typing import get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from dcft_cli.recipe.schema import Recipe
+from dcft_cli.recipe.source import KeyPath, Problem, Source, dotted, show
+
+_WORDS = {
+    "string_type": "must be text",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list, such as [a, b]",
+    "dict_type": "must be a mapping, such as {{name: value}}",
+    "model_type": "must be a section, with its keys below it",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "too_short": "must have a length of {min_length} or more",
+    "too_long": "must have a length of {max_length} or less",
+}
+
+
+def take_unknown_keys(source: Source) -> list[Problem]:
+    """Removes the keys that no section has, and returns a problem for each.
+
+    Without them the schema goes on to check what the keys of a section say together.
+    """
+    problems = []
+    for section, model in _SECTIONS.items():
+        values = _at(source.values, section)
+        for key in [key for key in values if key not in model.model_fields]:
+            path = (*section, key)
+            value = show(values.pop(key))
+            message = f"{dotted(path)}: unknown key (value {value}); {_nearest_key(path)}"
+            problems.append(Problem(source.place(path), message))
+    return problems
+
+
+def _at(values: dict[str, object], section: tuple[str, ...]) -> dict[str, object]:
+    """The mapping at a section's path; empty where there is none."""
+    for key in section:
+        inner = values.get(key)
+        values = inner if isinstance(inner, dict) else {}
+    return values
+
+
+def explain(error: ValidationError, source: Source) -> list[Problem]:
+    """One problem for each value that the schema refuses.
+
+    Where a key takes one of several types, the schema reports each of them: these become one
+    problem, of the innermost value that is wrong.
+    """
+    by_path: dict[KeyPath, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        by_path.setdefault(_path_in(source.values, detail), []).append(detail)
+    return [
+        Problem(source.place(path), f"{dotted(path) or 'recipe'}: {_describe(path, details)}")
+        for path, details in by_path.items()
+        if not any(len(p) > len(path) and p[: len(path)] == path for p in by_path)
+    ]
+
+
+def _path_in(values: object, detail: ErrorDetails) -> KeyPath:
+    """The error's location without the names of types that pydantic puts between the keys."""
+    path: KeyPath = ()
+    for step in detail["loc"]:
+        is_key = isinstance(values, dict) and step in values
+        if is_key or isinstance(step, int):
+            values = values[step]  # type: ignore[index]
+        elif detail["type"] != "missing":
+            continue
+        path = (*path, step)
+    return path
+
+
+def _describe(path: KeyPath, details: list[ErrorDetails]) -> str:
+    detail = details[0]
+    match detail["type"]:
+        case "missing":
+            return _missing(tuple(map(str, path)))
+        case "value_error":
+            return str(detail["ctx"]["error"])
+        case "literal_error":
+            wanted, advice = _choice(detail)
+        case _:
+            wanted, advice = " or ".join(map(_wanted, details)), ""
+            if detail["type"] == "string_type" and isinstance(detail["input"], int | float):
+                advice = f'; if it is a name, put it in quotes: "{show(detail["input"])}"'
+    return f"{wanted} (value {show(detail['input'])}){advice}"
+
+
+def _wanted(detail: ErrorDetails) -> str:
+    if words := _WORDS.get(detail["type"]):
+        return words.format(**detail.get("ctx", {}))
+    return detail["msg"]
+
+
+def _choice(detail: ErrorDetails) -> tuple[str, str]:
+    choices = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+    near = get_close_matches(str(detail["input"]), choices, n=1)
+    wanted = "must be one of " if len(choices) > 1 else "must be "
+    return wanted + ", ".join(choices), f"; did you mean {near[0]}?" if near else ""
+
+
+def _missing(path: tuple[str, ...]) -> str:
+    if path in _SECTIONS:
+        return f"missing; a recipe needs this section: {_SECTIONS[path].__doc__}"
+    section = path[:-1]
+    field = _SECTIONS[section].model_fields[path[-1]]
+    return f"missing; section {dotted(section)} needs this key: {field.description}"
+
+
+def _nearest_key(path: tuple[str, ...]) -> str:
+    """The key that was probably meant: of the same name elsewhere, or one spelled alike."""
+    section, key = path[:-1], path[-1]
+    own = list(_SECTIONS[section].model_fields)
+    every = [(*section, key) for section, model in _SECTIONS.items() for key in model.model_fields]
+    meant = (
+        [dotted(other) for other in every if other[-1] == key]
+        or _alike(key, own)
+        or [dotted(other) for other in every if other[-1] in _alike(key, [o[-1] for o in every])]
+    )
+    if meant:
+        return f"did you mean {' or '.join(meant)}?"
+    return f"{'section ' if section else ''}{dotted(section) or 'a recipe'} takes {', '.join(own)}"
+
+
+def _alike(key: str, names: list[str]) -> list[str]:
+    """The name that is spelled most like `key`, or those with its letters as their initials."""
+    initials = [n for n in names if "_" in n and key == "".join(word[0] for word in n.split("_"))]
+    return get_close_matches(key, names, n=1, cutoff=0.7) or initials
+
+
+def _sections(
+    model: type[BaseModel], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
+    yield path, model
+    for name, field in model.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isclass(kind) and issubclass(kind, BaseModel):
+                yield from _sections(kind, (*path, name))
+
+
+_SECTIONS = dict(_sections(Recipe))

@@ -1,0 +1,114 @@
+"""From a recipe to encoded data: everything that can go wrong before weights are loaded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast
+
+from dcft_cli.addresses import SCHEME
+from dcft_cli.models import load_config, load_tokenizer, quiet_transformers
+from dcft_cli.recipe import Recipe, is_file_address
+from dcft_cli.tasks import EvaluationSet, LoadedTask, load_task
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A run's data, ready for a model.
+
+    Attributes:
+        recipe: resolved: labels as found in the data, lengths that the model can take.
+        loaded: task and checked rows.
+        train_set: encoded training rows; None where nothing is trained.
+        evaluation_sets: encoded validation rows.
+        notes: what was changed in the recipe and why, for the user to see.
+    """
+
+    recipe: Recipe
+    loaded: LoadedTask
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerFast
+    train_set: Dataset | None
+    evaluation_sets: Sequence[EvaluationSet]
+    notes: Sequence[str]
+
+    @property
+    def auto_class(self) -> str:
+        """Name of the transformers class that loads the task's model."""
+        return self.loaded.task.auto_class
+
+
+def prepare(
+    recipe: Recipe, *, labels: Sequence[str] | None = None, training: bool = True
+) -> Preparation:
+    """Reads, checks and encodes the data of a run.
+
+    Args:
+        labels: class names of a trained adapter; None finds them as the task does.
+        training: whether training rows are wanted too.
+
+    Raises:
+        DataError, RecipeError, ModelError: whatever does not fit, before any work is done.
+    """
+    quiet_transformers()
+    # The tokenizer first: it is the quicker thing to be missing.
+    tokenizer = load_tokenizer(recipe.model)
+    limit = _longest_input(load_config(recipe.model, {}), tokenizer)
+    notes = []
+    if recipe.data.max_length > limit:
+        notes.append(f"data.max_length {recipe.data.max_length} -> {limit}, the model's limit")
+        recipe = _with(recipe, "data", max_length=limit)
+    loaded = load_task(recipe.task, recipe.data, labels, training=training)
+    task = loaded.task
+    if task.labels:
+        recipe = _with(recipe, "task", labels=list(task.labels))
+    train_set = None
+    if loaded.train is not None:
+        train_set = task.encode_training(loaded.train.dataset, tokenizer)
+    return Preparation(
+        recipe=recipe,
+        loaded=loaded,
+        config=load_config(recipe.model, task.model_settings),
+        tokenizer=tokenizer,
+        train_set=train_set,
+        evaluation_sets=[
+            task.evaluation_set(name, rows.dataset, tokenizer)
+            for name, rows in loaded.validation.items()
+        ],
+        notes=notes,
+    )
+
+
+def description(recipe: Recipe) -> dict[str, Any]:
+    """What an adapter file says about its run: enough to score it on other data.
+
+    Local paths of data stay out of it: the file may be passed on.
+    """
+    sections = recipe.model_dump(mode="json", include={"task", "data", "model"}, exclude_none=True)
+    data = sections["data"]
+    for key in ("train", "validation"):
+        if _is_private(data.get(key)):
+            del data[key]
+    del sections["model"]["name"]  # is the base's, and stands there
+    return sections
+
+
+def _is_private(value: str | Mapping[str, str] | None) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_is_private, value.values()))
+    return value is not None and is_file_address(value) and not value.startswith(SCHEME)
+
+
+def _with(recipe: Recipe, section: str, **values: object) -> Recipe:
+    changed = getattr(recipe, section).model_copy(update=values)
+    return recipe.model_copy(update={section: changed})
+
+
+def _longest_input(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
+    """Tokens that the model has positions for."""
+    limit = int(tokenizer.model_max_length)
+    # DeBERTa v2 and v3 know relative positions alone, and take any length.
+    if getattr(config, "position_biased_input", True):
+        limit = min(limit, getattr(config, "max_position_embeddings", None) or limit)
+    return limit

@@ -1,0 +1,105 @@
+"""What a task is: its rows checked, its inputs encoded, its predictions scored."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from datasets import Dataset
+
+from dcft_cli.recipe.schema import TaskType
+from dcft_cli.tasks.answers import Answer
+from dcft_cli.tasks.rows import Rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class RowSet:
+    """Checked rows, and where they come from, in the words an error uses."""
+
+    dataset: Dataset
+    origin: str
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """One validation set, encoded, with the way to its scores.
+
+    Attributes:
+        name: of the set; empty where it is the only one.
+        features: the model's inputs, `labels` where the model takes them, and `length` (in
+            tokens); longest first, so that batches need little padding and the largest batch
+            comes first.
+        score: from predictions and label ids, as numpy and in the order of `features`, to
+            finite scores by metric. Predictions are logits (N, classes), or for question
+            answering a pair of start and end logits, each (N, longest input), padded on the
+            right with any number. Raises TrainingError for predictions that are not finite.
+        decode: question answering: from predictions to the answer to each question, by its id.
+    """
+
+    name: str
+    features: Dataset
+    score: Callable[[Any, Any], dict[str, float]]
+    decode: Callable[[Any], dict[str, Answer]] | None = None
+
+    @property
+    def prefix(self) -> str:
+        """What stands before a metric's name when scores of several sets are put together."""
+        return f"{self.name}_" if self.name else ""
+
+
+class Task(ABC):
+    """One family of tasks with the settings of one recipe.
+
+    Attributes:
+        kind: the family.
+        auto_class: name of the transformers class that loads a model for it.
+        group_column: column of checked rows by which a held-out set is divided.
+        metrics: metrics that `score` reports for every set; the first is the main one.
+        labels: class names in the order of their numbers; empty where nothing is classified.
+    """
+
+    kind: ClassVar[TaskType]
+    auto_class: ClassVar[str]
+    group_column: ClassVar[str]
+    metrics: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+
+    @property
+    @abstractmethod
+    def model_settings(self) -> Mapping[str, Any]:
+        """Settings of the model's configuration that the task decides."""
+
+    @abstractmethod
+    def prepare(self, rows: Rows) -> Dataset:
+        """Checks rows and puts them into the family's own columns.
+
+        Raises:
+            DataError: a missing column, or rows that do not fit; says which.
+        """
+
+    @abstractmethod
+    def check_training(self, rows: RowSet) -> None:
+        """Raises DataError for training rows from which nothing can be learned."""
+
+    @abstractmethod
+    def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerFast") -> Dataset:
+        """Turns prepared rows into the model's inputs, its targets, and `length` (in tokens).
+
+        Nothing is padded; that is the collator's work, on the right.
+        """
+
+    @abstractmethod
+    def evaluation_set(
+        self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerFast"
+    ) -> EvaluationSet:
+        """Turns prepared rows into a set that a model's predictions can be scored on."""
+
+
+def longest_first(features: Dataset) -> Dataset:
+    """Sorts by the column `length`, rows of one length in their old order."""
+    lengths = np.asarray(features["length"][:])
+    return features.select(np.argsort(-lengths, kind="stable"))

@@ -1,0 +1,108 @@
+"""Rows of question answering, checked: questions, contexts, ids and reference answers."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from datasets import Dataset, Features, List, Value
+
+from dcft_cli.tasks.rows import Rows, shown
+
+ID_COLUMN = "id"
+
+_FEATURES = Features(
+    {
+        "id": Value("string"),
+        "question": Value("string"),
+        "context": Value("string"),
+        "answers": {"text": List(Value("string")), "answer_start": List(Value("int64"))},
+    }
+)
+
+
+def prepare_questions(
+    rows: Rows, question: str, context: str, answers: str, *, unanswerable: bool
+) -> Dataset:
+    """Checks rows and puts them into the columns of SQuAD: `id question context answers`.
+
+    Args:
+        rows: as they were read; `id` may be absent, then it is the row's number.
+        question: name of the question column.
+        context: name of the context column.
+        answers: name of the answers column: {"text": [...], "answer_start": [...]}.
+        unanswerable: whether questions may have no answer.
+
+    Raises:
+        DataError: a missing column; a text that is missing or empty; an id that stands twice; a
+            question without an answer; an answer that is malformed or not at its offset.
+    """
+    questions, contexts = rows.texts(question), rows.texts(context)
+    ids = _ids(rows)
+    references = rows.values(answers, "data.label")
+    malformed = [
+        (index, f"`{answers}` is {shown(value)}")
+        for index, value in enumerate(references)
+        if not _well_formed(value)
+    ]
+    if malformed:
+        hint = (
+            'Each row needs {"text": [...], "answer_start": [...]}, as in SQuAD. A jsonl or'
+            " parquet file can hold that, a csv or tsv file cannot."
+        )
+        rows.refuse("malformed answers", malformed, hint)
+    if not unanswerable:
+        silent = [
+            (index, f"question {ids[index]}")
+            for index, value in enumerate(references)
+            if not value["text"]
+        ]
+        if silent:
+            hint = "Allow it with task.unanswerable=true (or task.name=squad_v2)."
+            rows.refuse("question without an answer", silent, hint)
+    displaced = [
+        (index, f"question {ids[index]}: {problem}")
+        for index, value in enumerate(references)
+        if (problem := _displacement(value, contexts[index]))
+    ]
+    if displaced:
+        hint = "answer_start counts the characters of the context from 0, not bytes or words."
+        rows.refuse("answer that is not at its offset", displaced, hint)
+    texts = {"id": ids, "question": questions, "context": contexts}
+    kept = [{key: value[key] for key in ("text", "answer_start")} for value in references]
+    return Dataset.from_dict(texts | {"answers": kept}, features=_FEATURES)
+
+
+def _ids(rows: Rows) -> list[str]:
+    if ID_COLUMN not in rows.columns:
+        return [str(row) for row in range(1, len(rows.records) + 1)]
+    values = enumerate(rows.values(ID_COLUMN, ""), start=1)
+    ids = [str(row if value is None else value) for row, value in values]
+    counts = Counter(ids)
+    repeated = [(index, f"`{ID_COLUMN}` is {id}") for index, id in enumerate(ids) if counts[id] > 1]
+    if repeated:
+        rows.refuse("id that stands more than once", repeated)
+    return ids
+
+
+def _well_formed(answers: object) -> bool:
+    if not isinstance(answers, Mapping):
+        return False
+    texts, starts = answers.get("text"), answers.get("answer_start")
+    return (
+        isinstance(texts, list)
+        and isinstance(starts, list)
+        and len(texts) == len(starts)
+        and all(isinstance(text, str) for text in texts)
+        and all(isinstance(start, int) for start in starts)
+    )
+
+
+def _displacement(answers: Mapping[str, list[Any]], context: str) -> str:
+    """What is wrong with the first answer that does not stand where it says; else ""."""
+    for text, start in zip(answers["text"], answers["answer_start"], strict=True):
+        if not text.strip():
+            return "the answer is empty"
+        if start < 0 or not context.startswith(text, start):
+            there = context[start : start + len(text)] if start >= 0 else ""
+            return f"at character {start} stands {shown(there)}, not {shown(text)}"
+    return ""

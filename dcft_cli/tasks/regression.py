@@ -1,0 +1,63 @@
+"""Regression: a number for one text or a pair."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from dcft_cli.errors import DataError
+from dcft_cli.tasks.base import RowSet
+from dcft_cli.tasks.rows import Rows, shown
+from dcft_cli.tasks.text import TextTask
+
+METRICS_OF_REGRESSION = ("pearson", "spearman", "mse")
+
+
+class Regression(TextTask):
+    """Predicts a number; the model has one output and is trained on the squared error."""
+
+    kind = "regression"
+    label_type = "float32"
+
+    @property
+    def model_settings(self) -> Mapping[str, Any]:
+        """See `Task.model_settings`."""
+        return {"num_labels": 1, "problem_type": "regression"}
+
+    def read_labels(self, rows: Rows) -> list[float]:
+        """See `TextTask.read_labels`; a number may be written as a text."""
+        values = rows.values(self.label, "data.label")
+        numbers = [_number(value) for value in values]
+        problems = [
+            (index, f"`{self.label}` is {shown(value)}")
+            for index, (value, number) in enumerate(zip(values, numbers, strict=True))
+            if not math.isfinite(number)
+        ]
+        if problems:
+            rows.refuse(
+                "label that is not a (finite) number",
+                problems,
+                "To tell classes apart, set task.type=classification.",
+            )
+        return numbers
+
+    def check_training(self, rows: RowSet) -> None:
+        """See `Task.check_training`."""
+        labels = set(rows.dataset["label"][:])
+        if len(labels) == 1:
+            raise DataError(f"{rows.origin}: every row has the same label, {labels.pop():g}.")
+
+    def predicted(self, logits: NDArray[Any]) -> NDArray[Any]:
+        """See `TextTask.predicted`."""
+        return logits.reshape(-1)
+
+
+def _number(value: object) -> float:
+    """The number a label stands for; NaN if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan

@@ -1,0 +1,127 @@
+"""Question and context as overlapping windows of tokens, and where the context stands in them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dcft_cli.errors import ModelError, RecipeError
+
+if TYPE_CHECKING:
+    from transformers import BatchEncoding, PreTrainedTokenizerFast
+
+MAX_QUESTION_TOKENS = 64
+"""Longer questions are cut, as in BERT's reference script for SQuAD."""
+
+
+def question_limit(max_length: int) -> int:
+    """Longest question in tokens: at least half of a short window is left to the context."""
+    return min(MAX_QUESTION_TOKENS, max_length // 2)
+
+
+def check_windows(
+    tokenizer: "PreTrainedTokenizerFast", max_length: int, document_stride: int
+) -> None:
+    """Checks, before anything is encoded, that every window can move on through its context.
+
+    Raises:
+        ModelError: the tokenizer cannot say which characters a token covers.
+        RecipeError: `document_stride` leaves no new token to the next window after the longest
+            question.
+    """
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"Question answering needs a fast tokenizer, and {type(tokenizer).__name__} is none:"
+            " answers are read off the characters that each token covers, which only fast"
+            " tokenizers tell.",
+            "Use a base model whose folder holds a tokenizer.json.",
+        )
+    special = tokenizer.num_special_tokens_to_add(pair=True)
+    room = max_length - special - question_limit(max_length)
+    if document_stride >= room:
+        raise RecipeError(
+            f"data.document_stride: {document_stride} does not fit data.max_length: {max_length}."
+            f" After a question of {question_limit(max_length)} tokens and {special} special"
+            f" tokens a window holds {max(room, 0)} tokens of context, and must share fewer with"
+            " its neighbour.",
+            "Usual values: data.max_length=384 data.document_stride=128.",
+        )
+
+
+def encode_windows(
+    questions: Sequence[str],
+    contexts: Sequence[str],
+    tokenizer: "PreTrainedTokenizerFast",
+    max_length: int,
+    document_stride: int,
+) -> "BatchEncoding":
+    """Encodes each question with its context, in as many windows as the context needs.
+
+    Besides the model's inputs the encoding holds `offset_mapping`, the characters that each token
+    covers, and `overflow_to_sample_mapping`, the question of each window.
+
+    Args:
+        questions: cut to `question_limit`.
+        contexts: one a question.
+        tokenizer: as checked by `check_windows`; the same for the two numbers.
+        max_length: longest window in tokens.
+        document_stride: tokens of the context that neighbouring windows share.
+    """
+    encoded: BatchEncoding = tokenizer(
+        _cut(questions, tokenizer, question_limit(max_length)),
+        list(contexts),
+        truncation="only_second",
+        max_length=max_length,
+        stride=document_stride,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    return encoded
+
+
+def _cut(questions: Sequence[str], tokenizer: "PreTrainedTokenizerFast", limit: int) -> list[str]:
+    # Stripped: SQuAD v2.0 has a question that is almost nothing but leading spaces.
+    stripped = [question.strip() for question in questions]
+    # Not by truncation=True, which cuts on the left for tokenizers that are set so.
+    encoded = tokenizer(
+        stripped, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )
+    return [
+        question[: spans[limit - 1][1]] if len(spans) > limit else question
+        for question, spans in zip(stripped, encoded["offset_mapping"], strict=True)
+    ]
+
+
+def context_tokens(encoded: "BatchEncoding", window: int) -> tuple[int, NDArray[np.int64]]:
+    """Where the context stands in a window.
+
+    Read off the encoding's own account of sequences, which holds for any arrangement of
+    special tokens, and for models without token types.
+
+    Returns:
+        The index of the first context token, and the characters of the context that each
+        context token covers, (context tokens, 2).
+    """
+    sequences = encoded.sequence_ids(window)
+    count = sequences.count(1)
+    first = sequences.index(1) if count else 0
+    spans = encoded["offset_mapping"][window][first : first + count]
+    return first, np.asarray(spans, dtype=np.int64).reshape(-1, 2)
+
+
+def cls_index(input_ids: Sequence[int], tokenizer: "PreTrainedTokenizerFast") -> int:
+    """Index of the token that stands for "no answer": [CLS], or the first where there is none."""
+    cls = tokenizer.cls_token_id
+    return input_ids.index(cls) if cls is not None and cls in input_ids else 0
+
+
+def answer_tokens(spans: NDArray[np.int64], start: int, end: int) -> tuple[int, int] | None:
+    """First and last of the context tokens that cover the characters `start` to `end`.
+
+    None if the window does not hold all of them.
+    """
+    if len(spans) == 0 or spans[0, 0] > start or spans[-1, 1] < end:
+        return None
+    (covering,) = np.nonzero((spans[:, 0] < end) & (spans[:, 1] > start))
+    return (int(covering[0]), int(covering[-1])) if covering.size else None

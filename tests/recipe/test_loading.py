@@ -1,0 +1,171 @@
+"""Finding, reading and writing recipes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dcft_cli.errors import RecipeError
+from dcft_cli.recipe import (
+    dump_recipe,
+    is_file_address,
+    load_recipe,
+    loading,
+    recipe_from_mapping,
+)
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+MINIMAL = "model: {name: m}\ntask: {name: rte}\n"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("recipes/rte.yaml", "rte"),
+        ("recipes/roberta-large/rte.yaml", "roberta-large-rte"),
+        ("mine.v2.yaml", "mine.v2"),
+        ("folder/mine.yaml", "mine"),
+    ],
+)
+def test_short_name_and_path(elsewhere: Path, path: str, name: str) -> None:
+    file = elsewhere / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(MINIMAL)
+    loaded = load_recipe(path)
+    assert (loaded.name, loaded.path, loaded.recipe.model.name) == (name, file, "m")
+
+
+def test_the_same_name_means_the_packaged_recipe_in_any_folder(elsewhere: Path) -> None:
+    loaded = load_recipe("recipes/roberta-large/rte.yaml")
+    assert loaded.path == RECIPES / "roberta-large" / "rte.yaml"
+    assert loaded.name == "roberta-large-rte"
+
+
+def test_a_local_file_wins_over_the_packaged_recipe(elsewhere: Path) -> None:
+    (elsewhere / "recipes").mkdir()
+    (elsewhere / "recipes" / "rte.yaml").write_text(MINIMAL)
+    assert load_recipe("recipes/rte.yaml").recipe.model.name == "m"
+
+
+def test_recipes_inside_an_installed_package_come_first(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = elsewhere / "site-packages" / "dcft_cli"
+    (package / "recipes").mkdir(parents=True)
+    (package / "recipes" / "rte.yaml").write_text(MINIMAL)
+    monkeypatch.setattr(loading, "__file__", str(package / "recipe" / "loading.py"))
+    loaded = load_recipe("recipes/rte.yaml")
+    assert (loaded.name, loaded.path.parent) == ("rte", package / "recipes")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("rte", "recipes/rte.yaml"),
+        ("rte.yaml", "recipes/rte.yaml"),
+        ("recipes/rte.yml", "recipes/rte.yaml"),
+        ("roberta-large/rt", "recipes/roberta-large/rte.yaml"),
+        ("some/where/squad.yaml", "recipes/squad_v1.yaml"),
+        ("zzzzzz", "recipes/quickstart.yaml"),
+    ],
+)
+def test_a_name_that_is_not_found_lists_the_nearest(elsewhere: Path, name: str, near: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(name)
+    assert name in caught.value.message
+    assert near in caught.value.hint
+
+
+def test_files_that_cannot_be_read(elsewhere: Path) -> None:
+    (elsewhere / "latin.yaml").write_bytes(MINIMAL.encode() + b"# caf\xe9\n")
+    with pytest.raises(RecipeError, match=r"^latin\.yaml:3: not UTF-8 text"):
+        load_recipe("latin.yaml")
+    with pytest.raises(RecipeError, match=r"is a folder, not a recipe"):
+        load_recipe(str(elsewhere))
+
+
+def test_a_byte_order_mark_and_empty_sections_are_harmless(elsewhere: Path) -> None:
+    (elsewhere / "r.yaml").write_text(f"\ufeff{MINIMAL}training:\n  # epochs: 3\n", "utf-8")
+    assert load_recipe("r.yaml").recipe == recipe_from_mapping(
+        {"model": {"name": "m"}, "task": {"name": "rte"}}, "r"
+    )
+
+
+def test_the_documented_overrides_mean_local_files(elsewhere: Path) -> None:
+    recipe = load_recipe(
+        "recipes/rte.yaml",
+        [
+            "model.name=DIR",
+            "data.train=train.jsonl",
+            "data.validation=dev.jsonl",
+            "training.max_steps=20",
+            "training.learning_rate=5e-4",
+            "adapter.targets=[Q, V]",
+        ],
+    ).recipe
+    assert recipe.data.train is not None
+    assert is_file_address(recipe.data.train)
+    assert recipe.data.hub == "nyu-mll/glue"
+    assert (recipe.model.name, recipe.training.max_steps) == ("DIR", 20)
+    assert (recipe.training.learning_rate, recipe.adapter.targets) == (5e-4, ["Q", "V"])
+
+
+def test_a_mapping_is_checked_but_not_changed() -> None:
+    data: dict[str, object] = {"model": {"name": "m"}, "task": {"name": "mnli"}, "data": None}
+    recipe = recipe_from_mapping(
+        data, "adapter.safetensors", ["data.validation={matched: a.csv, mismatched: b.csv}"]
+    )
+    assert recipe.data.validation == {"matched": "a.csv", "mismatched": "b.csv"}
+    assert data == {"model": {"name": "m"}, "task": {"name": "mnli"}, "data": None}
+    with pytest.raises(RecipeError, match=r"^adapter\.safetensors: model\.nam: unknown key"):
+        recipe_from_mapping({**data, "model": {"name": "m", "nam": 1}}, "adapter.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("value", "is_file"),
+    [
+        *((v, True) for v in ["a.jsonl", "A.CSV", "x/train", "x\\train", "./words.txt"]),
+        *((v, True) for v in ["package://p/words.txt", "a.tsv", "b.json", "c.parquet"]),
+        *((v, False) for v in ["train", "validation_matched", "train[:10%]", "v1.0", "words.txt"]),
+    ],
+)
+def test_files_are_told_from_splits(value: str, is_file: bool) -> None:
+    assert is_file_address(value) is is_file
+
+
+def test_a_dump_is_readable_and_reads_back(elsewhere: Path) -> None:
+    recipe = recipe_from_mapping(
+        {
+            "model": {"name": "m"},
+            "task": {"type": "classification", "labels": ["no", "5e-4", "1"]},
+            "data": {"train": "C:\\a: b.csv", "text": "on", "validation": {"yes": "é.csv"}},
+            "training": {"learning_rate": 5e-5, "weight_decay": 1, "epochs": 1e-3},
+        },
+        "r",
+    )
+    text = dump_recipe(recipe)
+    (elsewhere / "r.yaml").write_text(text, "utf-8")
+    assert load_recipe("r.yaml").recipe == recipe
+    assert text.startswith("# ")
+    assert ": null" not in text
+    assert "\n  targets: [Q, K, V, O, FFN]\n" in text
+    assert "\n  weight_decay: 1\n" in text
+    sections = [line for line in text.splitlines() if line.endswith(":") and line[0] != " "]
+    assert sections == ["model:", "task:", "data:", "adapter:", "training:"]
+
+
+def test_reading_a_recipe_imports_no_heavy_package(elsewhere: Path) -> None:
+    program = (
+        "import sys; from dcft_cli.recipe import load_recipe; load_recipe('recipes/rte.yaml');"
+        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'rich', 'typer'};"
+        "print(heavy & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("set()\n", "")

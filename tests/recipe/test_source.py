@@ -1,0 +1,231 @@
+"""YAML and overrides, before the schema: `plain_yaml` and `source`."""
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcft_cli.errors import RecipeError
+from dcft_cli.recipe.plain_yaml import plain_value, to_yaml
+from dcft_cli.recipe.source import Source, read_source
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5e-4", 5e-4),
+        ("1e-3", 1e-3),
+        ("-2E5", -2e5),
+        ("+1.5e+3", 1500.0),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("8", 8),
+        ("-3", -3),
+        ("010", 10),
+        ("true", True),
+        ("False", False),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        *(
+            (text, text)
+            for text in [
+                *("no", "yes", "on", "off", "y", "n"),
+                *("2024-01-01", "1:30", "1_000", "0x10", "0o7"),
+                *(".inf", "-.inf", ".nan", "nan", "1e999", "e5", "5e", ".", "+"),
+                "1234567890123456789012345678901234567890",
+            ]
+        ),
+    ],
+)
+def test_plain_scalars_follow_yaml_1_2(text: str, value: object) -> None:
+    read = plain_value(text)
+    assert (read, type(read)) == (value, type(value))
+    if text:
+        assert read_source(f"key: {text}", "r").values == {"key": read}
+
+
+def test_quoted_scalars_and_keys_are_text() -> None:
+    source = read_source("no: \"5\"\n1: 'true'\nlong: |\n  7\n", "r")
+    assert source.values == {"no": "5", "1": "true", "long": "7\n"}
+
+
+def test_every_key_and_entry_knows_its_line() -> None:
+    source = read_source("a:\n  b: 1\n  c:\n  - x\n  - {d: 2}\n", "r.yaml")
+    lines = {path: place.line for path, place in source.places.items()}
+    assert lines == {
+        ("a",): 1,
+        ("a", "b"): 2,
+        ("a", "c"): 3,
+        ("a", "c", 0): 4,
+        ("a", "c", 1): 5,
+        ("a", "c", 1, "d"): 5,
+    }
+    assert str(source.place(("a", "b"))) == "r.yaml:2"
+    assert str(source.place(("a", "missing"))) == "r.yaml:1"
+    assert str(source.place(("missing",))) == "r.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "r.yaml: the recipe is empty"),
+        ("# nothing\n", "r.yaml: the recipe is empty"),
+        ("\n- a\n", "r.yaml:2: the recipe is no mapping"),
+        ("rte", "r.yaml:1: the recipe is no mapping"),
+        ("a: 1\nb: [1\n", "r.yaml:3: not valid YAML"),
+        ("a: 1\n\tb: 2\n", "r.yaml:2: not valid YAML"),
+        ("a: 1\n---\nb: 2\n", "r.yaml:2: not valid YAML"),
+        ("a: 1\nb: \x00\n", "r.yaml:2: not valid YAML"),
+        ("a: 1\nb: !!python/object/apply:os.system [ls]\n", "r.yaml:2: not valid YAML: the tag"),
+        ("a: !!int 3\n", "r.yaml:1: not valid YAML: the tag"),
+        ("a: &x 1\nb: *x\n", "r.yaml:1: not valid YAML: anchors"),
+        ("a: *x\n", "r.yaml:1: not valid YAML: anchors"),
+        ("[[[", "r.yaml:1: not valid YAML"),
+        ("a: " + "[" * 999 + "]" * 999, "r.yaml:1: not valid YAML: it is nested too deeply"),
+    ],
+)
+def test_text_that_is_no_recipe(text: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_source(text, "r.yaml")
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint
+
+
+def test_duplicate_and_odd_keys_are_problems_with_both_lines() -> None:
+    source = read_source("a: {b: 1}\nc: 1\na: 2\n[x]: 3\n", "r.yaml")
+    assert [str(problem) for problem in source.problems] == [
+        "r.yaml:3: a: given twice (first on line 1)",
+        "r.yaml:4: top level: a key must be plain text",
+    ]
+    assert source.values == {"a": {"b": 1}, "c": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5e-4", 5e-4),
+        (" 8 ", 8),
+        ("null", None),
+        ("", None),
+        ("[Q, V]", ["Q", "V"]),
+        ("{matched: a.jsonl, mismatched: C:\\b}", {"matched": "a.jsonl", "mismatched": "C:\\b"}),
+        ('"8"', "8"),
+        ("'it''s'", "it's"),
+        *(
+            (text, text)
+            for text in [
+                *("C:\\data\\x.csv", "a: b", "# x", "a #b", "- x", "x=y", "~/model", "!x"),
+                *("*.query", "&x", "%x", "@x", "`x`", "(q|k)_proj$", "package://p/q", "a, b"),
+            ]
+        ),
+    ],
+)
+def test_value_of_an_override(text: str, value: object) -> None:
+    source = Source("r", {})
+    source.override([f"a.b={text}"])
+    assert source.values == {"a": {"b": value}}
+    assert source.problems == []
+
+
+def test_overrides_replace_values_with_all_below_them_and_make_sections() -> None:
+    source = read_source("a: {b: {c: 1}}\nd:\n", "r.yaml")
+    source.override(["a.b=[2]", "a.b=[3, 4]", "d.e.f=5"])
+    assert source.values == {"a": {"b": [3, 4]}, "d": {"e": {"f": 5}}}
+    assert str(source.place(("a", "b", "c"))) == 'override "a.b=[3, 4]"'
+    assert str(source.place(("a", "b", 1))) == 'override "a.b=[3, 4]"'
+    assert str(source.place(("d", "e", "f"))) == 'override "d.e.f=5"'
+    assert str(source.place(("d",))) == "r.yaml:2"
+
+
+@pytest.mark.parametrize(
+    ("argument", "problem"),
+    [
+        ("training", "must be KEY=VALUE"),
+        ("=5", "must be KEY=VALUE"),
+        (" = 5", "must be KEY=VALUE"),
+        ("a..b=5", "must be KEY=VALUE"),
+        ("a.=5", "must be KEY=VALUE"),
+        ("a.b.c=5", "a.b: holds no keys (value 1)"),
+        ("a.b=[Q, V", "a.b: not valid YAML"),
+        ("a.b=[Q], [V]", "a.b: not valid YAML"),
+        ('a.b="C:\\x"', "a.b: not valid YAML"),
+        ("a.b={x: 1, x: 2}", "a.b.x: given twice"),
+        ("a.b=[!!python/name:os.system x]", "a.b: not valid YAML: the tag"),
+    ],
+)
+def test_faulty_overrides_are_problems(argument: str, problem: str) -> None:
+    source = read_source("a: {b: 1}", "r.yaml")
+    source.override([argument])
+    assert str(source.problems[0]).startswith(f'override "{argument}": {problem}')
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "expected"),
+    [
+        ("{holdout: {fraction: 0.1}}", ["data.validation=v.csv"], {"validation": "v.csv"}),
+        ("{validation: v}", ["data.holdout.fraction=0.1"], {"holdout": {"fraction": 0.1}}),
+        ("{validation: v}", ["data.holdout={fraction: 0.1}"], {"holdout": {"fraction": 0.1}}),
+        ("{validation: v}", ["data.holdout=null"], {"validation": "v", "holdout": None}),
+        (
+            "{}",
+            ["data.holdout.fraction=0.1", "data.validation=v"],
+            {"holdout": {"fraction": 0.1}, "validation": "v"},
+        ),
+    ],
+)
+def test_one_validation_source_takes_the_place_of_the_other(
+    recipe: str, overrides: list[str], expected: object
+) -> None:
+    source = read_source(f"data: {recipe}", "r")
+    source.override(overrides)
+    assert source.values["data"] == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.warmup_steps=0", {"warmup_steps": 0}),
+        ("training.warmup_ratio=0.2", {"warmup_ratio": 0.2}),
+    ],
+)
+def test_one_warm_up_takes_the_place_of_the_other(override: str, expected: object) -> None:
+    other = "warmup_ratio" if "steps" in override else "warmup_steps"
+    source = read_source(f"training: {{{other}: 1}}", "r")
+    source.override([override])
+    assert source.values["training"] == expected
+
+
+PLAIN: st.SearchStrategy[object] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**17), 10**17),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=8),
+    st.sampled_from(["5e-4", "no", "010", ".5", "1e3", "null", "~", "yes", "1:30", "2024-01-01"]),
+)
+KEYS = st.text(min_size=1, max_size=6)
+
+
+@given(
+    st.dictionaries(
+        KEYS,
+        st.recursive(
+            PLAIN,
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+            max_leaves=5,
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_what_is_written_reads_back_the_same(values: dict[str, object]) -> None:
+    text = to_yaml(values)
+    source = read_source(text, "r")
+    assert (source.values, source.problems) == (values, [])
+
+
+def test_other_readers_of_yaml_read_the_same() -> None:
+    texts = ["no", "5e-4", "0x1", "1:30"]
+    values = {"a": texts, "again": texts, "b": 5e-05, "c": 1e-3, "d": 2.0, "e": "no"}
+    assert yaml.safe_load(to_yaml(values)) == values

@@ -1,0 +1,156 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from dcft_cli.errors import DataError, RecipeError
+from dcft_cli.recipe import DataSection, HoldoutSection, TaskSection
+from dcft_cli.tasks import load_task, reading
+
+Write = Callable[..., str]
+
+
+def pairs(*labels: object) -> list[dict[str, object]]:
+    return [
+        {"sentence1": f"first {number}", "sentence2": "second", "label": label}
+        for number, label in enumerate(labels)
+    ]
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A Hub whose every split holds two rows of MNLI and RTE; gives the splits asked for."""
+    asked: list[str] = []
+
+    def load_dataset(*_: str | None, split: str, revision: str | None) -> Dataset:
+        asked.append(split)
+        columns = ("premise", "hypothesis", "sentence1", "sentence2")
+        return Dataset.from_dict({name: ["a", ""] for name in columns} | {"label": [0, 1]})
+
+    monkeypatch.setattr(reading.datasets, "load_dataset", load_dataset)
+    return asked
+
+
+def test_a_known_task_knows_its_splits(hub: list[str]) -> None:
+    data = DataSection(hub="nyu-mll/glue", config="mnli")
+    loaded = load_task(TaskSection(name="mnli"), data)
+    assert hub == ["train", "validation_matched", "validation_mismatched"]
+    assert list(loaded.validation) == ["matched", "mismatched"]
+    origin = "nyu-mll/glue (mnli), split validation_matched"
+    assert loaded.validation["matched"].origin == origin
+    assert loaded.main_metric == "matched_accuracy"
+
+
+def test_splits_of_the_recipe_come_first(hub: list[str]) -> None:
+    splits = {"train": "train[:1%]", "validation": {"mismatched": "validation_mismatched"}}
+    loaded = load_task(TaskSection(name="mnli"), DataSection(hub="nyu-mll/glue", **splits))
+    assert hub == ["train[:1%]", "validation_mismatched"]
+    assert loaded.main_metric == "mismatched_accuracy"
+
+
+def test_files_come_before_the_hub(hub: list[str], jsonl: Write) -> None:
+    train, dev = jsonl(pairs(0, 1, 1), "train.jsonl"), jsonl(pairs(0), "dev.jsonl")
+    data = DataSection(hub="nyu-mll/glue", config="rte", train=train, validation=dev)
+    loaded = load_task(TaskSection(name="rte"), data)
+    assert hub == []
+    assert loaded.train is not None
+    assert (loaded.train.origin, len(loaded.train.dataset)) == (train, 3)
+    assert (loaded.validation[""].origin, len(loaded.validation[""].dataset)) == (dev, 1)
+    assert loaded.main_metric == "accuracy"
+
+
+def test_one_file_for_mnli_is_one_set(jsonl: Write) -> None:
+    rows = [{"premise": "a", "hypothesis": "b", "label": "neutral"}]
+    data = DataSection(hub="nyu-mll/glue", config="mnli", validation=jsonl(rows))
+    loaded = load_task(TaskSection(name="mnli"), data, training=False)
+    assert list(loaded.validation) == [""]
+    assert loaded.main_metric == "accuracy"
+
+
+def test_an_evaluation_reads_no_training_data(jsonl: Write) -> None:
+    data = DataSection(
+        train="gone.jsonl", validation=jsonl(pairs("b", "c")), text=["sentence1", "sentence2"]
+    )
+    task = TaskSection(type="classification")
+    loaded = load_task(task, data, ["a", "b", "c"], training=False)
+    assert loaded.train is None
+    assert loaded.task.labels == ("a", "b", "c")
+    assert loaded.validation[""].dataset["label"][:] == [1, 2]
+    with pytest.raises(DataError, match=r"gone\.jsonl does not exist"):
+        load_task(task, data)
+    with pytest.raises(RecipeError, match="class names are not known"):
+        load_task(task, data, training=False)
+
+
+def test_labels_of_the_adapter_come_before_the_recipe_s(jsonl: Write) -> None:
+    data = DataSection(validation=jsonl(pairs(0)), text=["sentence1"])
+    task = TaskSection(type="classification", labels=["x", "y"])
+    assert load_task(task, data, ["p", "q"], training=False).task.labels == ("p", "q")
+    assert load_task(task, data, training=False).task.labels == ("x", "y")
+
+
+def test_an_evaluation_of_a_held_out_part_cuts_it_again(jsonl: Write) -> None:
+    data = DataSection(
+        train=jsonl(pairs(*[0, 1] * 30)), holdout=HoldoutSection(fraction=0.3), text=["sentence1"]
+    )
+    task = TaskSection(type="classification")
+    trained = load_task(task, data)
+    evaluated = load_task(task, data, trained.task.labels, training=False)
+    assert trained.train is not None
+    assert evaluated.train is None
+    held_out = evaluated.validation[""].dataset
+    assert held_out[:] == trained.validation[""].dataset[:]
+    assert len(held_out) + len(trained.train.dataset) == 60
+
+
+def test_training_does_without_validation_data(jsonl: Write) -> None:
+    loaded = load_task(TaskSection(name="rte"), DataSection(train=jsonl(pairs(0, 1))))
+    assert loaded.validation == {}
+    assert loaded.main_metric == "accuracy"
+
+
+def test_data_that_is_not_named(jsonl: Write) -> None:
+    task = TaskSection(name="rte")
+    with pytest.raises(DataError, match="no training data") as error:
+        load_task(task, DataSection())
+    assert "data.train=" in error.value.hint
+    with pytest.raises(DataError, match="no validation data") as error:
+        load_task(task, DataSection(train=jsonl(pairs(0, 1))), training=False)
+    assert "data.validation=" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("sets", "wanted", "metric"),
+    [
+        ([""], None, "accuracy"),
+        ([""], "f1", "f1"),
+        (["easy", "hard"], None, "easy_accuracy"),
+        (["easy", "hard"], "f1", "easy_f1"),
+        (["easy", "hard"], "hard_f1", "hard_f1"),
+    ],
+)
+def test_the_main_metric(jsonl: Write, sets: list[str], wanted: str | None, metric: str) -> None:
+    path = jsonl([{"sentence1": "a", "sentence2": "b", "label": label} for label in (0, 1)])
+    validation: Any = path if sets == [""] else dict.fromkeys(sets, path)
+    task = TaskSection(name="mrpc", metric=wanted)
+    assert load_task(task, DataSection(train=path, validation=validation)).main_metric == metric
+
+
+def test_a_metric_that_the_task_does_not_report(jsonl: Write) -> None:
+    data = DataSection(validation={"easy": jsonl(pairs(0))})
+    with pytest.raises(RecipeError, match="no score named bleu") as error:
+        load_task(TaskSection(name="mrpc", metric="bleu"), data, training=False)
+    assert error.value.hint == "It has: easy_accuracy, easy_f1."
+
+
+def test_nothing_is_printed_or_cached(
+    jsonl: Write, tokenizer: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    loaded = load_task(TaskSection(name="rte"), DataSection(train=jsonl(pairs(*[0, 1] * 2000))))
+    assert loaded.train is not None
+    training = loaded.task.encode_training(loaded.train.dataset, tokenizer)
+    assert training.cache_files == []
+    with pytest.raises(DataError):
+        reading.read_hub(DataSection(hub="nyu-mll/glue"), "train", [])
+    assert capfd.readouterr() == ("", "")
