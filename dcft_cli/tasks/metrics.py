@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
-from sklearn.metrics import f1_score, matthews_corrcoef
+from sklearn.metrics import f1_score
 
 from dcft_cli.errors import TrainingError
 
@@ -29,8 +29,8 @@ def macro_f1(predictions: Numbers, labels: Numbers) -> float:
 
 
 def matthews_correlation(predictions: Numbers, labels: Numbers) -> float:
-    """Matthews correlation of classes; 0 where predictions or labels are all the same."""
-    return float(matthews_corrcoef(labels, predictions))
+    """Matthews correlation of two classes, which is Pearson's of their numbers 0 and 1."""
+    return pearson(predictions, labels)
 
 
 def pearson(predictions: Numbers, labels: Numbers) -> float:

@@ -108,7 +108,7 @@ def _read_jsonl(lines: Iterator[str], origin: str) -> Rows:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(line.rstrip())
         except json.JSONDecodeError as error:
             raise DataError(
                 f"{origin}, line {number}: malformed JSON at character {error.colno}"
@@ -152,7 +152,7 @@ def _read_table(lines: Iterator[str], origin: str, delimiter: str, data: DataSec
     records = [dict(zip(columns, row, strict=False)) for row in rows]
     table = Rows(records, columns, origin, numbers)
     problems = [
-        (index, f"{len(row)}, not {len(columns)}")
+        (index, f"{len(row)} instead of {len(columns)}")
         for index, row in enumerate(rows)
         if len(row) != len(columns)
     ]

@@ -52,7 +52,7 @@ def test_an_answer_that_is_not_at_its_offset(jsonl: Write) -> None:
 
 def test_every_reference_is_checked(jsonl: Write) -> None:
     answers = {"text": ["cat", "mat"], "answer_start": [4, 20]}
-    with pytest.raises(DataError, match=r"at character 20 stands 't\.', not 'mat'"):
+    with pytest.raises(DataError, match=r"at character 20 stands 'at\.', not 'mat'"):
         load(jsonl([row(answers=answers)]))
 
 

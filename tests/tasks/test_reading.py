@@ -72,8 +72,8 @@ def test_wrong_number_of_fields(tmp_path: Path) -> None:
         read(path, "a,b\n1,2\n1\n\n1,2,3\n")
     assert error.value.message == (
         f"{path}: wrong number of fields in 2 rows:\n"
-        "  row 2 (line 3): 1, not 2\n"
-        "  row 3 (line 5): 3, not 2"
+        "  row 2 (line 3): 1 instead of 2\n"
+        "  row 3 (line 5): 3 instead of 2"
     )
 
 
