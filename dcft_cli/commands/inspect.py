@@ -19,11 +19,13 @@ def inspect(
     dcft inspect runs/rte/adapter.safetensors
     dcft inspect recipes/rte.yaml adapter.kernel_size=2
     """
-    from dcft_cli.console.output import print_json
+    from dcft_cli.console.output import print_json, waiting
     from dcft_cli.console.tables import show_inspection
-    from dcft_cli.runs import inspection
 
-    found = inspection.inspect(source, overrides or ())
+    with waiting("Looking"):
+        from dcft_cli.runs import inspection
+
+        found = inspection.inspect(source, overrides or ())
     if json:
         print_json(found.to_json())
     else:

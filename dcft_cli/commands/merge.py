@@ -14,7 +14,11 @@ def merge(
 
     dcft merge microsoft/deberta-v3-base runs/rte merged/
     """
+    from dcft_cli.console.output import waiting
     from dcft_cli.console.tables import show_merge
-    from dcft_cli.runs import merging
 
-    show_merge(merging.merge(base, adapter, out))
+    with waiting("Merging, and comparing with base + adapter"):
+        from dcft_cli.runs import merging
+
+        result = merging.merge(base, adapter, out)
+    show_merge(result)

@@ -38,11 +38,14 @@ def train(
 
     loaded = load_recipe(recipe, overrides or ())  # before the slow imports: mistakes show at once
 
+    from dcft_cli.console.output import waiting
     from dcft_cli.console.progress import reporter
     from dcft_cli.console.tables import show_plan, show_training
-    from dcft_cli.runs import training
 
-    plan = training.plan_training(loaded, output=output, overwrite=overwrite, resume=resume)
+    with waiting("Reading the data"):
+        from dcft_cli.runs import training
+
+        plan = training.plan_training(loaded, output=output, overwrite=overwrite, resume=resume)
     if plan.arguments.should_save:
         show_plan(plan, dry_run=dry_run)
     if dry_run:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +20,11 @@ def _console(*, stderr: bool) -> Console:
 
 out = _console(stderr=False)
 err = _console(stderr=True)
+
+
+def waiting(what: str) -> AbstractContextManager[object]:
+    """Shows on a terminal that something is going on."""
+    return err.status(f"{what} ...") if err.is_terminal else nullcontext()
 
 
 def print_json(data: Mapping[str, Any]) -> None:

@@ -45,7 +45,8 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
                       f"learning rate {training.learning_rate:g}"),
             ("device", f"{plan.device}, {plan.precision}"),
             ("output", str(plan.folder.path)),
-        )
+        ),
+        "",
     )  # fmt: skip
 
 

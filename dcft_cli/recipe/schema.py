@@ -111,8 +111,9 @@ class DataSection(_Section):
     """One text column or two (a pair; for question answering: question, context)."""
     label: str | None = None
     """Label column (question answering: the answers column)."""
-    max_length: int = Field(default=128, ge=4)
-    """Longest input, in tokens; longer ones are cut (question answering: windowed)."""
+    max_length: int = Field(default=384, ge=4)
+    """Longest input, in tokens; longer ones are cut (question answering: windowed). Costs
+    nothing where inputs are short: batches are padded to their own longest."""
     document_stride: int = Field(default=128, ge=1)
     """Question answering: tokens shared by neighbouring windows of one context."""
 

@@ -47,8 +47,9 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """The checkpoint to go on from."""
-        found = [p for p in self.checkpoints.glob("checkpoint-*") if p.name[11:].isdigit()]
-        return max(found, key=lambda p: int(p.name[11:]), default=None)
+        # A run that was stopped while saving leaves a checkpoint without its last file.
+        found = [p.parent for p in self.checkpoints.glob("checkpoint-*/trainer_state.json")]
+        return max(found, key=step_of, default=None)
 
     def check_free(self, *, overwrite: bool, resume: bool) -> None:
         """Sees that no earlier run is lost, and that there is one to resume if asked.
@@ -75,6 +76,13 @@ class RunFolder:
         """Whether an earlier run left something of worth here."""
         return self.adapter.exists() or self.last_checkpoint() is not None
 
+    def forget_after(self, step: int) -> None:
+        """Takes log lines of later steps out: a resumed run takes those steps again."""
+        if self.log.exists():
+            lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            self.log.write_text("".join(kept), encoding="utf-8")
+
     def clear(self) -> None:
         """Removes what an earlier run left, and nothing else."""
         for path in (self.adapter, self.recipe, self.metrics, self.log, self.checkpoints):
@@ -82,6 +90,11 @@ class RunFolder:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step that a checkpoint folder is named after."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def adapter_file(place: str | Path) -> Path:

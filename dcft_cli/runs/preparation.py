@@ -54,6 +54,7 @@ def prepare(
     quiet_transformers()
     # The tokenizer first: it is the quicker thing to be missing.
     tokenizer = load_tokenizer(recipe.model)
+    tokenizer.padding_side = "right"  # where answers are found by position
     limit = _longest_input(load_config(recipe.model, {}), tokenizer)
     notes = []
     if recipe.data.max_length > limit:

@@ -16,7 +16,7 @@ from dcft_cli.adapter.inject import adapter_layers, head_parameters, inject
 from dcft_cli.errors import AdapterFileError, RunError
 from dcft_cli.models import load_model
 from dcft_cli.recipe import LoadedRecipe, Recipe, dump_recipe
-from dcft_cli.runs.folder import RunFolder, write_json
+from dcft_cli.runs.folder import RunFolder, step_of, write_json
 from dcft_cli.runs.plan import AdapterPlan, adapter_config, plan_adapter
 from dcft_cli.runs.preparation import Preparation, description, prepare
 from dcft_cli.training.arguments import device_in_words, optimizer_steps, training_arguments
@@ -160,6 +160,8 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
     if args.should_save:
         if checkpoint is None:
             folder.clear()
+        else:
+            folder.forget_after(step_of(checkpoint))
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
         preparation.tokenizer.save_pretrained(folder.path)

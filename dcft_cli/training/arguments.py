@@ -1,11 +1,13 @@
 """A recipe's training section in the Trainer's terms."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from dcft_cli.errors import UserError
 from dcft_cli.recipe.schema import ModelSection, TrainingSection
@@ -44,6 +46,7 @@ def training_arguments(
         UserError: a device or precision that this machine does not have.
     """
     _check_device(training.device)
+    _check_trackers(training.report_to)
     precision = _precision(training, model)
     eval_steps = min(training.eval_steps or steps_per_epoch, total_steps)
     scoring: dict[str, Any] = {}
@@ -99,7 +102,8 @@ def device_in_words(device: torch.device) -> str:
         return f"{torch.cuda.get_device_name(device)} ({device})"
     if device.type == "mps":
         return "Apple GPU (mps)"
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads > 1)}"
 
 
 def _precision(training: TrainingSection, model: ModelSection) -> str:
@@ -119,6 +123,15 @@ def _precision(training: TrainingSection, model: ModelSection) -> str:
     if training.precision == "auto":
         return "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32"
     return training.precision
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    there = get_available_reporting_integrations()
+    if missing := [name for name in names if name not in there]:
+        raise UserError(
+            f"training.report_to names {', '.join(missing)}, which is not installed here.",
+            f"Install it, or choose from: {', '.join(there) or 'none is installed'}.",
+        )
 
 
 def _check_device(device: str) -> None:
