@@ -40,7 +40,7 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
                         f"({' '.join(config.targets)})"),
             ("trained", f"{adapter.adapter_parameters:,} adapter parameters "
                         f"+ {adapter.head_parameters:,} outside the encoder"),
-            ("steps", f"{plan.total_steps:,} of batch {training.batch_size} "
+            ("steps", f"{plan.total_steps:,} of batch {plan.batch_size} "
                       f"({plan.steps_per_epoch:,} an epoch), {int(warmup):,} to warm up, "
                       f"learning rate {training.learning_rate:g}"),
             ("device", f"{plan.device}, {plan.precision}"),

@@ -54,6 +54,12 @@ class TrainingPlan:
         return len(self.preparation.train_set)
 
     @property
+    def batch_size(self) -> int:
+        """Rows of one optimizer step, on all devices together."""
+        args = self.arguments
+        return args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+
+    @property
     def device(self) -> str:
         """Where it runs, in words."""
         return device_in_words(self.arguments.device)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
-from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import get_available_reporting_integrations
 
 from dcft_cli.errors import UserError
 from dcft_cli.recipe.schema import ModelSection, TrainingSection
@@ -126,7 +126,7 @@ def _precision(training: TrainingSection, model: ModelSection) -> str:
 
 
 def _check_trackers(names: Sequence[str]) -> None:
-    there = get_available_reporting_integrations()
+    there = get_available_reporting_integrations()  # type: ignore[no-untyped-call]
     if missing := [name for name in names if name not in there]:
         raise UserError(
             f"training.report_to names {', '.join(missing)}, which is not installed here.",
