@@ -57,7 +57,7 @@ class TrainingPlan:
     def batch_size(self) -> int:
         """Rows of one optimizer step, on all devices together."""
         args = self.arguments
-        return args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+        return int(args.train_batch_size * args.world_size * args.gradient_accumulation_steps)
 
     @property
     def device(self) -> str:
