@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -22,6 +24,8 @@ from dcft_cli.recipe.schema import ModelSection
 
 # What model families call the dropout before the task head.
 _HEAD_DROPOUT = ("classifier_dropout", "cls_dropout", "seq_classif_dropout")
+# Families that look for the name, and whose configuration has it only where it was set.
+_UNSET_HEAD_DROPOUT = {"deberta": "cls_dropout", "deberta-v2": "cls_dropout"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def load_config(section: ModelSection, settings: Mapping[str, Any]) -> PreTraine
     dropout = section.classifier_dropout
     if dropout is not None:
         for name in _HEAD_DROPOUT:
-            if hasattr(config, name):
+            if hasattr(config, name) or _UNSET_HEAD_DROPOUT.get(config.model_type) == name:
                 setattr(config, name, dropout)
     return config
 
@@ -98,7 +102,7 @@ def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str)
             # A head of another size (other labels) counts as lacking.
             ignore_mismatched_sizes=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise _not_loaded("weights", section, error) from error
     mismatched = {entry[0] for entry in report["mismatched_keys"]}
     lacking = set(report["missing_keys"]) | mismatched
@@ -128,13 +132,20 @@ def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerFast:
     source, revision = _source(section.name), _revision(section)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # the tokenizers library raises nothing more special
         raise _not_loaded("tokenizer", section, error) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelError(
             f"The tokenizer of {section.name} ({type(tokenizer).__name__}) is written in Python "
             "and keeps no character offsets.",
             "Use a model with a tokenizer.json.",
+        )
+    # Where there are no tokenizer files, transformers makes one that knows no word and no letter.
+    ordinary = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
+    if not any(letter.isalnum() for piece in ordinary for letter in piece):
+        raise ModelError(
+            f"There is no tokenizer in the base model {section.name}.",
+            "Add one: AutoTokenizer.from_pretrained(NAME).save_pretrained(DIR).",
         )
     return tokenizer
 

@@ -1,8 +1,20 @@
-"""What every test shares: no network, and few threads on small machines."""
+"""What every test shares: no network, one thread, and a tiny base model."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads only wait for each other
+# Tiny matrices: a second thread costs more than it saves, most of all on a busy machine.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny pretrained BERT (no task head) and its tokenizer."""
+    from tests.families import save_base
+
+    return save_base(tmp_path_factory.mktemp("base"))

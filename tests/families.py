@@ -97,7 +97,7 @@ def published(name: str) -> PreTrainedConfig:
 def config_of(family: str, **settings: object) -> PreTrainedConfig:
     """The tiny configuration of a family."""
     name, sizes = FAMILIES[family]
-    return getattr(transformers, name)(**sizes, **settings)
+    return getattr(transformers, name)(**{**sizes, **settings})
 
 
 def tiny_model(
@@ -130,10 +130,10 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def save_base(folder: Path, family: str = "bert") -> Path:
+def save_base(folder: Path, family: str = "bert", **settings: object) -> Path:
     """A pretrained encoder as the Hub would hold it: weights without a task head, tokenizer."""
     torch.manual_seed(0)
-    transformers.AutoModel.from_config(config_of(family)).save_pretrained(folder)
+    transformers.AutoModel.from_config(config_of(family, **settings)).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 

@@ -109,8 +109,11 @@ def evaluate(
 
 
 def _recipe(path: Path, contents: AdapterContents, overrides: Sequence[str]) -> Recipe:
-    """The run's recipe if the adapter lies in its run folder, else what the adapter tells."""
-    beside = RunFolder(path.parent).recipe
+    """The recipe of the run whose adapter or checkpoint it is, else what the adapter tells."""
+    folder = path.absolute().parent
+    if folder.parent.name == "checkpoints":
+        folder = folder.parents[1]
+    beside = RunFolder(folder).recipe
     if beside.is_file():
         loaded: LoadedRecipe = load_recipe(str(beside), overrides)
         return loaded.recipe

@@ -147,7 +147,9 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
     base = load_model(recipe.model, preparation.config, preparation.auto_class)
     model = inject(base.model, adapter_config(recipe.adapter), head=base.lacking)
     if recipe.training.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+        # transformers 5.17 knows it by its older name alone.
+        enable = getattr(model, "activation_checkpointing_enable", None)
+        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
     mark = fingerprint(model, exclude=base.lacking)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, model, mark, plan)
@@ -194,9 +196,12 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
     )
     began = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint is not None and step_of(checkpoint) >= plan.total_steps:
+        trainer.take_up(checkpoint)  # the Trainer would take one step more
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - began
-    metrics = _metrics(plan, trainer, reporting, seconds)
+    metrics = _metrics(plan, trainer, reporting.tokens_per_second, seconds)
     if args.should_save:
         save(folder.adapter)
         write_json(folder.metrics, metrics)
@@ -222,7 +227,7 @@ def _check_checkpoint(path: Path, model: nn.Module, mark: str, plan: TrainingPla
 
 
 def _metrics(
-    plan: TrainingPlan, trainer: AdapterTrainer, reporting: ReportingCallback, seconds: float
+    plan: TrainingPlan, trainer: AdapterTrainer, speed: float | None, seconds: float
 ) -> dict[str, Any]:
     """What metrics.json says: scores of best and last, what was trained, what it cost."""
     recipe, state = plan.recipe, trainer.state
@@ -247,7 +252,7 @@ def _metrics(
         "last_step": state.global_step,
         "total_steps": plan.total_steps,
         "epochs": round(state.epoch or 0.0, 4),
-        "train_loss": reporting.loss,
+        "train_loss": next((r["loss"] for r in reversed(state.log_history) if "loss" in r), None),
         "adapter_parameters": sum(p.numel() for p in parameters),
         "head_parameters": sum(p.numel() for p in head_parameters(trainer.trained).values()),
         "train_rows": plan.train_rows,
@@ -256,7 +261,7 @@ def _metrics(
             for held in plan.preparation.evaluation_sets
         },
         "seconds": round(seconds, 2),
-        "tokens_per_second": reporting.tokens_per_second,
+        "tokens_per_second": speed,
         "peak_device_bytes": torch.cuda.max_memory_allocated() if cuda else None,
         "device": plan.device,
         "precision": plan.precision,

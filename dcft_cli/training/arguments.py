@@ -72,7 +72,7 @@ def training_arguments(
         seed=training.seed,
         bf16=precision == "bfloat16",
         fp16=precision == "float16",
-        use_cpu=training.device == "cpu",
+        use_cpu=_on_cpu(training.device),
         dataloader_num_workers=training.num_workers,
         dataloader_pin_memory=torch.cuda.is_available() and training.device != "cpu",
         logging_steps=training.logging_steps,
@@ -108,10 +108,12 @@ def device_in_words(device: torch.device) -> str:
 
 def _precision(training: TrainingSection, model: ModelSection) -> str:
     cuda = training.device in ("auto", "cuda") and torch.cuda.is_available()
-    if training.precision == "float16" and not cuda:
-        raise UserError(
-            "training.precision=float16 needs a CUDA device.", "Use float32 or bfloat16 here."
-        )
+    for setting, value in (
+        ("training.precision", training.precision),
+        ("model.dtype", model.dtype),
+    ):
+        if value == "float16" and not cuda:
+            raise UserError(f"{setting}=float16 needs a CUDA device.", "Use float32 or bfloat16.")
     if model.dtype != "float32":
         # A half-precision base is computed in its own type; the adapter's float32 is cast.
         if training.precision not in ("auto", model.dtype):
@@ -132,6 +134,12 @@ def _check_trackers(names: Sequence[str]) -> None:
             f"training.report_to names {', '.join(missing)}, which is not installed here.",
             f"Install it, or choose from: {', '.join(there) or 'none is installed'}.",
         )
+
+
+def _on_cpu(device: str) -> bool:
+    """Whether "auto" means the CPU, too; the Trainer allows bfloat16 there only if told so."""
+    others = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return device == "cpu" or (device == "auto" and not others)
 
 
 def _check_device(device: str) -> None:

@@ -1,9 +1,10 @@
 """transformers' Trainer with the orthogonality term, adapter-only checkpoints and our scoring."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
@@ -12,8 +13,10 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from dcft_cli.adapter.contents import read_adapter
@@ -43,6 +46,32 @@ class EvaluationSet(Protocol):
     @property
     def score(self) -> Callable[[Any, Any], Mapping[str, float]]:
         """(predictions, labels) in the order of `features` to scores by metric name."""
+
+
+class SeededLengthGroups(LengthGroupedSampler):
+    """Groups rows of similar lengths in an order that seed and epoch alone decide.
+
+    transformers' own draws from torch's global random state, which a run that is resumed within
+    an epoch no longer has: it would go on in another order.
+
+    Args:
+        batch_size: rows of one optimizer step on one device.
+        lengths: of all rows.
+        seed: of the run.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed + self.epoch)
+        return iter(super().__iter__())
 
 
 class AdapterTrainer(Trainer):
@@ -100,6 +129,12 @@ class AdapterTrainer(Trainer):
         # models' regression losses ignore it.
         self.model_accepts_loss_kwargs = False
 
+    def take_up(self, checkpoint: Path) -> None:
+        """Takes up the last checkpoint of a finished run: its history, and its best adapter."""
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        best = self.state.best_global_step or self.state.global_step
+        self._load_from_checkpoint(str(checkpoint.with_name(f"checkpoint-{best}")))
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -144,9 +179,10 @@ class AdapterTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         if not self.group_by_length or self.train_dataset is None:
             return super()._get_train_sampler(train_dataset)
-        return LengthGroupedSampler(
+        return SeededLengthGroups(
             self.args.train_batch_size * self.args.gradient_accumulation_steps,
             lengths=self.train_dataset["length"][:],
+            seed=self.args.seed,
         )
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int] | None:

@@ -1,0 +1,69 @@
+"""Tiny data sets in the words of the tiny tokenizer, made by code."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dcft_cli.tasks.known import KNOWN
+
+Row = dict[str, Any]
+
+_GOOD, _BAD = ("good", "great", "tall"), ("bad", "awful", "not")
+_THINGS = ("film", "movie", "plot", "cat", "dog", "mat", "river")
+_PLACES = ("paris", "london")
+
+
+def opinion(good: bool, draw: random.Random) -> str:
+    """A sentence of 4 to 8 words that one of its words gives away."""
+    word, thing = draw.choice(_GOOD if good else _BAD), draw.choice(_THINGS)
+    more = draw.choices(_THINGS, k=draw.randrange(5))
+    return " ".join(["the", thing, *more, "was", word])
+
+
+def text_rows(task: str, count: int, seed: int = 0) -> list[Row]:
+    """Rows of a known GLUE task; every label there is stands in the first rows."""
+    draw = random.Random(seed)
+    known = KNOWN[task]
+    classes = len(known.labels) or 5
+    rows = []
+    for number in range(count):
+        label = number % classes
+        texts = [opinion(label != 0, draw), opinion(label == 1, draw)]
+        row: Row = dict(zip(known.text, texts, strict=False))
+        rows.append(row | {"label": label if known.labels else label + draw.random()})
+    return rows
+
+
+def question_rows(count: int, *, unanswerable: bool = False, seed: int = 0) -> list[Row]:
+    """Rows like SQuAD's; with `unanswerable` every third question has no answer."""
+    draw = random.Random(seed)
+    rows = []
+    for number in range(count):
+        place, thing = draw.choice(_PLACES), draw.choice(_THINGS)
+        before = " ".join(opinion(draw.random() < 0.5, draw) for _ in range(number % 9))
+        context = f"{before} he lives in {place} . the {thing} is tall .".strip()
+        silent = unanswerable and number % 3 == 2
+        answers = {"text": [], "answer_start": []}
+        if not silent:
+            answers = {"text": [place], "answer_start": [context.index(place)]}
+        question = "when was she born ?" if silent else "where does he lives ?"
+        rows.append(
+            {"id": f"q{number}", "question": question, "context": context, "answers": answers}
+        )
+    return rows
+
+
+def rows_of(task: str, count: int, seed: int = 0) -> list[Row]:
+    """Rows of any known task."""
+    if task.startswith("squad"):
+        return question_rows(count, unanswerable=task == "squad_v2", seed=seed)
+    return text_rows(task, count, seed)
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> str:
+    """Writes a jsonl file and gives its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)

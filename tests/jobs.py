@@ -1,0 +1,145 @@
+"""Training jobs on tiny data, in this process."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from dcft_cli.recipe import LoadedRecipe, load_recipe
+from dcft_cli.runs import training
+from dcft_cli.runs.training import TrainingPlan, TrainingResult, plan_training
+from dcft_cli.training.reporting import Progress, Scores
+from dcft_cli.training.trainer import AdapterTrainer
+from tests.data import rows_of, write_rows
+
+
+@dataclass
+class Watcher:
+    """A reporter that keeps all it is told, and presses Ctrl-C after step `stop_after`."""
+
+    stop_after: int | None = None
+    steps: list[Progress] = field(default_factory=list)
+    losses: list[Progress] = field(default_factory=list)
+    batches: list[tuple[int, int]] = field(default_factory=list)
+    scores: list[tuple[int, dict[str, float], bool]] = field(default_factory=list)
+
+    def progress(self, progress: Progress) -> None:
+        self.steps.append(progress)
+
+    def logged(self, progress: Progress) -> None:
+        self.losses.append(progress)
+        if progress.step == self.stop_after:
+            raise KeyboardInterrupt
+
+    def evaluating(self, done: int, total: int) -> None:
+        self.batches.append((done, total))
+
+    def evaluated(self, step: int, scores: Scores, best: bool) -> None:
+        self.scores.append((step, dict(scores), best))
+
+
+@dataclass
+class Job:
+    """A finished training, with the trainer that did it."""
+
+    plan: TrainingPlan
+    result: TrainingResult
+    trainer: AdapterTrainer
+    watcher: Watcher
+
+    @property
+    def model(self) -> nn.Module:
+        return self.trainer.trained
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return self.result.metrics
+
+    @property
+    def folder(self) -> Path:
+        return self.result.folder.path
+
+
+def overrides(task: str, folder: Path, base: Path, train: int = 24, dev: int = 12) -> list[str]:
+    """What makes a few quick steps on a tiny base out of a recipe that comes with the package."""
+    data = folder / "data"
+    validation = write_rows(data / f"{task}-dev.jsonl", rows_of(task, dev, seed=1))
+    if task == "mnli":
+        other = write_rows(data / "mnli-other.jsonl", rows_of(task, dev + 1, seed=2))
+        validation = f"{{matched: {validation}, mismatched: {other}}}"
+    return [
+        f"model.name={base}",
+        f"data.train={write_rows(data / f'{task}-train.jsonl', rows_of(task, train))}",
+        f"data.validation={validation}",
+        "data.max_length=48",
+        "data.document_stride=8",
+        "training.learning_rate=0.01",
+        "training.batch_size=8",
+        "training.warmup_steps=0",
+        "training.max_steps=6",
+        "training.eval_steps=3",
+        "training.logging_steps=1",
+    ]
+
+
+def recipe(task: str, folder: Path, base: Path, *more: str, **sizes: int) -> LoadedRecipe:
+    """The recipe of a known task, made tiny."""
+    return load_recipe(
+        f"recipes/{task}.yaml", [*overrides(task, folder, base, **sizes), *more]
+    )
+
+
+def train(
+    loaded: LoadedRecipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    stop_after: int | None = None,
+    scores: list[float] | None = None,
+) -> Job:
+    """Trains into a folder and keeps the trainer.
+
+    Args:
+        stop_after: interrupts the training after this step.
+        scores: what the evaluations find, one after another, instead of the true scores.
+    """
+    plan = plan_training(loaded, output=str(folder), resume=resume, overwrite=overwrite)
+    if scores is not None:
+        plan = _with_scores(plan, scores)
+    trainers: list[AdapterTrainer] = []
+
+    class Kept(AdapterTrainer):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            trainers.append(self)
+
+    watcher = Watcher(stop_after)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "AdapterTrainer", Kept)
+        result = training.train(plan, watcher, resume=resume)
+    return Job(plan, result, trainers[0], watcher)
+
+
+def _with_scores(plan: TrainingPlan, scores: list[float]) -> TrainingPlan:
+    given = iter(scores)
+    (held,) = plan.preparation.evaluation_sets
+    name = plan.preparation.loaded.main_metric
+    scripted = replace(held, score=lambda predictions, labels: {name: next(given)})
+    return replace(plan, preparation=replace(plan.preparation, evaluation_sets=[scripted]))
+
+
+def tensors(place: Path) -> dict[str, torch.Tensor]:
+    """What an adapter file, or the one in a folder, holds."""
+    return load_file(place / "adapter.safetensors" if place.is_dir() else place)
+
+
+def largest_difference(a: Path, b: Path) -> float:
+    """Between two adapter files that hold the same tensors."""
+    first, second = tensors(a), tensors(b)
+    assert first.keys() == second.keys()
+    return max((first[name] - second[name]).abs().max().item() for name in first)

@@ -1,0 +1,341 @@
+"""The documents say what the program does: commands, recipe keys, counts, examples, links."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import numpy as np
+import pytest
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from dcft_cli import __version__
+from dcft_cli.cli import app
+from dcft_cli.errors import RecipeError
+from dcft_cli.recipe import AdapterSection, Recipe, load_recipe
+from dcft_cli.recipe.source import plain_value
+from dcft_cli.runs.plan import AdapterPlan, plan_adapter
+from dcft_cli.tasks.known import KNOWN
+from tests.families import published, save_base
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+README, RECIPES, METHOD, PYTHON, FORMAT, CONTRIBUTING = (
+    ROOT / name
+    for name in (
+        "README.md",
+        "docs/recipes.md",
+        "docs/method.md",
+        "docs/python.md",
+        "docs/adapter-format.md",
+        "CONTRIBUTING.md",
+    )
+)
+MODELS = {
+    "DeBERTaV3-base": "deberta-v3-base",
+    "RoBERTa-large": "roberta-large",
+    "DeBERTaV2-xxlarge": "deberta-v2-xxlarge",
+}
+_AS_MODULE = re.compile(r"^(torchrun .*-m dcft_cli|python -m dcft_cli) ")
+
+
+@cache
+def text(page: Path) -> str:
+    return page.read_text("utf-8")
+
+
+def commands() -> dict[str, Any]:
+    group: Any = typer.main.get_command(app)
+    return dict(group.commands)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced code blocks of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text(page), re.MULTILINE | re.DOTALL)
+
+
+def code(page: Path) -> Iterator[str]:
+    """Every line of code on a page: of fenced and indented blocks, and between backticks."""
+    prose = text(page)
+    for block in re.findall(r"^```\w*\n(.*?)^```$", prose, re.MULTILINE | re.DOTALL):
+        yield from block.splitlines()
+    prose = re.sub(r"^```.*?^```$", "", prose, flags=re.MULTILINE | re.DOTALL)
+    yield from re.findall(r"^ {4,}(\S.*)$", prose, re.MULTILINE)
+    yield from re.findall(r"`([^`\n]+)`", prose)
+
+
+def rows(page: Path, first: str) -> list[list[str]]:
+    """The cells of the tables on a page whose first column is headed `first`."""
+    found, inside = [], False
+    for line in text(page).splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if not line.startswith("|"):
+            inside = False
+        elif cells[0] == first:
+            inside = True
+        elif inside and not set(cells[0]) <= set("-: "):
+            found.append(cells)
+    return found
+
+
+# Commands
+
+
+@pytest.mark.parametrize(
+    ("marker", "command"),
+    [
+        ("quickstart", 'pip install -e ".[quickstart]" && dcft train recipes/quickstart.yaml'),
+        ("test", 'pip install -e ".[test]" && pytest'),
+    ],
+)
+def test_the_readme_has_the_commands_that_the_checks_run(marker: str, command: str) -> None:
+    assert re.findall(rf"<!-- {marker} -->\n```\w*\n(.*?)\n```", text(README)) == [command]
+
+
+def dcft_commands() -> list[Any]:
+    """Every `dcft ...` on every page, as its arguments; those shown with an error aside."""
+    found = {}
+    for page in PAGES:
+        lines = [*code(page), ""]
+        for line, following in pairwise(lines):
+            for part in re.split(r"&&|;|\|", line.removeprefix("$ ")):
+                words = _AS_MODULE.sub("dcft ", part.strip().removeprefix("do "))
+                if re.match(r"dcft (-|[a-z])", words) and not following.startswith("Error:"):
+                    found[f"{page.name}: {words}"] = shlex.split(words, comments=True)[1:]
+    return [pytest.param(arguments, id=name) for name, arguments in found.items()]
+
+
+@pytest.mark.parametrize("arguments", dcft_commands())
+def test_every_command_line_parses(arguments: list[str]) -> None:
+    name, *rest = arguments
+    if name == "--help":
+        return
+    assert name in commands()
+    if not rest:  # `dcft train`, in a sentence
+        return
+    context = commands()[name].make_context(name, rest)
+    for override in context.params.get("overrides") or ():
+        key, equals, _ = override.partition("=")
+        assert equals and key in dict(fields()), f"no recipe key {key}"
+    for recipe in re.findall(r"recipes/\S+\.yaml", " ".join(arguments)):
+        assert (ROOT / recipe).is_file()
+
+
+def test_every_error_shown_is_the_one_given() -> None:
+    shown = re.findall(r"^ {4}\$ dcft train (.*)\n((?: {4}\S.*\n)+)", text(RECIPES), re.MULTILINE)
+    assert len(shown) == 1
+    for arguments, output in shown:
+        recipe, *overrides = shlex.split(arguments)
+        with pytest.raises(RecipeError) as error:
+            load_recipe(recipe, overrides)
+        lines = f"Error: {error.value.message}\nHint: {error.value.hint}".splitlines()
+        assert [line.strip() for line in output.splitlines()] == lines
+
+
+def test_the_commands_are_all_there() -> None:
+    shown = {parameters.values[0][0] for parameters in dcft_commands()}
+    assert shown >= set(commands())
+
+
+# Recipes
+
+
+def fields(model: type[BaseModel] = Recipe, path: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every key of a recipe below its sections, dotted."""
+    for name, field in model.model_fields.items():
+        kinds = (field.annotation, *get_args(field.annotation))
+        section = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        if path:
+            yield f"{path}.{name}", field
+        if section:
+            yield from fields(section[0], f"{path}.{name}".removeprefix("."))
+
+
+def in_words(kind: Any) -> str:
+    """A field's type as the tables of docs/recipes.md name it."""
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(in_words(k) for k in get_args(kind) if k is not NoneType)
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(kind))
+    if get_origin(kind) is list:
+        return "list of texts"
+    if get_origin(kind) is dict:
+        return "mapping"
+    if get_origin(kind) is not None:  # Annotated
+        return in_words(get_args(kind)[0])
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    return names.get(kind, "section")
+
+
+def default(field: FieldInfo) -> str:
+    """A field's default as the tables of docs/recipes.md write it; empty where it is None."""
+    if field.is_required():
+        return "required"
+    value = field.default
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, list):
+        return f"`[{', '.join(value)}]`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def test_every_key_is_documented_with_its_type_and_default() -> None:
+    wanted = {key: [in_words(f.annotation), default(f)] for key, f in fields()}
+    found = {cells[0].strip("`"): cells[1:3] for cells in rows(RECIPES, "key")}
+    assert found == wanted
+    assert all(cells[3] for cells in rows(RECIPES, "key"))
+
+
+def test_every_known_task_is_documented() -> None:
+    found = {}
+    for name, columns, classes, scores in rows(RECIPES, "task"):
+        *texts, label = re.findall(r"`(\w+)`", columns)
+        labels = tuple(classes.split(", ")) if classes else ()
+        found[name.strip("`")] = (
+            tuple(texts),
+            label,
+            labels,
+            tuple(re.findall(r"`(\w+)`", scores)),
+        )
+    assert found == {name: (t.text, t.label, t.labels, t.metrics) for name, t in KNOWN.items()}
+
+
+@pytest.mark.parametrize(
+    "block",
+    [pytest.param(b, id=f"{p.name}-{n}") for p in PAGES for n, b in enumerate(blocks(p, "yaml"))],
+)
+def test_every_recipe_on_a_page_loads(block: str, tmp_path: Path) -> None:
+    if "model:" not in block:
+        block += "\nmodel: {name: some/model}\n"
+    if "task:" not in block:
+        block += "\ntask: {type: classification}\n"
+    (tmp_path / "recipe.yaml").write_text(block, "utf-8")
+    load_recipe(str(tmp_path / "recipe.yaml"))
+
+
+# Counts
+
+
+@cache
+def plan(model: str, overrides: str) -> AdapterPlan:
+    values = {}
+    for override in re.findall(r"adapter\.(\w+=(?:\[[^]]*\]|\S+))", overrides):
+        key, _, value = override.partition("=")
+        values[key] = re.findall(r"\w+", value) if value[0] == "[" else plain_value(value)
+    section = AdapterSection(**values)
+    return plan_adapter(section, published(MODELS[model]), "AutoModelForSequenceClassification")
+
+
+def number(cell: str) -> int:
+    return int(cell.replace(",", ""))
+
+
+def test_the_readme_counts_what_is_trained() -> None:
+    table = rows(README, "model")
+    assert [cells[0] for cells in table] == list(MODELS)
+    for model, large, small, lora, full, ratio in table:
+        plans = [plan(model, f"adapter.kernel_size={d}") for d in (8, 2)]
+        assert [number(large), number(small)] == [p.adapter_parameters for p in plans]
+        modules = plans[0].modules
+        assert number(lora) == sum(m.out_features + m.in_features for m in modules)
+        assert number(full) == sum(m.out_features * m.in_features for m in modules)
+        assert float(ratio) == round(number(lora) / number(large), 1)
+
+
+def test_the_method_page_counts_what_is_trained() -> None:
+    table = rows(METHOD, "model")
+    assert len(table) >= 16
+    for model, settings, count, _ in table:
+        assert number(count) == plan(model, settings.strip("`")).adapter_parameters
+
+
+# Python
+
+
+@pytest.fixture(scope="module")
+def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_base(tmp_path_factory.mktemp("base"), "deberta-v2")
+
+
+def run(block: str, base: Path, **names: Any) -> dict[str, Any]:
+    """Executes an example with a tiny model instead of the one it names."""
+    exec(block.replace("microsoft/deberta-v3-base", str(base)), names)
+    return names
+
+
+def test_the_python_examples_run(
+    small_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks(PYTHON, "python"):
+        names = run(block, small_base, **names)
+    (block,) = blocks(README, "python")
+    run(block, small_base)
+    # The format's example reads the file that the others wrote.
+    (block,) = blocks(FORMAT, "python")
+    names = run(block, small_base)
+    _compare_with_the_package(tmp_path / "adapter.safetensors", names)
+
+
+def _compare_with_the_package(path: Path, names: dict[str, Any]) -> None:
+    from dcft_cli import adapter_layers, load_adapter
+    from tests.families import tiny_model
+
+    layers = adapter_layers(load_adapter(tiny_model("deberta-v2"), path, check_base=False))
+    description, tensors = names["description"], names["tensors"]
+    assert [module["name"] for module in description["modules"]] == list(layers)
+    for module in description["modules"]:
+        found = names["increment"](description, tensors, module)
+        wanted = layers[module["name"]].increment().detach().numpy()
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-12)
+
+
+# Pages
+
+
+@pytest.mark.parametrize("page", [pytest.param(p, id=p.name) for p in PAGES])
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", text(page)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        place = page.parent / path if path else page
+        assert place.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", text(place), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
+            assert anchor in slugs, target
+
+
+def test_the_map_shows_the_package() -> None:
+    """Every folder and top-level module, and nothing that is not there."""
+    (listing,) = blocks(CONTRIBUTING, "text")
+    shown, folder = set(), ""
+    for line in listing.splitlines():
+        indent, name = re.match(r"( *)(\S+)", line).groups()  # type: ignore[union-attr]
+        folder = "" if len(indent) <= 4 else folder
+        if name != "dcft_cli/" and len(indent) >= 4:
+            shown.add(folder + name)
+        if name.endswith("/") and len(indent) == 4:
+            folder = name
+    package = ROOT / "dcft_cli"
+    there = {
+        f"{p.name}/" if p.is_dir() else p.name
+        for p in package.iterdir()
+        if p.name not in ("__pycache__", "__main__.py")
+    }
+    assert {name for name in shown if "/" not in name.rstrip("/")} == there
+    assert all((package / name).exists() for name in shown)
+
+
+def test_the_changelog_knows_this_version() -> None:
+    assert __version__ in text(ROOT / "CHANGELOG.md")

@@ -1,0 +1,165 @@
+"""What one optimizer step is made of, and what a checkpoint holds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.families import save_base
+from tests.jobs import Job, largest_difference, recipe, tensors, train
+
+CALM = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base without dropout, so that steps can be computed by hand."""
+    return save_base(tmp_path_factory.mktemp("calm"), **CALM)
+
+
+@pytest.fixture(scope="module")
+def job(calm: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    folder = tmp_path_factory.mktemp("job")
+    return train(recipe("mrpc", folder, calm), folder / "run")
+
+
+def batch(job: Job) -> dict[str, torch.Tensor]:
+    loader = job.trainer.get_train_dataloader()
+    return next(iter(loader)).data
+
+
+def by_hand(factors: list[torch.Tensor], form: str) -> torch.Tensor:
+    """Eq. 4 in a loop; every factor with its vectors as rows."""
+    distances = [torch.linalg.norm(f @ f.T - torch.eye(len(f))) for f in factors]
+    squares = [distance**2 for distance in distances]
+    return sum(squares) if form == "squared" else sum(distances) / len(distances)
+
+
+@pytest.mark.parametrize("form", ["mean_norm", "squared"])
+def test_orthogonality_is_in_the_training_loss_alone(
+    calm: Path, tmp_path: Path, form: str
+) -> None:
+    settings = ("adapter.rank=2", "adapter.orthogonality=0.7", f"adapter.orthogonality_form={form}")
+    job = train(recipe("mrpc", tmp_path, calm, *settings), tmp_path / "run")
+    inputs = batch(job)
+    with torch.no_grad():
+        job.model.train()
+        training = job.trainer.compute_loss(job.model, dict(inputs))
+        job.model.eval()
+        scoring = job.trainer.compute_loss(job.model, dict(inputs))
+        labels = inputs.pop("labels")
+        plain = F.cross_entropy(job.model(**inputs).logits, labels)
+        factors = [f for layer in job.trainer.layers for f in (layer.A, layer.B.T)]
+        term = by_hand(factors, form)
+    assert term > 0.1
+    assert scoring.item() == pytest.approx(plain.item(), rel=1e-5)
+    assert training.item() == pytest.approx((plain + 0.7 * term).item(), rel=1e-5)
+
+
+def test_orthogonality_pulls(calm: Path, tmp_path: Path) -> None:
+    def distance(weight: float) -> float:
+        steps = ("training.max_steps=20", "training.learning_rate=0.05", "training.seed=1")
+        loaded = recipe("mrpc", tmp_path, calm, *steps, f"adapter.orthogonality={weight}")
+        job = train(loaded, tmp_path / f"run-{weight}")
+        found = tensors(job.folder / "checkpoints" / "checkpoint-20")
+        factors = [t for name, t in found.items() if name.endswith(".A")]
+        factors += [t.T for name, t in found.items() if name.endswith(".B")]
+        return by_hand(factors, "mean_norm").item()
+
+    assert distance(10.0) < 0.5 < 0.8 < distance(0.0)
+
+
+@pytest.mark.parametrize("task", ["mrpc", "stsb"])
+def test_accumulated_batches_equal_one_large_batch(task: str, calm: Path, tmp_path: Path) -> None:
+    """Loss, gradient norm and result, also of the short step that ends an epoch."""
+    logs, folders = [], []
+    for batch_size, parts in ((8, 1), (4, 2)):
+        settings = (
+            f"training.batch_size={batch_size}",
+            f"training.gradient_accumulation_steps={parts}",
+            "training.group_by_length=false",
+            "adapter.orthogonality=0.5",
+            "training.max_grad_norm=0.1",
+        )
+        loaded = recipe(task, tmp_path, calm, *settings, train=20)
+        job = train(loaded, tmp_path / f"run-{parts}")
+        assert job.metrics["train_rows"] % 8 == 4
+        lines = (job.folder / "log.jsonl").read_text().splitlines()
+        logs.append([line for line in map(json.loads, lines) if "loss" in line])
+        folders.append(job.folder)
+    whole, parts = logs
+    for name in ("loss", "grad_norm", "learning_rate"):
+        expected = [line[name] for line in whole]
+        assert [line[name] for line in parts] == pytest.approx(expected, rel=1e-3), name
+    assert largest_difference(*(f / "checkpoints" / "checkpoint-6" for f in folders)) < 2e-4
+
+
+def test_only_adapter_and_head_are_trained(job: Job) -> None:
+    parameters = dict(job.model.named_parameters())
+    trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    stored = tensors(job.folder)
+    assert trained == {name.split(".", 1)[1] for name in stored}
+    job.model.zero_grad()
+    job.trainer.compute_loss(job.model, batch(job)).backward()
+    with_gradient = {name for name, p in parameters.items() if p.grad is not None}
+    assert with_gradient == trained
+    optimizer = job.trainer.optimizer
+    assert optimizer is not None
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert held == {id(parameters[name]) for name in trained}
+
+
+def test_weight_decay_spares_no_factor(calm: Path, tmp_path: Path) -> None:
+    loaded = recipe("mrpc", tmp_path, calm, "training.weight_decay=0.3")
+    job = train(loaded, tmp_path / "run")
+    assert job.trainer.optimizer is not None
+    decayed = {
+        id(p)
+        for group in job.trainer.optimizer.param_groups
+        if group["weight_decay"] == 0.3
+        for p in group["params"]
+    }
+    assert {id(f) for layer in job.trainer.layers for f in (layer.A, layer.B, layer.C)} <= decayed
+
+
+def numbers(value: Any) -> int:
+    """How many numbers all tensors in a nest of containers hold."""
+    if isinstance(value, torch.Tensor):
+        return value.numel()
+    inner = value.values() if isinstance(value, dict) else value
+    return sum(map(numbers, inner)) if isinstance(value, dict | list | tuple) else 0
+
+
+def test_a_checkpoint_is_of_the_adapters_size(job: Job) -> None:
+    trained = sum(t.numel() for t in tensors(job.folder).values())
+    assert trained == job.metrics["adapter_parameters"] + job.metrics["head_parameters"]
+    for checkpoint in (job.folder / "checkpoints").iterdir():
+        names = {file.name for file in checkpoint.iterdir()}
+        assert names == {
+            "adapter.safetensors",
+            "optimizer.pt",
+            "rng_state.pth",
+            "scheduler.pt",
+            "trainer_state.json",
+        }
+        assert sum(t.numel() for t in tensors(checkpoint).values()) == trained
+        state = torch.load(checkpoint / "optimizer.pt", weights_only=True)["state"]
+        # Two moments of each trained number, and a step count of each tensor.
+        assert numbers(state) == 2 * trained + len(state)
+        # 12 bytes a number; the rest is names, random states and the zip format of torch.
+        size = sum(file.stat().st_size for file in checkpoint.iterdir())
+        assert size < 12 * trained + 80_000
+
+
+def test_the_base_is_held_once(job: Job) -> None:
+    """No layer keeps a second copy of its frozen weight."""
+    frozen = [p for p in job.model.parameters() if not p.requires_grad]
+    layers = [m for m in job.model.modules() if isinstance(m, nn.Linear | nn.Embedding)]
+    buffers = sum(b.numel() for b in job.model.buffers())
+    assert len({p.data_ptr() for p in frozen}) == len(frozen)
+    assert len({m.weight.data_ptr() for m in layers}) == len(layers)
+    assert buffers < 500
