@@ -83,7 +83,7 @@ def find_targets(
             f"No linear layer for the target {_listed(missed)}. "
             f"The model ({type(model).__name__}) has:\n{_overview(layers)}",
             f"Targets are roles ({', '.join(ROLES)}) or patterns of the names above, "
-            "such as `*.attention.dense`.",
+            "such as `attention.dense`.",
         )
     return [Target(name, found[name], layer) for name, layer in layers.items() if name in found]
 

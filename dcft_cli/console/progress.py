@@ -131,14 +131,15 @@ class LiveReporter:
             )
         return table
 
-    def _bar(self, progress: Progress) -> Table:
-        line = Table.grid(padding=(0, 2))
-        line.add_row(
+    def _bar(self, progress: Progress) -> RenderableType:
+        bar = Table.grid(padding=(0, 2))
+        bar.add_row(
             Text(f"step {progress.step}/{progress.total_steps}", style="bold"),
-            ProgressBar(total=progress.total_steps, completed=progress.step, width=24),
-            *map(Text, _figures(progress)),
+            ProgressBar(total=progress.total_steps, completed=progress.step, width=40),
         )
-        return line
+        # On a line of their own: all of it in one is too much for 80 columns.
+        figures = Text("  ".join(_figures(progress)), no_wrap=True, overflow="ellipsis")
+        return Group(bar, figures)
 
 
 def _figures(progress: Progress) -> list[str]:

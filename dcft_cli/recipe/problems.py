@@ -64,10 +64,23 @@ def explain(error: ValidationError, source: Source) -> list[Problem]:
     for detail in error.errors(include_url=False):
         by_path.setdefault(_path_in(source.values, detail), []).append(detail)
     return [
-        Problem(source.place(path), f"{dotted(path) or 'recipe'}: {_describe(path, details)}")
+        Problem(
+            source.place(_culprit(path, details[0], source)),
+            f"{dotted(path) or 'recipe'}: {_describe(path, details)}",
+        )
         for path, details in by_path.items()
         if not any(len(p) > len(path) and p[: len(path)] == path for p in by_path)
     ]
+
+
+def _culprit(path: KeyPath, detail: ErrorDetails, source: Source) -> KeyPath:
+    """Of a rule about several keys of a section, the first one that it names and that is given."""
+    if detail["type"] == "value_error":
+        given = _at(source.values, tuple(map(str, path)))
+        for key in re.findall(r"`(\w+)", str(detail["ctx"]["error"])):
+            if key in given:
+                return (*path, key)
+    return path
 
 
 def _path_in(values: object, detail: ErrorDetails) -> KeyPath:

@@ -11,7 +11,7 @@ TaskName = Literal[
     "cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "squad_v1", "squad_v2"
 ]
 TaskType = Literal["classification", "regression", "question_answering"]
-DType = Literal["float32", "bfloat16", "float16"]
+DType = Literal["float32", "bfloat16"]
 
 _TYPE_OF_TASK: dict[str, TaskType] = {
     "stsb": "regression",
@@ -49,7 +49,9 @@ class TaskSection(_Section):
     """What is learned: a known task by `name`, or a `type` for the user's own data."""
 
     name: TaskName | None = None
+    """A known task: its columns, labels and metrics are filled in."""
     type: TaskType | None = None
+    """Family of a task on the user's own data."""
     labels: list[str] | None = Field(default=None, min_length=2)
     """Class names in the order of their numbers; None finds them in the training data."""
     metric: str | None = None
@@ -88,13 +90,16 @@ class HoldoutSection(_Section):
     group_prefix: int | None = Field(default=None, ge=1)
     """Rows whose first text starts with the same characters (this many) stay on one side."""
     seed: int = 0
+    """Another seed holds out other groups."""
 
 
 class DataSection(_Section):
     """Where rows come from: a Hub data set, or local files (jsonl, csv, tsv, parquet)."""
 
     hub: str | None = None
+    """Name of a data set on the Hub."""
     config: str | None = None
+    """The Hub data set's configuration (subset)."""
     revision: str | None = None
     train: str | None = None
     """Hub: name of the split. Else: path or `package://` address of a file."""
@@ -135,10 +140,13 @@ class AdapterSection(_Section):
     """The DCFT adapter (arXiv 2503.01419, section 3)."""
 
     method: Literal["dcft"] = "dcft"
+    """The kind of adapter."""
     kernel_size: int = Field(default=8, ge=1)
+    """d, edge of the deconvolution kernel; larger kernels make smaller adapters."""
     stride: int | None = Field(default=None, ge=1)
     """Step of the transposed convolution, 1 to kernel_size; None: kernel_size."""
     rank: int = Field(default=1, ge=1)
+    """k, rank of the subspace matrix B A."""
     scale: float = Field(default=1.0, gt=0)
     """Constant factor of dW (the public implementation's alpha / r)."""
     targets: list[str] = Field(default=["Q", "K", "V", "O", "FFN"], min_length=1)
@@ -148,6 +156,7 @@ class AdapterSection(_Section):
     orthogonality: float = Field(default=0.1, ge=0)
     """Weight of the orthogonality term in the loss (the reference's gamma)."""
     orthogonality_form: Literal["mean_norm", "squared"] = "mean_norm"
+    """mean_norm: mean of ||Gram - I|| over all A and B. squared: Eq. 4, summed."""
 
     @model_validator(mode="after")
     def _stride_within_kernel(self) -> Self:
@@ -163,32 +172,45 @@ class TrainingSection(_Section):
     """The training loop."""
 
     learning_rate: float = Field(default=1e-3, gt=0)
+    """Highest learning rate of AdamW."""
     epochs: float = Field(default=3, gt=0)
+    """Passes over the training data."""
     max_steps: int | None = Field(default=None, ge=1)
     """Stop after so many optimizer steps, whatever `epochs` says."""
     batch_size: int = Field(default=32, ge=1)
+    """Rows that one device takes at once in training."""
     eval_batch_size: int | None = Field(default=None, ge=1)
     """None: twice `batch_size`."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Batches of one optimizer step."""
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    """Course of the learning rate after the warm-up."""
     warmup_steps: int | None = Field(default=None, ge=0)
+    """Steps over which the learning rate rises from 0."""
     warmup_ratio: Fraction | None = None
     """Warm-up as a share of all steps; instead of `warmup_steps`."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decay, of all trained values but biases."""
     max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are clipped to this norm."""
     seed: int = Field(default=42, ge=0)
+    """Of initial values, order of the data and dropout."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """auto: CUDA, else Apple's GPU, else the CPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Mixed precision of the computation; auto: bfloat16 on CUDA devices that have it."""
     eval_steps: int | None = Field(default=None, ge=1)
     """Score the validation data every so many steps; None: once an epoch."""
     logging_steps: int = Field(default=10, ge=1)
+    """Measure the loss every so many steps."""
     early_stopping_patience: int | None = Field(default=None, ge=1)
     """Stop after so many evaluations without a better score."""
     group_by_length: bool = True
     """Batches of similar lengths, so that little is padded."""
     gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
     num_workers: int = Field(default=0, ge=0)
+    """Processes that load batches beside the training."""
     report_to: list[str] = []
     """Experiment trackers, by the names that transformers gives them."""
     output: str | None = None

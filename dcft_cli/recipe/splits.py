@@ -2,7 +2,7 @@
 
 from pathlib import PurePosixPath
 
-_ENDINGS = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet"})
+_ENDINGS = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
 
 
 def is_file_address(value: str) -> bool:

@@ -71,6 +71,8 @@ def merge(base: str, adapter: str, out: str) -> MergeResult:
     try:
         model.save_pretrained(beside)
         tokenizer.save_pretrained(beside)
+        for file in beside.iterdir():  # safetensors shuts its files to all but their owner
+            file.chmod((beside / "config.json").stat().st_mode)
         model_class = str(contents.model["class"])
         merged = getattr(transformers, model_class).from_pretrained(beside, dtype=torch.float32)
         difference = _largest_difference(_logits(merged.train(False), probes), expected)

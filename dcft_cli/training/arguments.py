@@ -108,12 +108,10 @@ def device_in_words(device: torch.device) -> str:
 
 def _precision(training: TrainingSection, model: ModelSection) -> str:
     cuda = training.device in ("auto", "cuda") and torch.cuda.is_available()
-    for setting, value in (
-        ("training.precision", training.precision),
-        ("model.dtype", model.dtype),
-    ):
-        if value == "float16" and not cuda:
-            raise UserError(f"{setting}=float16 needs a CUDA device.", "Use float32 or bfloat16.")
+    if training.precision == "float16" and not cuda:
+        raise UserError(
+            "training.precision=float16 needs a CUDA device.", "Use float32 or bfloat16."
+        )
     if model.dtype != "float32":
         # A half-precision base is computed in its own type; the adapter's float32 is cast.
         if training.precision not in ("auto", model.dtype):

@@ -71,7 +71,7 @@ class SeededLengthGroups(LengthGroupedSampler):
 
     def __iter__(self) -> Iterator[int]:
         self.generator.manual_seed(self.seed + self.epoch)
-        return iter(super().__iter__())
+        return iter(super().__iter__())  # type: ignore[no-untyped-call]
 
 
 class AdapterTrainer(Trainer):

@@ -47,10 +47,10 @@ def test_all_problems_come_at_once_each_with_its_place(tmp_path: Path) -> None:
         'squad_v1, squad_v2 (value "rtee"); did you mean rte?',
         f"{path}:6: data.holdout.fraction: must be less than 1 (value 2)",
         f"{path}:6: data.holdout.group_prefx: unknown key (value 3); did you mean group_prefix?",
-        f"{path}:7: adapter: `stride: 8` is larger than `kernel_size: 4`; "
-        "cells between the windows would never be trained",
         f"{path}:8: adapter.learning_rate: unknown key (value 0.001); "
         "did you mean training.learning_rate?",
+        f"{path}:10: adapter: `stride: 8` is larger than `kernel_size: 4`; "
+        "cells between the windows would never be trained",
         f"{path}:12: training.learning_rat: unknown key (value 0.001); did you mean learning_rate?",
         f"{path}:14: training.seed: given twice (first on line 13)",
         'override "training.epochs=-1": training.epochs: must be greater than 0 (value -1)',
