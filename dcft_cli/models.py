@@ -1,6 +1,6 @@
 """Base models and tokenizers: from a name to what transformers loads."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -104,23 +104,38 @@ def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str)
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise _not_loaded("weights", section, error) from error
-    mismatched = {entry[0] for entry in report["mismatched_keys"]}
-    lacking = set(report["missing_keys"]) | mismatched
     parameters = dict(model.named_parameters())
-    lacking &= parameters.keys()
-    if encoder := sorted(name for name in lacking if _in_encoder(model, name)):
-        share = len(encoder) / len(parameters)
-        if share > 0.5:
-            raise ModelError(
-                f"The checkpoint {section.name} lacks most of a {type(model).__name__}: "
-                f"{encoder[0]} and {len(encoder) - 1} more.",
-                "It holds another architecture than its configuration says.",
-            )
+    mismatched = {entry[0]: entry[1:] for entry in report["mismatched_keys"]}
+    lacking = parameters.keys() & (report["missing_keys"] | mismatched.keys())
+    _check_encoder(section, model, lacking, mismatched)
     for name in lacking:
         parameters[name].data = parameters[name].data.float()
     if section.classifier_dropout is not None:
         _set_head_dropout(model, config, section.classifier_dropout)
     return BaseModel(model, frozenset(lacking))
+
+
+def _check_encoder(
+    section: ModelSection,
+    model: PreTrainedModel,
+    lacking: Collection[str],
+    mismatched: Mapping[str, Sequence[torch.Size]],
+) -> None:
+    """A checkpoint may lack the task head or a pooler, but no layer of the encoder."""
+    for name in sorted(lacking):
+        if not _in_encoder(model, name):
+            continue
+        if name in mismatched:
+            found, wanted = mismatched[name]
+            problem = f"{name} is {tuple(found)}, and {tuple(wanted)} by the configuration"
+        elif any(part.isdigit() for part in name.split(".")):
+            problem = f"{name} is missing"
+        else:
+            continue
+        raise ModelError(
+            f"The weights of {section.name} do not fit its configuration: {problem}.",
+            "config.json and weights must come from the same model.",
+        )
 
 
 def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerFast:
@@ -164,7 +179,8 @@ def _in_encoder(model: nn.Module, name: str) -> bool:
 
 
 def _source(name: str) -> str:
-    return str(local_path(name)) if name.startswith(SCHEME) or Path(name).exists() else name
+    path = local_path(name)  # a folder, if it is there; else a name on the Hub
+    return str(path) if name.startswith(SCHEME) or path.exists() else name
 
 
 def _revision(section: ModelSection) -> str:

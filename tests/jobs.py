@@ -1,5 +1,6 @@
 """Training jobs on tiny data, in this process."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from torch import nn
 
 from dcft_cli.recipe import LoadedRecipe, load_recipe
 from dcft_cli.runs import training
-from dcft_cli.runs.training import TrainingPlan, TrainingResult, plan_training
+from dcft_cli.runs.training import TrainingResult
+from dcft_cli.runs.training_plan import TrainingPlan, plan_training
 from dcft_cli.training.reporting import Progress, Scores
 from dcft_cli.training.trainer import AdapterTrainer
 from tests.data import rows_of, write_rows
@@ -22,10 +24,14 @@ class Watcher:
     """A reporter that keeps all it is told, and presses Ctrl-C after step `stop_after`."""
 
     stop_after: int | None = None
+    notes: list[str] = field(default_factory=list)
     steps: list[Progress] = field(default_factory=list)
     losses: list[Progress] = field(default_factory=list)
     batches: list[tuple[int, int]] = field(default_factory=list)
     scores: list[tuple[int, dict[str, float], bool]] = field(default_factory=list)
+
+    def noted(self, text: str) -> None:
+        self.notes.append(text)
 
     def progress(self, progress: Progress) -> None:
         self.steps.append(progress)
@@ -77,6 +83,7 @@ def overrides(task: str, folder: Path, base: Path, train: int = 24, dev: int = 1
         f"data.validation={validation}",
         "data.max_length=48",
         "data.document_stride=8",
+        "training.device=cpu",
         "training.learning_rate=0.01",
         "training.batch_size=8",
         "training.warmup_steps=0",
@@ -88,9 +95,7 @@ def overrides(task: str, folder: Path, base: Path, train: int = 24, dev: int = 1
 
 def recipe(task: str, folder: Path, base: Path, *more: str, **sizes: int) -> LoadedRecipe:
     """The recipe of a known task, made tiny."""
-    return load_recipe(
-        f"recipes/{task}.yaml", [*overrides(task, folder, base, **sizes), *more]
-    )
+    return load_recipe(f"recipes/{task}.yaml", [*overrides(task, folder, base, **sizes), *more])
 
 
 def train(
@@ -101,12 +106,14 @@ def train(
     overwrite: bool = False,
     stop_after: int | None = None,
     scores: list[float] | None = None,
+    see: Callable[[dict[str, torch.Tensor]], object] | None = None,
 ) -> Job:
     """Trains into a folder and keeps the trainer.
 
     Args:
         stop_after: interrupts the training after this step.
         scores: what the evaluations find, one after another, instead of the true scores.
+        see: is shown every training batch.
     """
     plan = plan_training(loaded, output=str(folder), resume=resume, overwrite=overwrite)
     if scores is not None:
@@ -117,6 +124,11 @@ def train(
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             trainers.append(self)
+
+        def training_step(self, model: nn.Module, inputs: Any, *others: Any) -> torch.Tensor:
+            if see is not None:
+                see(inputs)
+            return super().training_step(model, inputs, *others)
 
     watcher = Watcher(stop_after)
     with pytest.MonkeyPatch.context() as patch:

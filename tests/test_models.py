@@ -106,12 +106,19 @@ def other_names(path: Path) -> None:
     save_file({f"x{n}": t for n, t in enumerate(load_file(path).values())}, path, {"format": "pt"})
 
 
+def other_sizes(path: Path) -> None:
+    tensors = load_file(path)
+    tensors |= {n: t[:, :8].contiguous() for n, t in tensors.items() if t.shape == (36, 16)}
+    save_file(tensors, path, {"format": "pt"})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (Path.unlink, "Cannot load the weights"),
         (cut, "Cannot load the weights"),
-        (other_names, r"lacks most of a BertForSequenceClassification: bert\."),
+        (other_names, r"do not fit its configuration: bert\..* is missing"),
+        (other_sizes, r"do not fit its configuration: bert\..* is \(36, 8\), and \(36, 16\) by"),
     ],
 )
 def test_broken_weights(broken: Path, change: Callable[[Path], None], message: str) -> None:
@@ -146,7 +153,10 @@ def test_a_folder_without_a_tokenizer(family: str, tmp_path: Path) -> None:
 
 def test_tokenizer(broken: Path) -> None:
     section = ModelSection(name=str(broken))
-    assert load_tokenizer(section)("a good film").input_ids == tiny_tokenizer()("a good film").input_ids
+    assert (
+        load_tokenizer(section)("a good film").input_ids
+        == tiny_tokenizer()("a good film").input_ids
+    )
     cut(broken / "tokenizer.json")
     with pytest.raises(ModelError, match="Cannot load the tokenizer"):
         load_tokenizer(section)

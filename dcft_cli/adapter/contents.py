@@ -17,6 +17,7 @@ from dcft_cli.adapter.sizes import adapter_parameters, subspace_size
 from dcft_cli.errors import AdapterFileError
 
 FORMAT_VERSION = 1
+ADAPTER_FILE = "adapter.safetensors"  # its name in run folders and checkpoints
 ADAPTER_PREFIX = "adapter."
 HEAD_PREFIX = "head."
 _LENGTH = struct.Struct("<Q")  # of the header, at the start of a safetensors file
@@ -170,6 +171,8 @@ def _split(path: Path, data: bytes) -> tuple[dict[str, Any], memoryview]:
         raise AdapterFileError(f"{path} is truncated, or is no safetensors file.")
     try:
         header = json.loads(data[start:end])
+        if not isinstance(header, dict):
+            raise ValueError("not a mapping")
     except ValueError as error:
         raise AdapterFileError(
             f"{path} is damaged: its header cannot be read, or it is no safetensors file."

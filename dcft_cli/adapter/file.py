@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from dcft_cli.adapter.contents import (
+    ADAPTER_FILE,
     ADAPTER_PREFIX,
     FORMAT_VERSION,
     HEAD_PREFIX,
@@ -84,7 +85,7 @@ def save_adapter(
             "revision": base_revision,
             "fingerprint": base_fingerprint or fingerprint(model, exclude=head.keys()),
         },
-        "model": _describe(model),
+        "model": describe(model),
         "info": dict(info or {}),
         "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
         "checksums": [checksum(tensor.numpy().tobytes()) for tensor in stored.values()],
@@ -138,6 +139,7 @@ def load_tensors(model: nn.Module, contents: AdapterContents) -> None:
     """Copies the tensors of a file into a model that has its adapters already."""
     parameters = dict(model.named_parameters())
     for name, tensor in contents.head.items():
+        assert parameters[name].shape == tensor.shape, name  # copy_ would broadcast
         parameters[name].copy_(torch.tensor(tensor))
     for name, layer in adapter_layers(model).items():
         for factor, tensor in contents.factors[name].items():
@@ -165,7 +167,7 @@ def _places(model: nn.Module, contents: AdapterContents) -> list[Target]:
     return [Target(m.name, m.role, layers[m.name]) for m in contents.modules]
 
 
-def _describe(model: nn.Module) -> dict[str, Any]:
+def describe(model: nn.Module) -> dict[str, Any]:
     """What it takes to build the model again: its class, and its labels if it has any."""
     config = getattr(model, "config", None)
     labels = getattr(config, "id2label", None) or {}
@@ -177,7 +179,7 @@ def _describe(model: nn.Module) -> dict[str, Any]:
 
 
 def _file_in(path: Path) -> Path:
-    return path / "adapter.safetensors" if path.is_dir() else path
+    return path / ADAPTER_FILE if path.is_dir() else path
 
 
 def _to_store(tensor: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from dcft_cli.adapter.targets import Target, find_targets
 from dcft_cli.errors import ModelError
 
 M = TypeVar("M", bound=nn.Module)
+_FROZEN = "_dcft_frozen"  # attribute of an adapted model: names of the parameters frozen by us
 
 
 def inject(model: M, config: DCFTConfig, *, head: Iterable[str] | None = None) -> M:
@@ -42,6 +43,8 @@ def insert(
     model: nn.Module, targets: Iterable[Target], config: DCFTConfig, *, head: Collection[str]
 ) -> None:
     """Freezes a model but for `head` and inserts adapters at targets already found."""
+    frozen = [n for n, p in model.named_parameters() if p.requires_grad and n not in head]
+    setattr(model, _FROZEN, frozen)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in head)
     for target in targets:
@@ -64,10 +67,13 @@ def head_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def remove_adapters(model: M) -> M:
-    """Puts the untouched layers back, in place. The task head keeps what it has learned."""
+    """Puts the untouched layers back, in place, and unfreezes what injection froze.
+
+    The task head keeps what it has learned.
+    """
     for name, layer in adapter_layers(model).items():
         _replace(model, name, layer.base)
-    return model
+    return _thaw(model)
 
 
 def merge(model: M) -> M:
@@ -77,7 +83,7 @@ def merge(model: M) -> M:
     """
     for name, layer in adapter_layers(model).items():
         _replace(model, name, layer.fold())
-    return model
+    return _thaw(model)
 
 
 def outside_encoder(model: nn.Module) -> set[str]:
@@ -90,6 +96,15 @@ def outside_encoder(model: nn.Module) -> set[str]:
     if not prefix or not isinstance(getattr(model, prefix, None), nn.Module):
         return set()
     return {n for n, _ in model.named_parameters() if not n.startswith(f"{prefix}.")}
+
+
+def _thaw(model: M) -> M:
+    """Lets the parameters learn again that injection froze."""
+    frozen = set(getattr(model, _FROZEN, ()))
+    for name, parameter in model.named_parameters():
+        if name in frozen:
+            parameter.requires_grad_(True)
+    return model
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -54,7 +54,8 @@ def find_targets(
             (the task head's) are no targets.
 
     Raises:
-        TargetError: an entry of `targets` matches nothing, or the model has adapters already.
+        TargetError: an entry of `targets` matches nothing, a target shares its weight with
+            another part of the model, or the model has adapters already.
     """
     if any(isinstance(module, DCFTLinear) for module in model.modules()):
         raise TargetError(
@@ -85,7 +86,23 @@ def find_targets(
             f"Targets are roles ({', '.join(ROLES)}) or patterns of the names above, "
             "such as `attention.dense`.",
         )
+    _refuse_shared(model, found)
     return [Target(name, found[name], layer) for name, layer in layers.items() if name in found]
+
+
+def _refuse_shared(model: nn.Module, targets: Collection[str]) -> None:
+    """An increment for one layer must not change another that shares its weight."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    for shared in names.values():
+        for name in shared:
+            if len(shared) > 1 and name.removesuffix(".weight") in targets:
+                raise TargetError(
+                    f"The weight of {name.removesuffix('.weight')} is shared: it is "
+                    f"{', '.join(other for other in shared if other != name)} too.",
+                    "Choose targets that leave it out: an adapter there would change both.",
+                )
 
 
 def _matches(name: str, pattern: str) -> bool:

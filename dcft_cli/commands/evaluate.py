@@ -28,6 +28,8 @@ def evaluate(
 
     with reporter(scores=False) as view:
         result = evaluation.evaluate(adapter, overrides or (), view, base=base)
+    if not result.primary:
+        return
     if json:
         print_json(result.to_json())
     else:

@@ -43,14 +43,15 @@ def train(
     from dcft_cli.console.tables import show_plan, show_training
 
     with waiting("Reading the data"):
-        from dcft_cli.runs import training
+        from dcft_cli.runs.training import train as run
+        from dcft_cli.runs.training_plan import plan_training
 
-        plan = training.plan_training(loaded, output=output, overwrite=overwrite, resume=resume)
+        plan = plan_training(loaded, output=output, overwrite=overwrite, resume=resume)
     if plan.arguments.should_save:
         show_plan(plan, dry_run=dry_run)
     if dry_run:
         return
     with reporter(active=plan.arguments.should_save) as view:
-        result = training.train(plan, view, resume=resume)
+        result = run(plan, view, resume=resume)
     if plan.arguments.should_save:
         show_training(result)

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dcft_cli.console.output import err
+from dcft_cli.console.output import err, print_note
 from dcft_cli.training.reporting import Progress, Reporter, Scores
 
 _SHOWN_EVALUATIONS = 8
@@ -40,6 +40,9 @@ def reporter(*, active: bool = True, scores: bool = True) -> Iterator[Reporter]:
 class SilentReporter:
     """Says nothing."""
 
+    def noted(self, text: str) -> None:
+        """Not shown."""
+
     def progress(self, progress: Progress) -> None:
         """Not shown."""
 
@@ -58,6 +61,10 @@ class PlainReporter(SilentReporter):
 
     def __init__(self) -> None:
         self._next = 0.0
+
+    def noted(self, text: str) -> None:
+        """One line."""
+        print_note(text)
 
     def logged(self, progress: Progress) -> None:
         """One line, unless the last one is fresh."""
@@ -81,6 +88,10 @@ class LiveReporter:
         self._scoring = ""
         self._evaluations: list[tuple[int, Scores]] = []
         self._best = -1
+
+    def noted(self, text: str) -> None:
+        """A line above the view, which stays below it."""
+        print_note(text)
 
     def progress(self, progress: Progress) -> None:
         """Moves the bar."""

@@ -1,6 +1,7 @@
 """Plans, results and inspections as tables."""
 
 import math
+from collections import Counter
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
     from dcft_cli.runs.evaluation import EvaluationResult
     from dcft_cli.runs.inspection import Inspection
     from dcft_cli.runs.merging import MergeResult
-    from dcft_cli.runs.training import TrainingPlan, TrainingResult
+    from dcft_cli.runs.training import TrainingResult
+    from dcft_cli.runs.training_plan import TrainingPlan
+
+_SHOWN_CLASSES = 12
 
 
 def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
@@ -34,6 +38,7 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
             ("base", f"{recipe.model.name} ({preparation.config.model_type}, "
                      f"{_short(adapter.base_parameters)} parameters, {recipe.model.dtype})"),
             ("task", f"{_task(recipe.task.name, recipe.task.kind)}, best by {task.main_metric}"),
+            *_classes(plan),
             ("data", "\n".join(rows)),
             ("adapter", f"DCFT kernel {config.kernel_size}, stride {config.window_step}, rank "
                         f"{config.rank}, scale {config.scale:g} in {len(adapter.modules)} layers "
@@ -170,6 +175,19 @@ def _facts(*facts: tuple[str, str]) -> Table:
     for name, value in facts:
         table.add_row(name, Text(value))
     return table
+
+
+def _classes(plan: "TrainingPlan") -> list[tuple[str, str]]:
+    """The classes and their training rows: a misspelt label shows as a class of its own."""
+    loaded = plan.preparation.loaded
+    labels, rows = loaded.task.labels, loaded.train
+    if not labels or rows is None:
+        return []
+    counts = Counter(rows.dataset["label"][:])
+    listed = [f"{name} {counts[n]:,}" for n, name in enumerate(labels[:_SHOWN_CLASSES])]
+    if len(labels) > _SHOWN_CLASSES:
+        listed.append(f"and {len(labels) - _SHOWN_CLASSES} more")
+    return [("classes", ", ".join(listed))]
 
 
 def _origin(rows: Any) -> str:

@@ -31,6 +31,7 @@ class EvaluationResult:
         rows: scored examples by validation set (for question answering: windows).
         origins: where each set came from.
         seconds: for the scoring, loading excluded.
+        primary: whether this process speaks for all of them (torchrun).
     """
 
     adapter: Path
@@ -42,6 +43,7 @@ class EvaluationResult:
     origins: dict[str, str]
     device: str
     seconds: float
+    primary: bool
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -74,11 +76,12 @@ def evaluate(
     """
     path = adapter_file(place)
     contents = read_adapter(path)
-    recipe = _recipe(path, contents, [*overrides, *([f"model.name={base}"] if base else [])])
+    recipe = _recipe(path, contents, [*overrides, *_other_base(base)])
     preparation = prepare(recipe, labels=contents.model["labels"], training=False)
     recipe = preparation.recipe
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer wants a folder; stays empty
-        args = training_arguments(recipe.training, recipe.model, output=Path(scratch))
+        training = recipe.training.model_copy(update={"report_to": []})  # no run to track
+        args = training_arguments(training, recipe.model, output=Path(scratch))
         loaded = load_model(recipe.model, preparation.config, preparation.auto_class)
         model = load_adapter(loaded.model, path)
         metric = preparation.loaded.main_metric
@@ -105,7 +108,13 @@ def evaluate(
         origins={name or "validation": rows.origin for name, rows in validation.items()},
         device=device_in_words(args.device),
         seconds=seconds,
+        primary=args.should_save,
     )
+
+
+def _other_base(base: str | None) -> list[str]:
+    """Overrides for a base that stands elsewhere than the adapter says."""
+    return [] if base is None else [f"model.name={base}", "model.revision=null"]
 
 
 def _recipe(path: Path, contents: AdapterContents, overrides: Sequence[str]) -> Recipe:
@@ -123,5 +132,6 @@ def _recipe(path: Path, contents: AdapterContents, overrides: Sequence[str]) -> 
             "Score it in Python: load_adapter(model, path).",
         )
     told = dict(contents.info)
-    told["model"] = {**told["model"], "name": contents.base["name"] or ""}
+    base = {key: contents.base[key] for key in ("name", "revision") if contents.base[key]}
+    told["model"] = {**told["model"], **base}
     return recipe_from_mapping(told, str(path), overrides)

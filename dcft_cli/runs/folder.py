@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dcft_cli.adapter.contents import ADAPTER_FILE
 from dcft_cli.errors import RunError
 
-ADAPTER = "adapter.safetensors"
 RECIPE = "recipe.yaml"
 
 
@@ -23,7 +23,7 @@ class RunFolder:
     @property
     def adapter(self) -> Path:
         """The best checkpoint's adapter."""
-        return self.path / ADAPTER
+        return self.path / ADAPTER_FILE
 
     @property
     def recipe(self) -> Path:
@@ -55,16 +55,19 @@ class RunFolder:
         """Sees that no earlier run is lost, and that there is one to resume if asked.
 
         Raises:
-            RunError: the folder holds a run already, or is no folder, or holds nothing to resume.
+            RunError: the folder holds a run already, cannot be written, or holds nothing to resume.
         """
-        if self.path.exists() and not self.path.is_dir():
+        there = next(place for place in (self.path, *self.path.parents) if place.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK)):
+            what = "cannot be written to" if there.is_dir() else "is a file"
             raise RunError(
-                f"{self.path} is a file; a run needs a folder.", "Give another --output."
+                f"{there} {what}; {self.path} cannot be a run's folder.", "Give another --output."
             )
         if resume:
             if self.last_checkpoint() is None:
                 raise RunError(
-                    f"{self.path} holds no checkpoint to resume from.", "Leave out --resume."
+                    f"{self.path} holds no checkpoint to resume from.",
+                    "Start it anew: leave out --resume (and give --overwrite if it was begun).",
                 )
         elif not overwrite and self.is_used():
             raise RunError(
@@ -73,8 +76,8 @@ class RunFolder:
             )
 
     def is_used(self) -> bool:
-        """Whether an earlier run left something of worth here."""
-        return self.adapter.exists() or self.last_checkpoint() is not None
+        """Whether files lie here that a run would write over: an earlier run's, or anybody's."""
+        return any(path.exists() for path in (*self._files(), self.checkpoints))
 
     def forget_after(self, step: int) -> None:
         """Takes log lines of later steps out: a resumed run takes those steps again."""
@@ -85,11 +88,13 @@ class RunFolder:
 
     def clear(self) -> None:
         """Removes what an earlier run left, and nothing else."""
-        for path in (self.adapter, self.recipe, self.metrics, self.log, self.checkpoints):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        for path in self._files():
+            path.unlink(missing_ok=True)
+        for path in self.checkpoints.glob("checkpoint-*"):
+            shutil.rmtree(path)
+
+    def _files(self) -> list[Path]:
+        return [self.adapter, self.recipe, self.metrics, self.log]
 
 
 def step_of(checkpoint: Path) -> int:
@@ -103,12 +108,14 @@ def adapter_file(place: str | Path) -> Path:
     Raises:
         RunError: there is none.
     """
-    path = Path(place)
+    path = Path(place).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        raise RunError(f"{path} is a recipe, not an adapter.", "Train it first: dcft train.")
     if path.is_dir():
-        if (path / ADAPTER).is_file():
-            return path / ADAPTER
+        if (path / ADAPTER_FILE).is_file():
+            return path / ADAPTER_FILE
         raise RunError(
-            f"{path} holds no {ADAPTER}.",
+            f"{path} holds no {ADAPTER_FILE}.",
             "The run did not finish: resume it, or take a folder of its checkpoints/."
             if RunFolder(path).last_checkpoint()
             else "Give the folder of a finished run, or an adapter file.",

@@ -56,7 +56,7 @@ def merge(base: str, adapter: str, out: str) -> MergeResult:
         MergeError: the merged model's logits differ by more than 1e-4; nothing is kept.
     """
     quiet_transformers()
-    folder = Path(out)
+    folder = Path(out).expanduser().resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} exists already.", "Give another folder, or remove it.")
     contents = read_adapter(adapter_file(adapter))
@@ -88,7 +88,7 @@ def merge(base: str, adapter: str, out: str) -> MergeResult:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return MergeResult(
-        folder=folder,
+        folder=Path(out),
         difference=difference,
         model_class=model_class,
         layers=len(contents.modules),

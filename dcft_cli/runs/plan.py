@@ -22,12 +22,14 @@ class AdapterPlan:
         head_parameters: outside the pretrained encoder. A checkpoint that has a task head
             already trains fewer, one that lacks a pooler trains more.
         base_parameters: of the whole base model, head included.
+        can_checkpoint: whether the model knows gradient checkpointing.
     """
 
     config: DCFTConfig
     modules: tuple[Module, ...]
     head_parameters: int
     base_parameters: int
+    can_checkpoint: bool
 
     @property
     def adapter_parameters(self) -> int:
@@ -65,4 +67,5 @@ def plan_adapter(section: AdapterSection, config: PreTrainedConfig, auto_class: 
         modules=modules,
         head_parameters=sum(sizes[name] for name in head),
         base_parameters=sum(sizes.values()),
+        can_checkpoint=bool(getattr(model, "supports_gradient_checkpointing", False)),
     )

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
-from dcft_cli.addresses import SCHEME
-from dcft_cli.models import load_config, load_tokenizer, quiet_transformers
+from dcft_cli.addresses import SCHEME, local_path
+from dcft_cli.models import load_config, load_tokenizer, quiet_transformers, skeleton
 from dcft_cli.recipe import Recipe, is_file_address
 from dcft_cli.tasks import EvaluationSet, LoadedTask, load_task
 
@@ -55,7 +57,10 @@ def prepare(
     # The tokenizer first: it is the quicker thing to be missing.
     tokenizer = load_tokenizer(recipe.model)
     tokenizer.padding_side = "right"  # where answers are found by position
-    limit = _longest_input(load_config(recipe.model, {}), tokenizer)
+    config = load_config(recipe.model, {})
+    if commit := getattr(config, "_commit_hash", None):  # what "main" is today, for later
+        recipe = _with(recipe, "model", revision=commit)
+    limit = _longest_input(config, tokenizer)
     notes = []
     if recipe.data.max_length > limit:
         notes.append(f"data.max_length {recipe.data.max_length} -> {limit}, the model's limit")
@@ -88,11 +93,34 @@ def description(recipe: Recipe) -> dict[str, Any]:
     """
     sections = recipe.model_dump(mode="json", include={"task", "data", "model"}, exclude_none=True)
     data = sections["data"]
-    for key in ("train", "validation"):
-        if _is_private(data.get(key)):
-            del data[key]
+    local = [key for key in ("train", "validation") if _is_private(data.get(key))]
+    if local:  # nor does what is left tell of the data that was used
+        for key in (*local, "hub", "config", "revision", "holdout"):
+            data.pop(key, None)
     del sections["model"]["name"]  # is the base's, and stands there
     return sections
+
+
+def resting_in(folder: Path, recipe: Recipe) -> Recipe:
+    """The recipe as it is kept in a run folder: usable from any other folder."""
+
+    def absolute(address: str) -> str:
+        local = not address.startswith(SCHEME) and local_path(address).exists()
+        return str(local_path(address).absolute()) if local else address
+
+    def file(address: str) -> str:
+        split = recipe.data.hub is not None and not is_file_address(address)
+        return address if split else absolute(address)
+
+    data = recipe.data
+    validation = data.validation
+    if isinstance(validation, Mapping):
+        validation = {name: file(address) for name, address in validation.items()}
+    elif validation is not None:
+        validation = file(validation)
+    recipe = _with(recipe, "data", train=data.train and file(data.train), validation=validation)
+    recipe = _with(recipe, "model", name=absolute(recipe.model.name))
+    return _with(recipe, "training", output=str(folder.absolute()))
 
 
 def _is_private(value: str | Mapping[str, str] | None) -> bool:
@@ -109,7 +137,13 @@ def _with(recipe: Recipe, section: str, **values: object) -> Recipe:
 def _longest_input(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
     """Tokens that the model has positions for."""
     limit = int(tokenizer.model_max_length)
+    positions: int | None = getattr(config, "max_position_embeddings", None)
     # DeBERTa v2 and v3 know relative positions alone, and take any length.
-    if getattr(config, "position_biased_input", True):
-        limit = min(limit, getattr(config, "max_position_embeddings", None) or limit)
-    return limit
+    if not positions or not getattr(config, "position_biased_input", True):
+        return limit
+    for module in skeleton(config, "AutoModel").modules():
+        if isinstance(module, nn.Embedding) and module.num_embeddings == positions:
+            # RoBERTa and its kin count positions from the padding index on.
+            positions -= 0 if module.padding_idx is None else module.padding_idx + 1
+            break
+    return min(limit, positions)

@@ -1,5 +1,6 @@
-"""`dcft train`: plan, then train, keep the best checkpoint, and write the run folder."""
+"""`dcft train`: train as planned, keep the best checkpoint, and write the run folder."""
 
+import json
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,68 +8,22 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import DataCollatorWithPadding, EarlyStoppingCallback, TrainingArguments, set_seed
+from transformers import DataCollatorWithPadding, EarlyStoppingCallback, set_seed
 
-from dcft_cli.adapter.contents import read_adapter
-from dcft_cli.adapter.file import load_tensors, save_adapter
+from dcft_cli.adapter.contents import ADAPTER_FILE, read_adapter
+from dcft_cli.adapter.file import describe, load_tensors, save_adapter
 from dcft_cli.adapter.fingerprint import fingerprint
 from dcft_cli.adapter.inject import adapter_layers, head_parameters, inject
 from dcft_cli.errors import AdapterFileError, RunError
-from dcft_cli.models import load_model
-from dcft_cli.recipe import LoadedRecipe, Recipe, dump_recipe
+from dcft_cli.models import BaseModel, load_model
+from dcft_cli.recipe import dump_recipe
 from dcft_cli.runs.folder import RunFolder, step_of, write_json
-from dcft_cli.runs.plan import AdapterPlan, adapter_config, plan_adapter
-from dcft_cli.runs.preparation import Preparation, description, prepare
-from dcft_cli.training.arguments import device_in_words, optimizer_steps, training_arguments
+from dcft_cli.runs.plan import adapter_config
+from dcft_cli.runs.preparation import description, resting_in
+from dcft_cli.runs.training_plan import TrainingPlan
 from dcft_cli.training.callbacks import ReportingCallback
 from dcft_cli.training.reporting import Reporter
-from dcft_cli.training.trainer import CHECKPOINT_FILE, AdapterTrainer
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """All that training will do, found out without loading a weight.
-
-    Attributes:
-        steps_per_epoch, total_steps: optimizer steps.
-        tokens: input tokens of the training set, padding not counted.
-    """
-
-    preparation: Preparation
-    adapter: AdapterPlan
-    arguments: TrainingArguments
-    folder: RunFolder
-    steps_per_epoch: int
-    total_steps: int
-    tokens: int
-
-    @property
-    def recipe(self) -> Recipe:
-        """The resolved recipe."""
-        return self.preparation.recipe
-
-    @property
-    def train_rows(self) -> int:
-        """Encoded training rows (for question answering: windows)."""
-        assert self.preparation.train_set is not None
-        return len(self.preparation.train_set)
-
-    @property
-    def batch_size(self) -> int:
-        """Rows of one optimizer step, on all devices together."""
-        args = self.arguments
-        return int(args.train_batch_size * args.world_size * args.gradient_accumulation_steps)
-
-    @property
-    def device(self) -> str:
-        """Where it runs, in words."""
-        return device_in_words(self.arguments.device)
-
-    @property
-    def precision(self) -> str:
-        """Type of the computation."""
-        mixed = {self.arguments.bf16: "bfloat16", self.arguments.fp16: "float16"}
-        return mixed.get(True, "float32")
+from dcft_cli.training.trainer import AdapterTrainer
 
 
 @dataclass(frozen=True)
@@ -77,55 +32,6 @@ class TrainingResult:
 
     folder: RunFolder
     metrics: dict[str, Any] = field(repr=False)
-
-
-def plan_training(
-    loaded: LoadedRecipe,
-    *,
-    output: str | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-) -> TrainingPlan:
-    """Checks recipe, data, model configuration, device and output folder.
-
-    Args:
-        output: run folder; goes before the recipe's own and the default, runs/NAME.
-        overwrite: an earlier run in the folder may be replaced.
-        resume: go on from the folder's last checkpoint.
-
-    Raises:
-        UserError: whatever does not fit.
-    """
-    recipe = loaded.recipe
-    place = Path(output or recipe.training.output or Path("runs") / loaded.name)
-    folder = RunFolder(place)
-    folder.check_free(overwrite=overwrite, resume=resume)
-    machine = training_arguments(recipe.training, recipe.model, output=folder.checkpoints)
-    preparation = prepare(recipe)
-    assert preparation.train_set is not None
-    recipe = preparation.recipe
-    per_epoch, total = optimizer_steps(
-        recipe.training, len(preparation.train_set), machine.train_batch_size * machine.world_size
-    )
-    scored = bool(preparation.evaluation_sets)
-    arguments = training_arguments(
-        recipe.training,
-        recipe.model,
-        output=folder.checkpoints,
-        steps_per_epoch=per_epoch,
-        total_steps=total,
-        metric=preparation.loaded.main_metric if scored else None,
-        greater_is_better=preparation.loaded.greater_is_better,
-    )
-    return TrainingPlan(
-        preparation=preparation,
-        adapter=plan_adapter(recipe.adapter, preparation.config, preparation.auto_class),
-        arguments=arguments,
-        folder=folder,
-        steps_per_epoch=per_epoch,
-        total_steps=total,
-        tokens=sum(preparation.train_set["length"][:]),
-    )
 
 
 def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> TrainingResult:
@@ -150,6 +56,8 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
         # transformers 5.17 knows it by its older name alone.
         enable = getattr(model, "activation_checkpointing_enable", None)
         (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    if note := _about_head(base, plan):
+        reporter.noted(note)
     mark = fingerprint(model, exclude=base.lacking)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, model, mark, plan)
@@ -159,20 +67,11 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
             model,
             path,
             base_name=recipe.model.name,
-            base_revision=getattr(preparation.config, "_commit_hash", None)
-            or recipe.model.revision,
+            base_revision=recipe.model.revision,
             base_fingerprint=mark,
             info=description(recipe),
         )
 
-    if args.should_save:
-        if checkpoint is None:
-            folder.clear()
-        else:
-            folder.forget_after(step_of(checkpoint))
-        folder.path.mkdir(parents=True, exist_ok=True)
-        folder.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
-        preparation.tokenizer.save_pretrained(folder.path)
     reporting = ReportingCallback(
         reporter,
         folder.log if args.should_save else None,
@@ -195,8 +94,20 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
         reporting=reporting,
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
     )
+    finished = checkpoint is not None and step_of(checkpoint) >= plan.total_steps
+    if finished and folder.metrics.exists() and folder.adapter.exists():
+        return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
+    if args.should_save:  # all is checked: from here on an earlier run is written over
+        if checkpoint is None:
+            folder.clear()
+        else:
+            folder.forget_after(step_of(checkpoint))
+        folder.path.mkdir(parents=True, exist_ok=True)
+        resting = resting_in(folder.path, recipe)
+        folder.recipe.write_text(dump_recipe(resting), encoding="utf-8")
+        preparation.tokenizer.save_pretrained(folder.path)
     began = time.perf_counter()
-    if checkpoint is not None and step_of(checkpoint) >= plan.total_steps:
+    if finished and checkpoint is not None:
         trainer.take_up(checkpoint)  # the Trainer would take one step more
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -210,20 +121,41 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
 
 def _check_checkpoint(path: Path, model: nn.Module, mark: str, plan: TrainingPlan) -> None:
     """The checkpoint holds this recipe's adapter, of this base."""
-    contents = read_adapter(path / CHECKPOINT_FILE)
+    contents = read_adapter(path / ADAPTER_FILE)
     if contents.base["fingerprint"] != mark:
         raise AdapterFileError(
             f"{path} was trained on other base weights than {plan.recipe.model.name}.",
             "Resume with the recipe that the run was started with.",
         )
     planned = replace(plan.adapter.config, stride=plan.adapter.config.window_step)
-    same = replace(contents.config, targets=planned.targets) == planned
-    if not same or contents.factors.keys() != adapter_layers(model).keys():
+    head = {name: tuple(p.shape) for name, p in head_parameters(model).items()}
+    same = (
+        replace(contents.config, targets=planned.targets) == planned
+        and contents.factors.keys() == adapter_layers(model).keys()
+        and {name: tensor.shape for name, tensor in contents.head.items()} == head
+        and dict(contents.model) == describe(model)
+    )
+    if not same:
         raise RunError(
-            f"{path} holds another adapter than the recipe describes.",
+            f"{path} holds another adapter, or other labels, than the recipe describes.",
             "Resume with the recipe that the run was started with, or use another --output.",
         )
     load_tensors(model, contents)
+
+
+def _about_head(base: BaseModel, plan: TrainingPlan) -> str:
+    """What the plan, made without weights, could not know of the parameters outside the adapter."""
+    sizes = {name: p.numel() for name, p in base.model.named_parameters()}
+    trained = sum(sizes[name] for name in base.lacking)
+    if trained == plan.adapter.head_parameters:
+        return ""
+    if not trained:
+        return f"{plan.recipe.model.name} has a task head already: it is kept as it is, frozen."
+    parts = sorted({name.rpartition(".")[0] for name in base.lacking})
+    return (
+        f"Trained besides the adapter: {trained:,} parameters that {plan.recipe.model.name} lacks "
+        f"({', '.join(parts)})."
+    )
 
 
 def _metrics(

@@ -82,9 +82,12 @@ class ReportingCallback(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         self.loss, self.learning_rate = logs["loss"], logs["learning_rate"]
-        if not (math.isfinite(self.loss) and math.isfinite(logs.get("grad_norm", 0.0))):
+        grad_norm: float | None = logs.get("grad_norm")
+        if grad_norm is not None and args.fp16 and not math.isfinite(grad_norm):
+            grad_norm = None  # float16 tries its loss scale out; such a step is left out
+        if not (math.isfinite(self.loss) and math.isfinite(grad_norm or 0.0)):
             raise TrainingError(
-                f"Training diverged: loss {self.loss}, gradient norm {logs.get('grad_norm')} "
+                f"Training diverged: loss {self.loss}, gradient norm {grad_norm} "
                 f"at step {state.global_step}.",
                 "Lower training.learning_rate, or set training.precision=float32. "
                 "Earlier checkpoints are kept.",
@@ -95,7 +98,7 @@ class ReportingCallback(TrainerCallback):
             state,
             loss=self.loss,
             learning_rate=self.learning_rate,
-            grad_norm=logs.get("grad_norm"),
+            grad_norm=grad_norm,
             tokens_per_second=progress.tokens_per_second,
         )
 
@@ -108,11 +111,7 @@ class ReportingCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Reports the scores."""
-        scores = {
-            name.removeprefix("eval_"): value
-            for name, value in (metrics or {}).items()
-            if name.startswith("eval_")  # the Trainer adds the epoch
-        }
+        scores = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
         score = self.sign * scores[self.metric]
         if best := score > self.best:
             self.best = score

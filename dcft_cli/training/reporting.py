@@ -32,6 +32,9 @@ class Progress:
 class Reporter(Protocol):
     """Receives what happens, in the order it happens."""
 
+    def noted(self, text: str) -> None:
+        """Something the user should know before training goes on."""
+
     def progress(self, progress: Progress) -> None:
         """An optimizer step is done."""
 

@@ -13,19 +13,18 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
+    TrainerControl,
     TrainerState,
     TrainingArguments,
 )
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from dcft_cli.adapter.contents import read_adapter
+from dcft_cli.adapter.contents import ADAPTER_FILE, read_adapter
 from dcft_cli.adapter.file import load_tensors
 from dcft_cli.adapter.inject import adapter_layers
 from dcft_cli.adapter.orthogonality import OrthogonalityForm, orthogonality
 from dcft_cli.training.callbacks import ReportingCallback
-
-CHECKPOINT_FILE = "adapter.safetensors"
 
 
 class EvaluationSet(Protocol):
@@ -58,6 +57,10 @@ class SeededLengthGroups(LengthGroupedSampler):
         batch_size: rows of one optimizer step on one device.
         lengths: of all rows.
         seed: of the run.
+
+    Attributes:
+        epoch: set before each epoch. The Trainer's own set_epoch reaches no sampler that is
+            shared among processes.
     """
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
@@ -65,12 +68,9 @@ class SeededLengthGroups(LengthGroupedSampler):
         self.seed = seed
         self.epoch = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before each epoch."""
-        self.epoch = epoch
-
     def __iter__(self) -> Iterator[int]:
-        self.generator.manual_seed(self.seed + self.epoch)
+        # No epoch of one seed is an epoch of the next seed.
+        self.generator.manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
         return iter(super().__iter__())  # type: ignore[no-untyped-call]
 
 
@@ -106,6 +106,7 @@ class AdapterTrainer(Trainer):
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.evaluation_sets = evaluation_sets
+        self.groups: SeededLengthGroups | None = None
         self.orthogonality_weight = orthogonality_weight
         self.orthogonality_form = orthogonality_form
         self.group_by_length = group_by_length
@@ -121,7 +122,7 @@ class AdapterTrainer(Trainer):
             # What is scored is in evaluation_sets; the Trainer only wants to see some data.
             eval_dataset=evaluation_sets[0].features if evaluation_sets else None,
             processing_class=tokenizer,
-            callbacks=[reporting, *callbacks],
+            callbacks=[reporting, _EpochOfGroups(self), *callbacks],
         )
         self.remove_callback(PrinterCallback)
         # The mean over each batch, divided by the accumulation steps, is what every task's loss
@@ -164,26 +165,28 @@ class AdapterTrainer(Trainer):
                     loader,
                     description=held.name,
                     prediction_loss_only=False,
-                    ignore_keys=ignore_keys,
+                    # Some configurations ask for these too; scores need the logits alone.
+                    ignore_keys=ignore_keys or ["hidden_states", "attentions"],
                     metric_key_prefix=metric_key_prefix,
                 )
                 found = held.score(output.predictions, output.label_ids)
                 scores |= {f"{held.prefix}{name}": value for name, value in found.items()}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
-        self.log(metrics)
+        self.log(dict(metrics))  # the Trainer adds the epoch to what it logs
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
-        return {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        return metrics
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         if not self.group_by_length or self.train_dataset is None:
             return super()._get_train_sampler(train_dataset)
-        return SeededLengthGroups(
+        self.groups = SeededLengthGroups(
             self.args.train_batch_size * self.args.gradient_accumulation_steps,
             lengths=self.train_dataset["length"][:],
             seed=self.args.seed,
         )
+        return self.groups
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int] | None:
         # Evaluation features come sorted by length, and are scored in their order.
@@ -191,12 +194,25 @@ class AdapterTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: object = None) -> None:
         if self.args.should_save and self.write_adapter is not None:
-            self.write_adapter(Path(output_dir or str(self.args.output_dir)) / CHECKPOINT_FILE)
+            self.write_adapter(Path(output_dir or str(self.args.output_dir)) / ADAPTER_FILE)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
-        load_tensors(self.trained, read_adapter(Path(resume_from_checkpoint) / CHECKPOINT_FILE))
+        load_tensors(self.trained, read_adapter(Path(resume_from_checkpoint) / ADAPTER_FILE))
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+
+class _EpochOfGroups(TrainerCallback):
+    """Tells the length groups which epoch it is, resumed runs included."""
+
+    def __init__(self, trainer: AdapterTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.trainer.groups is not None:
+            self.trainer.groups.epoch = int(state.epoch or 0)

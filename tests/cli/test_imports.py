@@ -1,4 +1,4 @@
-"""What must be quick stays quick: no torch for help, versions, recipe mistakes and adapter files."""
+"""What must be quick is quick: no torch for help, version, recipe mistakes and adapter files."""
 
 import os
 import subprocess

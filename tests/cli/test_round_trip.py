@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Said, shell
+from tests.cli.conftest import Said, Say, shell
 from tests.data import rows_of, write_rows
 from tests.families import save_base
 
 TRAIN = (
     "train recipes/rte.yaml model.name=base data.train=train.jsonl data.validation=dev.jsonl"
     " training.max_steps=6 training.eval_steps=3 training.batch_size=8 training.warmup_steps=1"
+    " training.device=cpu"
 ).split()
 
 
@@ -62,7 +63,7 @@ def test_train_prints_plan_progress_and_result(home: Path, trained: Said) -> Non
     found = metrics(home)
     lines = trained.err.splitlines()
     scores = [line for line in lines if line.startswith(("step 3  acc", "step 6  acc"))]
-    assert [line.endswith("(best so far)") for line in scores][0]
+    assert scores[0].endswith("(best so far)")
     assert f"step 6  accuracy {found['last_metrics']['accuracy']:.4f}" in trained.err
     assert f"best (step {found['best_step']})" in trained.out
     assert f"{found['metrics']['accuracy']:.4f}" in trained.out
@@ -121,13 +122,19 @@ def test_eval(home: Path, trained: Said) -> None:
     assert said.err == ""
     told = json.loads(said.out)
     assert told["metrics"] == metrics(home)["metrics"]
-    assert told["data"] == {"validation": "dev.jsonl"}
-    adapter, data = str(home / "runs" / "rte" / "adapter.safetensors"), home / "dev.jsonl"
-    said = ok(
-        shell("eval", adapter, f"data.validation={data}", "--base", "../base", cwd=home / "runs")
-    )
-    assert f"accuracy  {told['metrics']['accuracy']:.4f}" in said.out
-    assert "(12 rows)" in said.out
+    assert told["data"] == {"validation": str(home / "dev.jsonl")}
+
+
+def test_eval_of_a_file_with_other_places(
+    home: Path, trained: Said, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home / "runs")
+    adapter = str(home / "runs" / "rte" / "adapter.safetensors")
+    said = ok(say("eval", adapter, "data.validation=../dev.jsonl", "--base", "../base"))
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in said.out.splitlines()}
+    assert lines["accuracy"].rstrip() == f"{metrics(home)['metrics']['accuracy']:.4f}"
+    assert lines["data"].rstrip() == "../dev.jsonl (12 rows)"
+    assert lines["base"].rstrip() == "../base"
 
 
 def test_merge(home: Path, merged: Said) -> None:

@@ -1,5 +1,6 @@
 """What one optimizer step is made of, and what a checkpoint holds."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dcft_cli.training.trainer import SeededLengthGroups
 from tests.families import save_base
 from tests.jobs import Job, largest_difference, recipe, tensors, train
 
@@ -40,9 +42,7 @@ def by_hand(factors: list[torch.Tensor], form: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("form", ["mean_norm", "squared"])
-def test_orthogonality_is_in_the_training_loss_alone(
-    calm: Path, tmp_path: Path, form: str
-) -> None:
+def test_orthogonality_is_in_the_training_loss_alone(calm: Path, tmp_path: Path, form: str) -> None:
     settings = ("adapter.rank=2", "adapter.orthogonality=0.7", f"adapter.orthogonality_form={form}")
     job = train(recipe("mrpc", tmp_path, calm, *settings), tmp_path / "run")
     inputs = batch(job)
@@ -96,6 +96,60 @@ def test_accumulated_batches_equal_one_large_batch(task: str, calm: Path, tmp_pa
         expected = [line[name] for line in whole]
         assert [line[name] for line in parts] == pytest.approx(expected, rel=1e-3), name
     assert largest_difference(*(f / "checkpoints" / "checkpoint-6" for f in folders)) < 2e-4
+
+
+def test_batches_of_similar_lengths_in_an_order_of_seed_and_epoch() -> None:
+    lengths = [number * 7 % 50 for number in range(200)]
+
+    def order(seed: int, epoch: int) -> list[int]:
+        sampler = SeededLengthGroups(8, lengths, seed)
+        sampler.epoch = epoch
+        torch.rand(1)  # an earlier draw changes nothing
+        return list(sampler)
+
+    assert order(1, 0) == order(1, 0) != order(1, 1)
+    assert order(1, 0) != order(2, 0) != order(1, 1)
+    assert sorted(order(1, 1)) == list(range(200))
+    batches = [order(1, 0)[start : start + 8] for start in range(0, 200, 8)]
+    ranges = [max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in batches]
+    assert sum(ranges) / len(ranges) < 10  # of 50
+
+
+@pytest.mark.parametrize("grouped", ["true", "false"])
+def test_every_epoch_has_an_order_of_its_own(calm: Path, tmp_path: Path, grouped: str) -> None:
+    settings = (f"training.group_by_length={grouped}", "training.batch_size=24")
+    rows: list[list[float]] = []
+    loaded = recipe("stsb", tmp_path, calm, *settings, "training.max_steps=3")
+    train(loaded, tmp_path / "run", see=lambda inputs: rows.append(inputs["labels"].tolist()))
+    assert len(rows) == 3
+    assert rows[0] != rows[1] != rows[2] != rows[0]
+    assert sorted(rows[0]) == sorted(rows[1]) == sorted(rows[2])
+
+
+@pytest.mark.parametrize("task", ["mrpc", "squad_v1"])
+def test_predictions_come_in_the_order_of_the_features(
+    task: str, calm: Path, tmp_path: Path
+) -> None:
+    """Batch by batch and padded to different lengths, they are those of each row alone."""
+    small = "training.eval_batch_size=5"
+    job = train(recipe(task, tmp_path, calm, small, "training.learning_rate=0.1"), tmp_path / "run")
+    (held,) = job.trainer.evaluation_sets
+    seen: list[Any] = []
+    job.trainer.evaluation_sets = [
+        dataclasses.replace(held, score=lambda found, labels: seen.append(found) or {"x": 0.0})
+    ]
+    job.trainer.reporting.metric = "x"
+    job.trainer.evaluate()
+    outputs = seen[0] if isinstance(seen[0], tuple) else (seen[0],)
+    assert len(outputs[0]) == len(held.features) > 10
+    names = [name for name in ("input_ids", "attention_mask") if name in held.features.column_names]
+    for number, row in enumerate(held.features.select_columns(names)):
+        inputs = {name: torch.tensor([values]) for name, values in row.items()}
+        with torch.no_grad():
+            alone = job.model(**inputs).to_tuple()
+        for found, expected in zip(outputs, alone, strict=True):
+            width = expected.shape[1]
+            assert found[number][:width] == pytest.approx(expected[0].numpy(), abs=1e-4)
 
 
 def test_only_adapter_and_head_are_trained(job: Job) -> None:

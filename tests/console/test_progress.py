@@ -1,0 +1,121 @@
+"""Training as it goes: lines for a pipe, a live view for a terminal."""
+
+import time
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from dcft_cli.console import progress as module
+from dcft_cli.console.progress import LiveReporter, PlainReporter, SilentReporter, reporter
+from dcft_cli.training.reporting import Progress
+
+STEP = Progress(
+    step=1_250,
+    total_steps=12_500,
+    epoch=0.7512,
+    loss=0.693147,
+    learning_rate=1.2e-3,
+    tokens_per_second=123_456.7,
+    seconds_left=3_725.4,
+)
+FIRST = Progress(1, 12_500, 0.0, None, None, None, None)
+
+
+def rendered(view: LiveReporter, width: int = 80) -> list[str]:
+    console = Console(file=StringIO(), width=width, record=True, color_system=None)
+    console.print(view.render())
+    return console.export_text().splitlines()
+
+
+def test_a_live_view_fits_80_columns() -> None:
+    view = LiveReporter(True)
+    assert rendered(view) == ["starting"]
+    view.progress(FIRST)
+    assert "step 1/12500" in rendered(view)[0]
+    view.logged(STEP)
+    view.evaluated(1_000, {"accuracy": 0.5, "f1": 0.25}, True)
+    view.evaluated(1_200, {"accuracy": 0.75, "f1": 0.5}, True)
+    view.evaluated(1_250, {"accuracy": 0.7, "f1": 0.45}, False)
+    lines = [line.rstrip() for line in rendered(view)]
+    assert [line.split() for line in lines[:4]] == [
+        ["step", "accuracy", "f1"],
+        ["1000", "0.5000", "0.2500"],
+        ["1200", "0.7500", "0.5000", "best"],
+        ["1250", "0.7000", "0.4500"],
+    ]
+    assert lines[4] == f"step 1250/12500  {'━' * 4}"  # a tenth of the bar
+    assert lines[5:] == ["epoch 0.75  loss 0.6931  lr 1.2e-03  123,457 tokens/s  1:02:05 left"]
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_many_scores_and_a_narrow_terminal_do_no_harm() -> None:
+    view = LiveReporter(True)
+    view.progress(STEP)
+    view.evaluated(1_250, {f"a_long_name_{n}": n / 3 for n in range(9)}, True)
+    assert all(len(line) <= 40 for line in rendered(view, 40))
+
+
+def test_scoring_is_shown_while_it_lasts() -> None:
+    view = LiveReporter(True)
+    view.progress(STEP)
+    view.evaluating(3, 10)
+    assert rendered(view)[-1] == "scoring 3/10"
+    view.evaluated(1_250, {"f1": 0.5}, True)
+    assert "scoring" not in " ".join(rendered(view))
+
+
+def test_only_the_latest_evaluations_are_shown_and_the_best() -> None:
+    view = LiveReporter(True)
+    for step in range(1, 21):
+        view.evaluated(step, {"f1": step / 100}, step == 2)
+    rows = [line.split() for line in rendered(view)[1:]]
+    assert [row[0] for row in rows] == ["2", *map(str, range(14, 21))]
+    assert rows[0][-1] == "best"
+
+
+def test_where_scores_are_the_result_they_are_not_shown_twice() -> None:
+    view = LiveReporter(False)
+    view.evaluated(0, {"f1": 0.5}, True)
+    assert "0.5" not in " ".join(rendered(view))
+
+
+def test_plain_lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    view = PlainReporter()
+    view.progress(STEP)  # every step would be too much
+    view.logged(STEP)
+    view.logged(STEP)  # too soon
+    now[0] += 6
+    view.logged(FIRST)
+    view.evaluating(1, 2)
+    view.evaluated(1_250, {"accuracy": 0.75, "f1": 2 / 3}, True)
+    view.evaluated(1_500, {"accuracy": 0.7, "f1": 0.5}, False)
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "step 1250/12500  epoch 0.75  loss 0.6931  lr 1.2e-03  123,457 tokens/s  1:02:05 left",
+        "step 1/12500  epoch 0.00",
+        "step 1250  accuracy 0.7500  f1 0.6667  (best so far)",
+        "step 1500  accuracy 0.7000  f1 0.5000",
+    ]
+
+
+def test_the_view_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, terminal = Console(file=StringIO()), Console(file=StringIO(), force_terminal=True)
+    monkeypatch.setattr(module, "err", pipe)
+    for settings, kind in (
+        ({}, PlainReporter),
+        ({"scores": False}, SilentReporter),
+        ({"active": False}, SilentReporter),
+    ):
+        with reporter(**settings) as view:
+            assert type(view) is kind
+    monkeypatch.setattr(module, "err", terminal)
+    with reporter() as view:
+        assert type(view) is LiveReporter
+        view.progress(STEP)
+    assert "step 1250/12500" in terminal.file.getvalue()
+    with reporter(active=False) as view:
+        assert type(view) is SilentReporter

@@ -1,0 +1,59 @@
+"""Mixed precision on a CUDA device, against the CPU. Runs wherever there is such a device."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from dcft_cli.runs.evaluation import evaluate
+from dcft_cli.runs.merging import merge
+from tests.families import save_base
+from tests.jobs import Watcher, recipe, tensors, train
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+STEPS = ("training.device=auto", "training.max_steps=20", "training.eval_steps=10")
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta-v2"])
+@pytest.mark.parametrize(
+    "setting", ["precision=float32", "precision=bfloat16", "precision=float16"]
+)
+def test_training_on_cuda(family: str, setting: str, tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", family, initializer_range=0.1)
+    job = train(recipe("stsb", tmp_path, base, f"training.{setting}", *STEPS), tmp_path / "run")
+    assert "cuda" in job.metrics["device"]
+    assert job.metrics["precision"] == setting.partition("=")[2]
+    assert job.metrics["peak_device_bytes"] > 0
+    assert {p.device.type for p in job.model.parameters()} == {"cuda"}
+    trained = [p for p in job.model.parameters() if p.requires_grad]
+    assert {p.dtype for p in trained} == {torch.float32}
+    assert all(math.isfinite(p.loss or math.nan) for p in job.watcher.losses)
+    assert evaluate(str(job.folder), (), Watcher()).metrics == job.metrics["metrics"]
+    on_cpu = evaluate(
+        str(job.folder), ["training.device=cpu", "training.precision=float32"], Watcher()
+    )
+    tolerance = 1e-4 if setting.endswith("float32") else 0.1
+    assert on_cpu.metrics == pytest.approx(job.metrics["metrics"], abs=tolerance)
+    assert merge(str(base), str(job.folder), str(tmp_path / "merged")).difference <= 1e-5
+
+
+def test_a_half_precision_base(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", initializer_range=0.1)
+    job = train(recipe("stsb", tmp_path, base, "model.dtype=bfloat16", *STEPS), tmp_path / "run")
+    types = {p.dtype for p in job.model.parameters() if not p.requires_grad}
+    assert (types, job.metrics["precision"]) == ({torch.bfloat16}, "bfloat16")
+    assert all(t.dtype == torch.float32 for t in tensors(job.folder).values())
+    on_cpu = evaluate(str(job.folder), ["training.device=cpu"], Watcher())
+    assert on_cpu.metrics == pytest.approx(job.metrics["metrics"], abs=0.1)
+    assert merge(str(base), str(job.folder), str(tmp_path / "merged")).difference <= 1e-5
+
+
+def test_auto_takes_cuda_and_bfloat16(tmp_path: Path) -> None:
+    job = train(recipe("rte", tmp_path, save_base(tmp_path / "base"), *STEPS), tmp_path / "run")
+    assert "cuda" in job.metrics["device"]
+    supported = torch.cuda.is_bf16_supported()
+    assert job.metrics["precision"] == ("bfloat16" if supported else "float32")
