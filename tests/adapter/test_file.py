@@ -199,8 +199,9 @@ def test_truncated_file(adapter: Path, kept: int) -> None:
 
 def test_other_files(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a safetensors file at all, but long enough")
+    (tmp_path / "list").write_bytes(struct.pack("<Q", 2) + b"[]")
     (tmp_path / "numbers").write_bytes(struct.pack("<Q", 16) + np.zeros(4, "<f8").tobytes())
-    for name in ("text", "numbers", "missing"):
+    for name in ("text", "list", "numbers", "missing"):
         with pytest.raises(AdapterFileError, match=name):
             read_adapter(tmp_path / name)
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -139,6 +140,25 @@ def test_head_may_be_named() -> None:
     assert sorted(head_parameters(model)) == sorted(names)
     with pytest.raises(ModelError, match="no_such"):
         inject(tiny_model(), DCFTConfig(), head=["no_such"])
+
+
+def test_a_shared_weight_is_no_target() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    model[1].weight = model[0].weight
+    with pytest.raises(TargetError, match=r"weight of 0 is shared: it is 1\.weight too"):
+        inject(model, DCFTConfig(kernel_size=2, targets=["0"]))
+    twice = nn.ModuleDict({"a": (layer := nn.Linear(6, 6)), "b": layer})
+    with pytest.raises(TargetError, match="shared"):
+        inject(twice, DCFTConfig(kernel_size=2, targets=["a"]))
+
+
+@pytest.mark.parametrize("undo", [remove_adapters, merge])
+def test_what_injection_froze_learns_again(undo: Callable[[nn.Module], nn.Module]) -> None:
+    model = tiny_model()
+    frozen_before = ["bert.embeddings.word_embeddings.weight"]
+    model.get_parameter(*frozen_before).requires_grad_(False)
+    undo(inject(model, DCFTConfig(targets=["Q"])))
+    assert [n for n, p in model.named_parameters() if not p.requires_grad] == frozen_before
 
 
 def test_adapters_are_not_stacked() -> None:
