@@ -17,6 +17,7 @@ from dcft_cli.adapter.sizes import adapter_parameters, subspace_size
 from dcft_cli.errors import AdapterFileError
 
 FORMAT_VERSION = 1
+_COPY_AGAIN = "Copy it again from where it came; a run's checkpoints/ hold others."
 ADAPTER_FILE = "adapter.safetensors"  # its name in run folders and checkpoints
 ADAPTER_PREFIX = "adapter."
 HEAD_PREFIX = "head."
@@ -113,7 +114,9 @@ def read_adapter(path: str | Path) -> AdapterContents:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise AdapterFileError(f"Cannot read {path}: {error.strerror}.") from error
+        raise AdapterFileError(
+            f"Cannot read {path}: {error.strerror}.", "Give an adapter file, or a run folder."
+        ) from error
     header, body = _split(path, data)
     metadata = header.pop("__metadata__", {})
     if "dcft" not in metadata:
@@ -123,7 +126,9 @@ def read_adapter(path: str | Path) -> AdapterContents:
         )
     text = metadata["dcft"]
     if metadata.get("dcft_crc32") != checksum(text.encode()):
-        raise AdapterFileError(f"{path} was altered: its description does not match its checksum.")
+        raise AdapterFileError(
+            f"{path} was altered: its description does not match its checksum.", _COPY_AGAIN
+        )
     description = json.loads(text)
     version = description["format_version"]
     if version != FORMAT_VERSION:
@@ -168,21 +173,23 @@ def _split(path: Path, data: bytes) -> tuple[dict[str, Any], memoryview]:
     start = _LENGTH.size
     end = start + _LENGTH.unpack_from(data)[0] if len(data) >= start else 0
     if not start < end <= len(data):
-        raise AdapterFileError(f"{path} is truncated, or is no safetensors file.")
+        raise AdapterFileError(f"{path} is truncated, or is no safetensors file.", _COPY_AGAIN)
     try:
         header = json.loads(data[start:end])
         if not isinstance(header, dict):
             raise ValueError("not a mapping")
     except ValueError as error:
         raise AdapterFileError(
-            f"{path} is damaged: its header cannot be read, or it is no safetensors file."
+            f"{path} is damaged: its header cannot be read, or it is no safetensors file.",
+            _COPY_AGAIN,
         ) from error
     body = memoryview(data)[end:]
     size = max((t["data_offsets"][1] for n, t in header.items() if n != "__metadata__"), default=0)
     if size != len(body):
         what = "truncated" if size > len(body) else "longer than its header says"
         raise AdapterFileError(
-            f"{path} is {what}: {len(body):,} bytes of tensors where {size:,} belong."
+            f"{path} is {what}: {len(body):,} bytes of tensors where {size:,} belong.",
+            _COPY_AGAIN,
         )
     return header, body
 
@@ -199,18 +206,23 @@ def _tensors(
         ("holds, unasked for,", header.keys() - expected.keys()),
     ):
         if names:
-            raise AdapterFileError(f"{path} {verb} the tensor {', '.join(sorted(names))}.")
+            raise AdapterFileError(
+                f"{path} {verb} the tensor {', '.join(sorted(names))}.", _COPY_AGAIN
+            )
     tensors = {}
     for (name, shape), recorded in zip(expected.items(), checksums, strict=True):
         entry = header[name]
         if (entry["dtype"], tuple(entry["shape"])) != ("F32", shape):
             raise AdapterFileError(
                 f"{path}: the tensor {name} is {entry['dtype']} {tuple(entry['shape'])} "
-                f"where F32 {shape} belongs."
+                f"where F32 {shape} belongs.",
+                _COPY_AGAIN,
             )
         raw = body[slice(*entry["data_offsets"])]
         if checksum(raw) != recorded:
-            raise AdapterFileError(f"{path} was altered: {name} does not match its checksum.")
+            raise AdapterFileError(
+                f"{path} was altered: {name} does not match its checksum.", _COPY_AGAIN
+            )
         tensors[name] = np.frombuffer(raw, dtype="<f4").reshape(shape)
     return tensors
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from dcft_cli.adapter.contents import (
@@ -95,7 +95,7 @@ def save_adapter(
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        beside.write_bytes(save(stored, metadata))
+        beside.write_bytes(_safetensors(stored, metadata))
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
@@ -176,6 +176,24 @@ def describe(model: nn.Module) -> dict[str, Any]:
         "labels": [labels[number] for number in sorted(labels)],
         "problem_type": getattr(config, "problem_type", None),
     }
+
+
+def _safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file of float32 tensors in their order.
+
+    The library's own writer puts metadata in a random order; here the same adapter always gives
+    the same bytes.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    body = bytearray()
+    for name, tensor in tensors.items():
+        start = len(body)
+        body += tensor.numpy().tobytes()
+        offsets = [start, len(body)]
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": offsets}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # aligns the tensors
+    return struct.pack("<Q", len(text)) + text + bytes(body)
 
 
 def _file_in(path: Path) -> Path:

@@ -33,6 +33,11 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
     if not preparation.evaluation_sets:
         rows.append("no validation data: the last checkpoint is kept")
     warmup = plan.arguments.warmup_steps
+    if warmup >= plan.total_steps > 1:
+        print_note(
+            f"all {plan.total_steps} steps are warm-up, so the learning rate stays below "
+            f"{training.learning_rate:g}; training.warmup_ratio=0.1 fits any number of steps"
+        )
     (out if dry_run else err).print(
         _facts(
             ("base", f"{recipe.model.name} ({preparation.config.model_type}, "

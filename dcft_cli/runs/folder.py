@@ -48,7 +48,7 @@ class RunFolder:
     def last_checkpoint(self) -> Path | None:
         """The checkpoint to go on from."""
         # A run that was stopped while saving leaves a checkpoint without its last file.
-        found = [p.parent for p in self.checkpoints.glob("checkpoint-*/trainer_state.json")]
+        found = [p.parent for p in self.checkpoints.glob("checkpoint-[0-9]*/trainer_state.json")]
         return max(found, key=step_of, default=None)
 
     def check_free(self, *, overwrite: bool, resume: bool) -> None:
@@ -83,7 +83,8 @@ class RunFolder:
         """Takes log lines of later steps out: a resumed run takes those steps again."""
         if self.log.exists():
             lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            whole = [line for line in lines if line.endswith("\n")]  # a killed run may tear one
+            kept = [line for line in whole if json.loads(line)["step"] <= step]
             self.log.write_text("".join(kept), encoding="utf-8")
 
     def clear(self) -> None:

@@ -96,6 +96,11 @@ def test_contents_describe_the_model(tmp_path: Path, stride: int | None) -> None
         assert contents.increment_norm(module) == pytest.approx(norm, rel=1e-5)
 
 
+def test_the_same_adapter_gives_the_same_bytes(adapter: Path, tmp_path: Path) -> None:
+    again = save_adapter(trained(), tmp_path / "again.safetensors", base_name="tiny/bert")
+    assert again.read_bytes() == adapter.read_bytes()
+
+
 def test_file_is_an_ordinary_safetensors_file(adapter: Path) -> None:
     tensors = load_file(adapter)
     assert {name.split(".")[0] for name in tensors} == {"adapter", "head"}

@@ -1,0 +1,73 @@
+"""Which checkpoint a run keeps: evaluations are given their scores, one after another."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.jobs import Job, largest_difference, recipe, train
+
+
+@pytest.mark.parametrize(
+    ("task", "extra", "scores", "best"),
+    [
+        ("sst2", (), [0.5, 0.9, 0.2], 4),
+        ("sst2", (), [0.5, 0.9, 0.9], 4),  # the first of equals
+        ("sst2", (), [-0.1, -0.2, -0.3], 2),
+        ("stsb", ("task.metric=spearman",), [0.5, 0.4, 0.6], 6),
+        ("stsb", ("task.type=regression", "task.name=null"), [0.5, 0.9, 0.2], 4),
+    ],
+)
+def test_the_best_checkpoint_is_kept(
+    base: Path, tmp_path: Path, task: str, extra: tuple[str, ...], scores: list[float], best: int
+) -> None:
+    settings = (*extra, "data.text=[sentence1, sentence2]") if task == "stsb" else extra
+    loaded = recipe(task, tmp_path, base, *settings, "training.eval_steps=2")
+    job = train(loaded, tmp_path / "run", scores=scores)
+    check_best(job, scores, best)
+
+
+def test_of_an_error_the_lowest_is_best(base: Path, tmp_path: Path) -> None:
+    own = (
+        "task.name=null",
+        "task.type=regression",
+        "task.metric=mse",
+        "data.text=[sentence1, sentence2]",
+        "training.eval_steps=2",
+    )
+    scores = [0.5, 0.2, 0.9]
+    job = train(recipe("stsb", tmp_path, base, *own), tmp_path / "run", scores=scores)
+    check_best(job, scores, 4)
+
+
+def check_best(job: Job, scores: list[float], best: int) -> None:
+    name = job.metrics["main_metric"]
+    assert job.metrics["best_step"] == best
+    assert job.metrics["metrics"] == {name: scores[best // 2 - 1]}
+    assert job.metrics["last_metrics"] == {name: scores[-1]}
+    flags = [flag for _, _, flag in job.watcher.scores]
+    assert [2 * (n + 1) for n, flag in enumerate(flags) if flag][-1] == best
+    checkpoints = job.folder / "checkpoints"
+    kept = {f"checkpoint-{step}" for step in (best, 6)}
+    assert {path.name for path in checkpoints.iterdir()} >= kept
+    assert len(list(checkpoints.iterdir())) == 2
+    assert largest_difference(job.folder, checkpoints / f"checkpoint-{best}") == 0
+    if best != 6:
+        assert largest_difference(job.folder, checkpoints / "checkpoint-6") > 0
+
+
+def test_early_stopping(base: Path, tmp_path: Path) -> None:
+    settings = ("training.early_stopping_patience=2", "training.max_steps=20")
+    scores = [0.5, 0.9, 0.2, 0.9, 1.0]
+    job = train(recipe("sst2", tmp_path, base, *settings), tmp_path / "run", scores=scores)
+    assert (job.metrics["best_step"], job.metrics["last_step"]) == (6, 12)
+    assert job.metrics["total_steps"] == 20
+    assert job.metrics["last_metrics"] == {"accuracy": 0.9}
+    assert largest_difference(job.folder, job.folder / "checkpoints" / "checkpoint-6") == 0
+
+
+def test_without_validation_data_the_last_is_kept(base: Path, tmp_path: Path) -> None:
+    nothing = ("data.validation=null", "data.hub=null", "training.max_steps=5")
+    job = train(recipe("sst2", tmp_path, base, *nothing), tmp_path / "run")
+    assert (job.metrics["metrics"], job.metrics["last_metrics"]) == ({}, {})
+    assert job.metrics["best_step"] == job.metrics["last_step"] == 5
+    assert largest_difference(job.folder, job.folder / "checkpoints" / "checkpoint-5") == 0

@@ -1,0 +1,132 @@
+"""Scoring a run, a checkpoint, or an adapter file that was passed on."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dcft_cli import DCFTConfig, inject, save_adapter
+from dcft_cli.adapter.contents import read_adapter
+from dcft_cli.errors import AdapterFileError, DataError, RunError, UserError
+from dcft_cli.runs.evaluation import evaluate
+from tests.data import rows_of, write_rows
+from tests.families import save_base, tiny_model
+from tests.jobs import Job, Watcher, recipe, train
+
+LOCAL = "data.hub=null"
+
+
+@pytest.fixture(scope="module")
+def job(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    folder = tmp_path_factory.mktemp("job")
+    loaded = recipe("stsb", folder, base, LOCAL, "training.learning_rate=0.1")
+    return train(loaded, folder / "run", scores=[0.1, 0.2, 0.3, 0.4])
+
+
+@pytest.fixture
+def alone(job: Job, tmp_path: Path) -> Path:
+    """The adapter without the folder of its run."""
+    return Path(shutil.copy(job.folder / "adapter.safetensors", tmp_path / "passed-on.safetensors"))
+
+
+def score(place: Path, *overrides: str, base: str | None = None) -> dict[str, float]:
+    return evaluate(str(place), overrides, Watcher(), base=base).metrics
+
+
+def test_result(job: Job) -> None:
+    watcher = Watcher()
+    result = evaluate(str(job.folder), ["training.eval_batch_size=5"], watcher)
+    data = str(job.plan.recipe.data.validation)
+    assert json.loads(json.dumps(result.to_json())) == {
+        "task": "stsb",
+        "metrics": result.metrics,
+        "main_metric": "pearson",
+        "adapter": str(job.folder / "adapter.safetensors"),
+        "base": job.plan.recipe.model.name,
+        "rows": {"validation": 12},
+        "data": {"validation": data},
+        "device": "CPU, 1 thread",
+        "seconds": round(result.seconds, 3),
+    }
+    assert result.metrics.keys() == {"pearson", "spearman"}
+    assert watcher.batches == [(1, 3), (2, 3), (3, 3)]
+    assert watcher.scores == [(0, result.metrics, True)]
+
+
+def test_places(job: Job, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folder, file and best checkpoint are one adapter; the other checkpoint is another."""
+    checkpoints = job.folder / "checkpoints"
+    expected = score(job.folder)
+    assert score(job.folder / "adapter.safetensors") == expected
+    assert score(checkpoints / "checkpoint-6") == expected
+    assert score(checkpoints / "checkpoint-3") != expected
+    assert score(checkpoints / "checkpoint-6" / "adapter.safetensors") == expected
+    data = f"data.validation={job.plan.recipe.data.validation}"
+    assert score(alone, data, "training.device=cpu") == expected
+    monkeypatch.chdir(checkpoints / "checkpoint-6")
+    assert score(Path("adapter.safetensors")) == expected
+
+
+def test_batch_size_does_not_matter(job: Job) -> None:
+    expected = score(job.folder)
+    assert score(job.folder, "training.eval_batch_size=1") == pytest.approx(expected, abs=1e-5)
+
+
+def test_other_data(job: Job, tmp_path: Path) -> None:
+    rows = rows_of("stsb", 7, seed=5)
+    path = write_rows(tmp_path / "other.jsonl", rows)
+    result = evaluate(str(job.folder), [f"data.validation={path}"], Watcher())
+    assert result.rows == {"validation": 7}
+    assert result.origins == {"validation": path}
+    sets = f"data.validation={{easy: {path}, hard: {path}}}"
+    result = evaluate(str(job.folder), [sets, "task.metric=hard_spearman"], Watcher())
+    assert result.rows == {"easy": 7, "hard": 7}
+    assert result.main_metric == "hard_spearman"
+    assert result.metrics["easy_pearson"] == result.metrics["hard_pearson"]
+
+
+def test_an_adapter_alone_names_no_private_path(alone: Path) -> None:
+    told = json.dumps(read_adapter(alone).info)
+    assert "stsb" in told
+    assert "/" not in told
+    with pytest.raises(DataError, match="no validation data") as caught:
+        score(alone)
+    assert "data.validation=" in caught.value.hint
+
+
+def test_base(job: Job, base: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(base, tmp_path / "moved")
+    assert score(job.folder, base=str(moved)) == score(job.folder)
+    other = save_base(tmp_path / "other", initializer_range=0.1)
+    with pytest.raises(AdapterFileError, match="trained on other base weights"):
+        score(job.folder, base=str(other))
+
+
+def test_a_merged_model_is_another_base(job: Job, base: Path, tmp_path: Path) -> None:
+    """An adapter must not be added twice."""
+    from dcft_cli.runs.merging import merge
+
+    merged = merge(str(base), str(job.folder), str(tmp_path / "merged"))
+    with pytest.raises(AdapterFileError, match="trained on other base weights"):
+        score(job.folder, base=str(merged.folder))
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"There is no .*/nowhere"):
+        score(tmp_path / "nowhere")
+    with pytest.raises(RunError, match=r"holds no adapter\.safetensors"):
+        score(tmp_path)
+
+
+def test_an_adapter_made_in_python_has_no_task(tmp_path: Path) -> None:
+    path = save_adapter(inject(tiny_model(), DCFTConfig()), tmp_path)
+    with pytest.raises(AdapterFileError, match="names no task"):
+        score(path)
+
+
+def test_mistakes_in_overrides(job: Job) -> None:
+    with pytest.raises(UserError, match=r"data\.validatoin: unknown key"):
+        score(job.folder, "data.validatoin=x.jsonl")
+    with pytest.raises(UserError, match=r"no score named accuracy"):
+        score(job.folder, "task.metric=accuracy")

@@ -1,0 +1,56 @@
+"""The files of a run folder."""
+
+from pathlib import Path
+
+import pytest
+
+from dcft_cli.errors import RunError
+from dcft_cli.runs.folder import RunFolder, adapter_file, write_json
+
+
+def checkpoint(run: Path, name: str, *, whole: bool = True) -> Path:
+    folder = run / "checkpoints" / name
+    folder.mkdir(parents=True)
+    (folder / "adapter.safetensors").touch()
+    if whole:
+        (folder / "trainer_state.json").touch()
+    return folder
+
+
+def test_the_last_checkpoint_is_the_one_of_the_highest_step(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert run.last_checkpoint() is None
+    checkpoint(tmp_path, "checkpoint-9")
+    latest = checkpoint(tmp_path, "checkpoint-10")
+    checkpoint(tmp_path, "checkpoint-11", whole=False)
+    assert run.last_checkpoint() == latest
+
+
+def test_log_lines_of_later_steps_are_forgotten(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.forget_after(3)
+    lines = [f'{{"step": {step}, "loss": 0.5}}\n' for step in range(1, 6)]
+    for torn in ("", '{"step": 3, "lo'):
+        run.log.write_text("".join(lines) + torn)
+        run.forget_after(3)
+        assert run.log.read_text() == "".join(lines[:3])
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    write_json(path, {"a": 1.5})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert path.read_text() == '{\n  "a": 1.5\n}\n'
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunError) as nothing:
+        adapter_file(tmp_path)
+    assert "finished run" in nothing.value.hint
+    latest = checkpoint(tmp_path, "checkpoint-2")
+    with pytest.raises(RunError) as unfinished:
+        adapter_file(tmp_path)
+    assert "resume" in unfinished.value.hint
+    assert adapter_file(latest) == latest / "adapter.safetensors"

@@ -1,0 +1,158 @@
+"""Counts before training, from a configuration alone, and what a file tells after it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dcft_cli.errors import RunError, TargetError, UserError
+from dcft_cli.runs.inspection import inspect
+from tests.data import rows_of, write_rows
+from tests.families import published
+from tests.jobs import Job, recipe, train
+
+# adapter, head, LoRA r = 1, weights of the same layers
+COUNTS = {
+    "rte.yaml": ("deberta-v3-base", 25_344, 592_130, 165_888, 84_934_656),
+    "roberta-large/rte.yaml": ("roberta-large", 64_512, 1_051_650, 442_368, 301_989_888),
+    "deberta-v2-xxlarge/rte.yaml": (
+        "deberta-v2-xxlarge",
+        184_320,
+        2_363_906,
+        1_327_104,
+        1_358_954_496,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_published_counts_from_a_configuration_alone(name: str, tmp_path: Path) -> None:
+    model, adapter, head, lora, full = COUNTS[name]
+    published(model).save_pretrained(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+    found = inspect(f"recipes/{name}", [f"model.name={tmp_path}"])
+    assert (found.adapter_parameters, found.head_parameters) == (adapter, head)
+    assert (found.lora_parameters, found.full_parameters) == (lora, full)
+    assert found.planned
+    assert (found.file_bytes, found.format_version, found.norms) == (None, None, {})
+    steps = {(m["kernel_size"], m["stride"], m["rank"]) for m in found.to_json()["modules"]}
+    assert steps == {(8, 8, 1)}  # a stride that is not given is the kernel's size
+    layers = published(model).num_hidden_layers
+    roles = [module.role for module in found.modules]
+    assert {role: roles.count(role) for role in roles} == dict.fromkeys(
+        ["Q", "K", "V", "O", "FFN_IN", "FFN_OUT"], layers
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "count"),
+    [
+        (["adapter.kernel_size=2"], 83_232),
+        (["adapter.kernel_size=12"], 24_192),
+        (["adapter.stride=1"], 169_488),
+        (["adapter.targets=[Q, K]"], 6_144),
+        (["adapter.targets=[Q, K, V, O, FFN_OUT]"], 18_816),
+        (["adapter.rank=2"], 2 * (25_344 - 72 * 64) + 72 * 64),
+    ],
+)
+def test_overrides_change_the_plan(overrides: list[str], count: int, tmp_path: Path) -> None:
+    published("deberta-v3-base").save_pretrained(tmp_path)
+    found = inspect("recipes/rte.yaml", [f"model.name={tmp_path}", *overrides])
+    assert found.adapter_parameters == count
+
+
+def test_labels_and_head_of_a_plan(tmp_path: Path) -> None:
+    published("deberta-v3-base").save_pretrained(tmp_path)
+    name = f"model.name={tmp_path}"
+    heads = {
+        task: inspect(f"recipes/{task}.yaml", [name]).head_parameters
+        for task in ("rte", "mnli", "stsb", "squad_v1")
+    }
+    pooler = 768 * 768 + 768
+    assert heads == {
+        "rte": pooler + 2 * 769,
+        "mnli": pooler + 3 * 769,
+        "stsb": pooler + 769,
+        "squad_v1": 2 * 769,
+    }
+    rows = [{**row, "label": f"class {number % 5}"} for number, row in enumerate(rows_of("rte", 9))]
+    own = [
+        name,
+        "task.name=null",
+        "task.type=classification",
+        "data.text=sentence1",
+        f"data.train={write_rows(tmp_path / 'own.jsonl', rows)}",
+    ]
+    found = inspect("recipes/rte.yaml", own)
+    assert found.head_parameters == pooler + 5 * 769
+    assert found.about["labels"] == [f"class {number}" for number in range(5)]
+
+
+@pytest.fixture(scope="module")
+def job(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    folder = tmp_path_factory.mktemp("job")
+    settings = ("adapter.kernel_size=5", "adapter.stride=2", "adapter.rank=2")
+    return train(recipe("mnli", folder, base, *settings), folder / "run")
+
+
+def test_a_file_tells_what_was_trained(job: Job) -> None:
+    path = job.folder / "adapter.safetensors"
+    told = inspect(str(path)).to_json()
+    modules = told.pop("modules")
+    for module, layer in zip(modules, job.trainer.layers, strict=True):
+        assert module.pop("norm") == pytest.approx(
+            torch.linalg.norm(layer.increment()).item(), rel=1e-4
+        )
+        factors = (layer.A, layer.B, layer.C)
+        assert module.pop("parameters") == sum(factor.numel() for factor in factors)
+    assert modules[0] == {
+        "name": "bert.encoder.layer.0.attention.self.query",
+        "role": "Q",
+        "out_features": 16,
+        "in_features": 16,
+        "kernel_size": 5,
+        "stride": 2,
+        "rank": 2,
+    }
+    base, versions = told.pop("base"), told.pop("versions")
+    assert base["name"] == job.plan.recipe.model.name
+    assert base["fingerprint"].startswith("sha256:")
+    assert versions["torch"] == torch.__version__
+    assert told == {
+        "source": str(path),
+        "planned": False,
+        "adapter_parameters": job.metrics["adapter_parameters"],
+        "head_parameters": 3 * 17,
+        "file_bytes": path.stat().st_size,
+        "format_version": 1,
+        "lora_r1_parameters": 2 * (8 * 16 + 36 + 16 + 36 + 16),
+        "full_parameters": 2 * (4 * 16 * 16 + 2 * 16 * 36),
+        "scale": 2.0,
+        "targets": ["Q", "K", "V", "O", "FFN"],
+        "task": "mnli",
+        "labels": ["entailment", "neutral", "contradiction"],
+        "max_length": 48,
+    }
+
+
+def test_places(job: Job) -> None:
+    file = inspect(str(job.folder / "adapter.safetensors"))
+    assert inspect(str(job.folder)) == file
+    checkpoint = inspect(str(job.folder / "checkpoints" / "checkpoint-3"))
+    assert checkpoint.modules == file.modules
+    planned = inspect(str(job.folder / "recipe.yaml"))
+    assert planned.adapter_parameters == file.adapter_parameters
+    assert planned.head_parameters == file.head_parameters
+
+
+def test_mistakes(job: Job, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no recipe; KEY=VALUE") as caught:
+        inspect(str(job.folder), ["adapter.rank=2"])
+    assert "adapter.rank=2" in caught.value.hint
+    with pytest.raises(RunError, match="There is no"):
+        inspect(str(tmp_path / "nowhere"))
+    published("deberta-v3-base").save_pretrained(tmp_path)
+    name = f"model.name={tmp_path}"
+    with pytest.raises(TargetError, match=r"No linear layer for the target `attn\.qkv`") as target:
+        inspect("recipes/rte.yaml", [name, "adapter.targets=[attn.qkv]"])
+    assert "encoder.layer.*.attention.self.query_proj  768 x 768  (12 layers)" in str(target.value)

@@ -1,0 +1,40 @@
+"""What is settled before weights are loaded: lengths, and what an adapter file may tell."""
+
+from pathlib import Path
+
+import pytest
+
+from dcft_cli.recipe import load_recipe, recipe_from_mapping
+from dcft_cli.runs.preparation import description, prepare
+from tests.families import FAMILIES, save_base
+from tests.jobs import recipe
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_length_is_what_the_model_has_positions_for(family: str, tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", family)
+    tokenizer = base / "tokenizer_config.json"  # one that does not say what the model takes
+    tokenizer.write_text(tokenizer.read_text().replace('"model_max_length": 64', '"x": 64'))
+    ready = prepare(recipe("rte", tmp_path, base, "data.max_length=500").recipe, training=False)
+    # Positions begin behind the padding index: 0 in the tiny RoBERTas, always 1 in MPNet.
+    lost = {"roberta": 1, "xlm-roberta": 1, "camembert": 1, "mpnet": 2}.get(family, 0)
+    limit = 500 if family == "deberta-v2" else 80 - lost
+    assert ready.recipe.data.max_length == limit
+    assert ready.notes == ([] if limit == 500 else [
+        f"data.max_length 500 -> {limit}, the model's limit"
+    ])  # fmt: skip
+
+
+def test_an_adapter_trained_on_files_does_not_claim_hub_data() -> None:
+    local = load_recipe("recipes/rte.yaml", ["data.train=a.jsonl", "data.validation=b.jsonl"])
+    assert (
+        description(local.recipe)["data"]
+        .keys()
+        .isdisjoint({"train", "validation", "hub", "config"})
+    )
+    hub = description(load_recipe("recipes/rte.yaml").recipe)
+    assert (hub["data"]["hub"], hub["data"]["config"]) == ("nyu-mll/glue", "rte")
+    quickstart = description(load_recipe("recipes/quickstart.yaml").recipe)
+    assert quickstart["data"]["train"] == "package://vaderSentiment/vader_lexicon.txt"
+    told = {**hub, "model": {"name": "m"}}
+    assert recipe_from_mapping(told, "adapter").task.name == "rte"

@@ -1,0 +1,134 @@
+"""Runs that were interrupted, and go on as if they had not been."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dcft_cli.errors import AdapterFileError, RunError
+from dcft_cli.recipe import LoadedRecipe
+from dcft_cli.runs.folder import RunFolder
+from tests.families import save_base
+from tests.jobs import Job, largest_difference, recipe, train
+
+LENGTH = 10  # steps; an epoch has 3
+
+
+def loaded(base: Path, folder: Path, *more: str) -> LoadedRecipe:
+    steps = (f"training.max_steps={LENGTH}", "training.eval_steps=2")
+    return recipe("mrpc", folder, base, *steps, *more)
+
+
+def log(folder: Path) -> list[dict]:
+    """The log without its speeds, which no two runs share."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
+
+
+@pytest.fixture(scope="module", params=["true", "false"], ids=["grouped", "shuffled"])
+def whole(
+    request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Job:
+    """A run with dropout that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    grouping = f"training.group_by_length={request.param}"
+    return train(loaded(base, folder, grouping, "training.scheduler=cosine"), folder / "run")
+
+
+# Within the first epoch, at its end, and within the third; the last checkpoint is 2, 2, 6, 8.
+@pytest.mark.parametrize("stop", [3, 4, 7, 9])
+def test_a_resumed_run_ends_as_the_whole_one(whole: Job, stop: int, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    again = LoadedRecipe(whole.plan.recipe, "mrpc", tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train(again, run, stop_after=stop)
+    assert not (run / "adapter.safetensors").exists()
+    checkpoint = RunFolder(run).last_checkpoint()
+    assert checkpoint == run / "checkpoints" / f"checkpoint-{(stop - 1) // 2 * 2}"
+    job = train(again, run, resume=True)
+    assert job.watcher.steps[0].step == (stop - 1) // 2 * 2 + 1
+    last = f"checkpoints/checkpoint-{LENGTH}"
+    assert largest_difference(run / last, whole.folder / last) == 0
+    assert largest_difference(run, whole.folder) == 0
+    for key in ("metrics", "best_step", "last_metrics", "last_step", "train_loss", "epochs"):
+        assert job.metrics[key] == whole.metrics[key], key
+    assert log(run) == log(whole.folder)
+
+
+@pytest.fixture
+def stopped(base: Path, tmp_path: Path) -> Path:
+    """A run folder with checkpoints 2 and 4 and no adapter."""
+    with pytest.raises(KeyboardInterrupt):
+        train(loaded(base, tmp_path), tmp_path / "run", stop_after=5)
+    return tmp_path / "run"
+
+
+def test_a_checkpoint_cut_off_in_the_writing_is_passed_over(
+    stopped: Path, base: Path, tmp_path: Path
+) -> None:
+    (stopped / "checkpoints" / "checkpoint-4" / "trainer_state.json").unlink()
+    job = train(loaded(base, tmp_path), stopped, resume=True)
+    assert job.watcher.steps[0].step == 3
+    assert job.metrics["last_step"] == LENGTH
+
+
+def test_a_finished_run_can_be_resumed(base: Path, tmp_path: Path) -> None:
+    first = train(loaded(base, tmp_path), tmp_path / "run")
+    (tmp_path / "run" / "adapter.safetensors").rename(tmp_path / "adapter.safetensors")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    again = train(loaded(base, tmp_path), tmp_path / "moved", resume=True)
+    assert again.watcher.steps == []
+    assert largest_difference(tmp_path / "moved", tmp_path) == 0
+    for key in ("metrics", "best_step", "last_metrics", "last_step", "train_loss"):
+        assert again.metrics[key] == first.metrics[key]
+    longer = loaded(base, tmp_path, f"training.max_steps={LENGTH + 2}")
+    job = train(longer, tmp_path / "moved", resume=True)
+    assert [p.step for p in job.watcher.steps] == [LENGTH + 1, LENGTH + 2]
+
+
+def test_nothing_to_resume(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no checkpoint to resume") as caught:
+        train(loaded(base, tmp_path), tmp_path / "run", resume=True)
+    assert "--resume" in caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_adapter(stopped: Path, base: Path, tmp_path: Path) -> None:
+    for other in ("adapter.rank=2", "adapter.targets=[Q, V]", "adapter.scale=3"):
+        with pytest.raises(RunError, match="another adapter, or other labels"):
+            train(loaded(base, tmp_path, other), stopped, resume=True)
+    with pytest.raises(RunError, match="another adapter, or other labels"):
+        train(recipe("mnli", tmp_path, base), stopped, resume=True)  # a head of three classes
+    names = "task.labels=[no, yes]"
+    with pytest.raises(RunError, match="another adapter, or other labels"):
+        train(loaded(base, tmp_path, names), stopped, resume=True)
+
+
+def test_another_base(stopped: Path, tmp_path: Path) -> None:
+    other = save_base(tmp_path / "other", initializer_range=0.1)
+    with pytest.raises(AdapterFileError, match="other base weights"):
+        train(loaded(other, tmp_path), stopped, resume=True)
+
+
+def test_a_damaged_checkpoint(stopped: Path, base: Path, tmp_path: Path) -> None:
+    adapter = stopped / "checkpoints" / "checkpoint-4" / "adapter.safetensors"
+    adapter.write_bytes(adapter.read_bytes()[:-4])
+    with pytest.raises(AdapterFileError, match=r"checkpoint-4.* truncated"):
+        train(loaded(base, tmp_path), stopped, resume=True)
+
+
+def test_a_stopped_run_counts_as_one(stopped: Path, base: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds a run already"):
+        train(loaded(base, tmp_path), stopped)
+    shutil.rmtree(stopped / "checkpoints")
+    with pytest.raises(RunError, match="holds a run already"):
+        train(loaded(base, tmp_path), stopped)  # its log is a result, too
+    train(loaded(base, tmp_path, "training.max_steps=1"), stopped, overwrite=True)
+    assert {line["step"] for line in log(stopped)} == {1}
+
+
+def test_other_labels(stopped: Path, base: Path, tmp_path: Path) -> None:
+    swapped = loaded(base, tmp_path, "task.labels=[not_entailment, entailment]")
+    with pytest.raises(RunError, match="or other labels"):
+        train(swapped, stopped, resume=True)
