@@ -37,7 +37,8 @@ def _command(name: str, function: Callable[..., None]) -> None:
                 raise
             raise typer.Exit(_report(error)) from None
         except KeyboardInterrupt:
-            typer.echo("\nStopped. What was saved is kept.", err=True)
+            more = "; --resume goes on from the last checkpoint" if name == "train" else ""
+            typer.echo(f"\nStopped. What was saved is kept{more}.", err=True)
             raise typer.Exit(130) from None
 
     signature = signatures.signature(function)

@@ -43,7 +43,9 @@ def test_ctrl_c_keeps_what_was_saved(base: Path, tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130, err
-    assert err.endswith("\nStopped. What was saved is kept.\n")
+    assert err.endswith(
+        "\nStopped. What was saved is kept; --resume goes on from the last checkpoint.\n"
+    )
     assert "Traceback" not in err
     assert out == ""
     assert not run.adapter.exists()
