@@ -218,7 +218,7 @@ def test_every_recipe_on_a_page_loads(block: str, tmp_path: Path) -> None:
     if "task:" not in block:
         block += "\ntask: {type: classification}\n"
     (tmp_path / "recipe.yaml").write_text(block, "utf-8")
-    load_recipe(str(tmp_path / "recipe.yaml"))
+    assert load_recipe(str(tmp_path / "recipe.yaml")).recipe.model.name
 
 
 # Counts

@@ -88,4 +88,5 @@ def test_glue_settings_are_the_published_ones(task: str) -> None:
 
 @pytest.mark.parametrize("kernel_size", [2, 4, 12])
 def test_the_kernel_size_can_be_changed_alone(kernel_size: int) -> None:
-    load_recipe(str(RECIPES / "rte.yaml"), [f"adapter.kernel_size={kernel_size}"])
+    loaded = load_recipe(str(RECIPES / "rte.yaml"), [f"adapter.kernel_size={kernel_size}"])
+    assert (loaded.recipe.adapter.kernel_size, loaded.recipe.adapter.stride) == (kernel_size, None)

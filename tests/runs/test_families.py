@@ -48,7 +48,7 @@ import json, sys, torch
 from pathlib import Path
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 root = Path(sys.argv[1])
-inputs = torch.load(root / "inputs.pt")
+inputs = torch.load(root / "inputs.pt", weights_only=True)
 logits, told = {}, {}
 for folder in root.glob("*-merged"):
     family = folder.name.removesuffix("-merged")
@@ -100,8 +100,8 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> Families:
         jobs,
         merges,
         expected,
-        loaded=torch.load(root / "loaded.pt"),
-        merged=torch.load(root / "merged.pt"),
+        loaded=torch.load(root / "loaded.pt", weights_only=True),
+        merged=torch.load(root / "merged.pt", weights_only=True),
         told=json.loads((root / "told.json").read_text()),
     )
 
