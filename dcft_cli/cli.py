@@ -2,6 +2,7 @@
 
 import functools
 import inspect as signatures
+import logging
 from collections.abc import Callable
 from typing import Annotated
 
@@ -90,4 +91,6 @@ def main_options(
 
 def main() -> None:
     """Entry point of the `dcft` script."""
+    # Where it is installed, other libraries import it unasked, and it advertises on import.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     app()

@@ -1,6 +1,7 @@
-"""Base models and tokenizers: from a name to what transformers loads."""
+"""Base models: from a name to what transformers loads."""
 
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -9,17 +10,17 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
 )
 
+from dcft_cli.adapter.fingerprint import fingerprint
 from dcft_cli.addresses import SCHEME, local_path
 from dcft_cli.errors import ModelError
+from dcft_cli.quantization import make_trainable, quantization_settings
 from dcft_cli.recipe.schema import ModelSection
 
 # What model families call the dropout before the task head.
@@ -57,13 +58,13 @@ def load_config(section: ModelSection, settings: Mapping[str, Any]) -> PreTraine
     Raises:
         ModelError: no such model, or no configuration in it.
     """
-    source = _source(section.name)
+    source = source_of(section.name)
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
-            source, revision=_revision(section), **settings
+            source, revision=revision_of(section), **settings
         )
     except (OSError, ValueError, KeyError) as error:
-        raise _not_loaded("configuration", section, error) from error
+        raise not_loaded("configuration", section, error) from error
     dropout = section.classifier_dropout
     if dropout is not None:
         for name in _HEAD_DROPOUT:
@@ -83,27 +84,44 @@ def skeleton(config: PreTrainedConfig, auto_class: str) -> nn.Module:
             model: nn.Module = getattr(transformers, auto_class).from_config(config)
         except ValueError as error:
             raise _no_class(config, auto_class) from error
+        except ImportError as error:
+            raise ModelError(
+                f"Models of type {config.model_type} need a package that is not installed: "
+                f"{' '.join(str(error).split())}",
+                "Install it, or choose another base model.",
+            ) from error
     return model
 
 
 def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str) -> BaseModel:
-    """The base model with its weights, frozen weights in `section.dtype`, the rest in float32.
+    """The base model with its weights: the frozen ones as `section` says, the rest in float32.
 
     Raises:
-        ModelError: the weights cannot be loaded.
+        ModelError: the weights cannot be loaded, or not quantised.
     """
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(
+            f"The weights of {section.name} are quantised in the checkpoint.",
+            "Name the model in full precision; model.quantization=4bit quantises it for training.",
+        )
+    quantized = {}
+    if section.quantization is not None:
+        quantized = quantization_settings(section, skeleton(config, auto_class))
     try:
         model, report = getattr(transformers, auto_class).from_pretrained(
-            _source(section.name),
-            revision=_revision(section),
+            source_of(section.name),
+            revision=revision_of(section),
             config=config,
             dtype=getattr(torch, section.dtype),
             output_loading_info=True,
             # A head of another size (other labels) counts as lacking.
             ignore_mismatched_sizes=True,
+            **quantized,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        raise _not_loaded("weights", section, error) from error
+        raise not_loaded("weights", section, error) from error
+    if section.quantization is not None:
+        make_trainable(model)
     parameters = dict(model.named_parameters())
     mismatched = {entry[0]: entry[1:] for entry in report["mismatched_keys"]}
     lacking = parameters.keys() & (report["missing_keys"] | mismatched.keys())
@@ -115,6 +133,32 @@ def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str)
     return BaseModel(model, frozenset(lacking))
 
 
+def base_fingerprint(
+    model: PreTrainedModel, head: Collection[str], section: ModelSection, auto_class: str
+) -> str:
+    """Fingerprint of a base model's frozen weights; of a quantised one, those it was made from.
+
+    Args:
+        model: loaded as `section` says, with adapters or without.
+        head: names of the parameters that are trained besides the adapters.
+    """
+    if section.quantization is not None:  # in bfloat16: that is what a fingerprint is taken of
+        section = section.model_copy(update={"quantization": None, "dtype": "bfloat16"})
+        config = copy(model.config)
+        del config.quantization_config
+        model = load_model(section, config, auto_class).model
+    return fingerprint(model, exclude=head)
+
+
+def head_outputs(outputs: Mapping[str, Any]) -> list[Tensor]:
+    """What the head of a model says: its logits; for question answering those of start and end.
+
+    Args:
+        outputs: of the model; may hold states, caches and routing besides.
+    """
+    return [outputs[name] for name in ("logits", "start_logits", "end_logits") if name in outputs]
+
+
 def _check_encoder(
     section: ModelSection,
     model: PreTrainedModel,
@@ -122,47 +166,20 @@ def _check_encoder(
     mismatched: Mapping[str, Sequence[torch.Size]],
 ) -> None:
     """A checkpoint may lack the task head or a pooler, but no layer of the encoder."""
-    for name in sorted(lacking):
-        if not _in_encoder(model, name):
-            continue
-        if name in mismatched:
-            found, wanted = mismatched[name]
-            problem = f"{name} is {tuple(found)}, and {tuple(wanted)} by the configuration"
-        elif any(part.isdigit() for part in name.split(".")):
+    suspect = {n for n in lacking if n in mismatched or any(p.isdigit() for p in n.split("."))}
+    if not suspect:
+        return
+    prefix = getattr(model, "base_model_prefix", "")
+    for encoder, _ in skeleton(model.config, "AutoModel").named_parameters():
+        for name in suspect & {encoder, f"{prefix}.{encoder}"}:  # some heads have no prefix
             problem = f"{name} is missing"
-        else:
-            continue
-        raise ModelError(
-            f"The weights of {section.name} do not fit its configuration: {problem}.",
-            "config.json and weights must come from the same model.",
-        )
-
-
-def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerFast:
-    """The base model's own (fast) tokenizer.
-
-    Raises:
-        ModelError: there is none, it is a slow one, or a package that it needs is missing.
-    """
-    source, revision = _source(section.name), _revision(section)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    except Exception as error:  # the tokenizers library raises nothing more special
-        raise _not_loaded("tokenizer", section, error) from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ModelError(
-            f"The tokenizer of {section.name} ({type(tokenizer).__name__}) is written in Python "
-            "and keeps no character offsets.",
-            "Use a model with a tokenizer.json.",
-        )
-    # Where there are no tokenizer files, transformers makes one that knows no word and no letter.
-    ordinary = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
-    if not any(letter.isalnum() for piece in ordinary for letter in piece):
-        raise ModelError(
-            f"There is no tokenizer in the base model {section.name}.",
-            "Add one: AutoTokenizer.from_pretrained(NAME).save_pretrained(DIR).",
-        )
-    return tokenizer
+            if name in mismatched:
+                found, wanted = mismatched[name]
+                problem = f"{name} is {tuple(found)}, and {tuple(wanted)} by the configuration"
+            raise ModelError(
+                f"The weights of {section.name} do not fit its configuration: {problem}.",
+                "config.json and weights must come from the same model.",
+            )
 
 
 def _set_head_dropout(model: nn.Module, config: PreTrainedConfig, dropout: float) -> None:
@@ -178,16 +195,19 @@ def _in_encoder(model: nn.Module, name: str) -> bool:
     return name.startswith(f"{getattr(model, 'base_model_prefix', '')}.")
 
 
-def _source(name: str) -> str:
-    path = local_path(name)  # a folder, if it is there; else a name on the Hub
+def source_of(name: str) -> str:
+    """What transformers takes for a model's name: a folder's path, or the name on the Hub."""
+    path = local_path(name)
     return str(path) if name.startswith(SCHEME) or path.exists() else name
 
 
-def _revision(section: ModelSection) -> str:
+def revision_of(section: ModelSection) -> str:
+    """Commit, tag or branch on the Hub."""
     return section.revision or "main"
 
 
-def _not_loaded(what: str, section: ModelSection, error: Exception) -> ModelError:
+def not_loaded(what: str, section: ModelSection, error: Exception) -> ModelError:
+    """The error for a part of a base model that transformers cannot load."""
     looks_local = Path(section.name).is_absolute() or section.name.startswith((".", SCHEME))
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return ModelError(

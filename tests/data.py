@@ -55,8 +55,38 @@ def question_rows(count: int, *, unanswerable: bool = False, seed: int = 0) -> l
     return rows
 
 
+def tagged_rows(count: int, seed: int = 0) -> list[Row]:
+    """Words with tags of entities: places, and things with their article."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        words, tags = [], []
+        for _ in range(draw.randrange(1, 12)):
+            if draw.random() < 0.5:
+                words += ["the", draw.choice(_THINGS)]
+                tags += ["B-THING", "I-THING"]
+            words += ["was", draw.choice(_PLACES)]
+            tags += ["O", "B-PLACE"]
+        rows.append({"tokens": words, "ner_tags": tags})
+    return rows
+
+
+def label_set_rows(count: int, seed: int = 0) -> list[Row]:
+    """Texts with the list of the things in them, every fourth text without any."""
+    draw = random.Random(seed)
+    rows = []
+    for number in range(count):
+        things = draw.sample(_THINGS[:4], number % 4)
+        rows.append({"text": " ".join(["the", *things, "was", "great"]), "labels": things})
+    return rows
+
+
 def rows_of(task: str, count: int, seed: int = 0) -> list[Row]:
-    """Rows of any known task."""
+    """Rows of any known task, and of those that are known by their type alone."""
+    if task == "token_classification":
+        return tagged_rows(count, seed)
+    if task == "multi_label":
+        return label_set_rows(count, seed)
     if task.startswith("squad"):
         return question_rows(count, unanswerable=task == "squad_v2", seed=seed)
     return text_rows(task, count, seed)

@@ -74,7 +74,8 @@ def rows(page: Path, first: str) -> list[list[str]]:
     """The cells of the tables on a page whose first column is headed `first`."""
     found, inside = [], False
     for line in text(page).splitlines():
-        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        cells = re.split(r"(?<!\\)\|", line)[1:-1]
+        cells = [cell.strip().replace(r"\|", "|") for cell in cells]
         if not line.startswith("|"):
             inside = False
         elif cells[0] == first:

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dcft_cli.errors import ModelError, UserError
-from dcft_cli.models import BaseModel, load_config, load_model, load_tokenizer, skeleton
+from dcft_cli.models import BaseModel, load_config, load_model, skeleton
 from dcft_cli.recipe import ModelSection
+from dcft_cli.tokenizers import load_tokenizer
 from tests.families import FAMILIES, config_of, save_base, tiny_tokenizer
 
 CLASSIFIER = "AutoModelForSequenceClassification"
@@ -138,28 +139,6 @@ def test_broken_configuration(broken: Path) -> None:
         with pytest.raises(ModelError, match="Cannot load the configuration") as caught:
             load_config(ModelSection(name=str(broken)), {})
         assert "folder" in caught.value.hint
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_folder_without_a_tokenizer(family: str, tmp_path: Path) -> None:
-    """Not a tokenizer that knows no word, as transformers makes up for some families."""
-    save_base(tmp_path, family)
-    for file in tmp_path.glob("tokenizer*"):
-        file.unlink()
-    with pytest.raises(ModelError, match="tokenizer") as caught:
-        load_tokenizer(ModelSection(name=str(tmp_path)))
-    assert str(tmp_path) in caught.value.message
-
-
-def test_tokenizer(broken: Path) -> None:
-    section = ModelSection(name=str(broken))
-    assert (
-        load_tokenizer(section)("a good film").input_ids
-        == tiny_tokenizer()("a good film").input_ids
-    )
-    cut(broken / "tokenizer.json")
-    with pytest.raises(ModelError, match="Cannot load the tokenizer"):
-        load_tokenizer(section)
 
 
 @pytest.mark.parametrize("name", ["someone/model-that-is-not-here", "not-here"])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter.sizes import adapter_parameters, subspace_size
+from dcft_cli.adapter.module import Module
 from dcft_cli.errors import AdapterFileError
 
 FORMAT_VERSION = 1
@@ -24,35 +24,6 @@ HEAD_PREFIX = "head."
 _LENGTH = struct.Struct("<Q")  # of the header, at the start of a safetensors file
 
 Array = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Module:
-    """One adapted layer of a file."""
-
-    name: str
-    role: str
-    out_features: int
-    in_features: int
-
-    def shapes(self, config: DCFTConfig) -> dict[str, tuple[int, int]]:
-        """Shapes of A, B and C."""
-        d, s, k = config.kernel_size, config.window_step, config.rank
-        return {
-            "A": (k, subspace_size(self.in_features, d, s)),
-            "B": (subspace_size(self.out_features, d, s), k),
-            "C": (d, d),
-        }
-
-    def parameters(self, config: DCFTConfig) -> int:
-        """Number of trained parameters."""
-        return adapter_parameters(
-            self.out_features,
-            self.in_features,
-            kernel_size=config.kernel_size,
-            stride=config.window_step,
-            rank=config.rank,
-        )
 
 
 @dataclass(frozen=True)
@@ -92,15 +63,17 @@ class AdapterContents:
         return sum(tensor.size for tensor in self.head.values())
 
     def increment_norm(self, module: Module) -> float:
-        """Frobenius norm of a module's dW."""
+        """Frobenius norm of a module's dW; over all of a stack."""
         d, s = self.config.kernel_size, self.config.window_step
         A, B, C = (self.factors[module.name][f].astype(np.float64) for f in "ABC")
-        down = _spread(A, d, s, module.in_features).reshape(-1, module.in_features)
-        up = np.einsum("kno,nm->okm", _spread(B.T, d, s, module.out_features), C)
-        up = up.reshape(module.out_features, -1)
-        # ||B' A'||_F^2 = <B'^T B', A' A'^T>: small matrices, dW itself is never formed.
-        squared = float(np.sum((up.T @ up) * (down @ down.T)))
-        return self.config.scale * math.sqrt(max(squared, 0.0))
+        total = 0.0
+        for a, b, c in zip(*(f.reshape(-1, *f.shape[-2:]) for f in (A, B, C)), strict=True):
+            down = _spread(a, d, s, module.in_features).reshape(-1, module.in_features)
+            up = np.einsum("kno,nm->okm", _spread(b.T, d, s, module.out_features), c)
+            up = up.reshape(module.out_features, -1)
+            # ||B' A'||_F^2 = <B'^T B', A' A'^T>: small matrices, dW itself is never formed.
+            total += max(float(np.sum((up.T @ up) * (down @ down.T))), 0.0)
+        return self.config.scale * math.sqrt(total)
 
 
 def read_adapter(path: str | Path) -> AdapterContents:
@@ -137,7 +110,10 @@ def read_adapter(path: str | Path) -> AdapterContents:
             f"It was written by dcft {description.get('versions', {}).get('dcft-cli', '?')}.",
         )
     config = DCFTConfig(**description["config"])
-    modules = tuple(Module(**module) for module in description["modules"])
+    modules = tuple(
+        Module(**{**module, "rows": tuple(module["rows"]) if module.get("rows") else None})
+        for module in description["modules"]
+    )
     expected = {
         f"{ADAPTER_PREFIX}{module.name}.{factor}": shape
         for module in modules

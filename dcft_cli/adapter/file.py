@@ -3,7 +3,7 @@
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,8 +22,10 @@ from dcft_cli.adapter.contents import (
     read_adapter,
 )
 from dcft_cli.adapter.fingerprint import fingerprint
-from dcft_cli.adapter.inject import M, adapter_layers, head_parameters, insert
-from dcft_cli.adapter.targets import Target
+from dcft_cli.adapter.inject import M, adapter_layers, base_parameters, head_parameters, insert
+from dcft_cli.adapter.layer import DCFTAdapter
+from dcft_cli.adapter.module import Module
+from dcft_cli.adapter.targets import Target, find_weights
 from dcft_cli.errors import AdapterFileError, ModelError, TargetError
 
 _LIBRARIES = ("dcft-cli", "torch", "transformers", "safetensors")
@@ -71,13 +73,8 @@ def save_adapter(
         "method": "dcft",
         "config": {**asdict(config), "stride": config.window_step, "targets": list(config.targets)},
         "modules": [
-            {
-                "name": name,
-                "role": layer.role,
-                "out_features": layer.out_features,
-                "in_features": layer.in_features,
-            }
-            for name, layer in layers.items()
+            {key: value for key, value in asdict(as_module(layer)).items() if value is not None}
+            for layer in layers.values()
         ],
         "head": {name: list(parameter.shape) for name, parameter in head.items()},
         "base": {
@@ -102,7 +99,9 @@ def save_adapter(
     return path
 
 
-def load_adapter(model: M, path: str | Path, *, check_base: bool = True) -> M:
+def load_adapter(
+    model: M, path: str | Path, *, check_base: bool = True, base_fingerprint: str | None = None
+) -> M:
     """Inserts a saved adapter into its base model, in place, head included.
 
     Args:
@@ -110,6 +109,8 @@ def load_adapter(model: M, path: str | Path, *, check_base: bool = True) -> M:
             labels (a task head with fresh weights is overwritten).
         path: an adapter file, or a folder with `adapter.safetensors` in it.
         check_base: refuse a model whose frozen weights are not those the adapter was trained on.
+        base_fingerprint: of the base weights; None computes it. A quantised model's cannot be
+            computed: it is that of the weights in full precision.
 
     Returns:
         The same model, everything frozen but the adapters and the head.
@@ -121,7 +122,7 @@ def load_adapter(model: M, path: str | Path, *, check_base: bool = True) -> M:
     contents = read_adapter(_file_in(Path(path)))
     targets = _places(model, contents)
     if check_base and (wanted := contents.base["fingerprint"]):
-        found = fingerprint(model, exclude=contents.head.keys())
+        found = base_fingerprint or fingerprint(model, exclude=contents.head.keys())
         if found != wanted:
             raise AdapterFileError(
                 f"{contents.path} was trained on other base weights: "
@@ -137,7 +138,7 @@ def load_adapter(model: M, path: str | Path, *, check_base: bool = True) -> M:
 @torch.no_grad()
 def load_tensors(model: nn.Module, contents: AdapterContents) -> None:
     """Copies the tensors of a file into a model that has its adapters already."""
-    parameters = dict(model.named_parameters())
+    parameters = base_parameters(model)
     for name, tensor in contents.head.items():
         assert parameters[name].shape == tensor.shape, name  # copy_ would broadcast
         parameters[name].copy_(torch.tensor(tensor))
@@ -152,19 +153,50 @@ def _places(model: nn.Module, contents: AdapterContents) -> list[Target]:
         raise TargetError(
             "The model has DCFT adapters already.", "Remove them first: remove_adapters(model)."
         )
+    weights = find_weights(model)
+    targets = [Target(m.name, m.role, weights.get(m.weight, ()), m.rows) for m in contents.modules]
+    for target, module in zip(targets, contents.modules, strict=True):
+        if not target.matrices:
+            raise _no_fit(model, contents, f"{module.weight}, which the model lacks")
+        rows = target.matrix.out_features
+        sizes = (target.matrix.count, target.out_features, target.in_features)
+        wanted = (module.count, module.out_features, module.in_features)
+        if sizes != wanted or (target.rows and target.rows[1] > rows):
+            have = _by(wanted)
+            if module.rows:
+                have += f" (rows {module.rows[0]} to {module.rows[1] - 1})"
+            real = _by((target.matrix.count, rows, target.in_features))
+            raise _no_fit(model, contents, f"{module.name} of shape {have}, the model has {real}")
     parameters = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    wanted = {f"{m.name}.weight": (m.out_features, m.in_features) for m in contents.modules}
-    wanted |= {name: tensor.shape for name, tensor in contents.head.items()}
-    for name, shape in wanted.items():
-        if parameters.get(name) != shape:
+    for name, tensor in contents.head.items():
+        if parameters.get(name) != tensor.shape:
             found = parameters.get(name, "nothing of this name")
-            raise AdapterFileError(
-                f"{contents.path} does not fit this model ({type(model).__name__}): "
-                f"it has {name} of shape {shape}, the model has {found}.",
-                f"It was trained on {contents.base['name'] or 'another base model'}.",
-            )
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    return [Target(m.name, m.role, layers[m.name]) for m in contents.modules]
+            raise _no_fit(model, contents, f"{name} of shape {tensor.shape}, the model has {found}")
+    return targets
+
+
+def _by(sizes: Iterable[int | None]) -> str:
+    return " x ".join(str(size) for size in sizes if size is not None)
+
+
+def _no_fit(model: nn.Module, contents: AdapterContents, difference: str) -> AdapterFileError:
+    return AdapterFileError(
+        f"{contents.path} does not fit this model ({type(model).__name__}): it has {difference}.",
+        f"It was trained on {contents.base['name'] or 'another base model'}.",
+    )
+
+
+def as_module(place: Target | DCFTAdapter) -> Module:
+    """How a file describes an adapter, or a place for one."""
+    return Module(
+        name=place.name,
+        role=place.role,
+        out_features=place.out_features,
+        in_features=place.in_features,
+        weight=place.matrix.parameter_name,
+        rows=place.rows,
+        count=place.matrix.count,
+    )
 
 
 def describe(model: nn.Module) -> dict[str, Any]:

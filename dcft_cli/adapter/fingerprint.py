@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor, nn
 
-from dcft_cli.adapter.inject import adapter_layers
+from dcft_cli.adapter.inject import base_parameters
+from dcft_cli.adapter.matrix import is_packed
+from dcft_cli.errors import ModelError
 
 
 def fingerprint(model: nn.Module, *, exclude: Collection[str] = ()) -> str:
@@ -22,15 +24,16 @@ def fingerprint(model: nn.Module, *, exclude: Collection[str] = ()) -> str:
 
     Returns:
         "sha256:" and 64 hexadecimal digits.
+
+    Raises:
+        ModelError: the model is quantised: its weights are no longer the checkpoint's.
     """
-    layers = adapter_layers(model)
-    ours = {f"{name}.{factor}" for name in layers for factor in "ABC"}
-    renamed = {f"{name}.base.{p}": f"{name}.{p}" for name in layers for p in ("weight", "bias")}
-    parameters = sorted(
-        (renamed.get(name, name), parameter)
-        for name, parameter in model.named_parameters()
-        if name not in ours and name not in exclude
-    )
+    parameters = sorted((n, p) for n, p in base_parameters(model).items() if n not in exclude)
+    if packed := [n for n, p in parameters if is_packed(p)]:
+        raise ModelError(
+            f"The model is quantised ({packed[0]}): its base weights cannot be told from it.",
+            "Compute the fingerprint of the base in full precision and hand it over.",
+        )
     with ThreadPoolExecutor() as pool:  # hashing lets other threads run
         digests = list(pool.map(_digest, [p for _, p in parameters]))
     whole = hashlib.sha256()

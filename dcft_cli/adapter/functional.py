@@ -7,6 +7,9 @@ rows along the output; d kernel size, s stride, k rank. All sizes that do not di
 
 is never computed that way: at any stride it equals `scale * B' A'`, a product of two thin
 matrices of inner size k d, made from A, B and C by copying and one small product.
+
+For a stack of weights (the experts of a layer) all factors have leading dimensions `...` in
+common, and so has dW.
 """
 
 import torch
@@ -18,21 +21,21 @@ def spread(factor: Tensor, kernel_size: int, stride: int, size: int) -> Tensor:
     """Lays each entry of `factor` where its kernel window places it.
 
     Args:
-        factor: (k, n), one row per rank.
+        factor: (..., k, n), one row per rank.
         kernel_size, stride: d and s, with 1 <= s <= d.
         size: number of features covered, at most (n - 1) s + d.
 
     Returns:
-        (k, d, size) with result[k, m, i] = factor[k, j] where i = s j + m, else 0.
+        (..., k, d, size) with result[k, m, i] = factor[k, j] where i = s j + m, else 0.
     """
-    k, n = factor.shape
+    *lead, n = factor.shape
     full = (n - 1) * stride + kernel_size
     # One row holds the entries s apart. Repeated d times with a row length of full + 1 and read
     # again with a row length of full, row m comes out shifted right by m.
-    row = F.pad(factor.unsqueeze(-1), (0, stride - 1)).flatten(1)
+    row = F.pad(factor.unsqueeze(-1), (0, stride - 1)).flatten(-2)
     row = F.pad(row, (0, full + 1 - n * stride))
-    rows = row.unsqueeze(1).expand(k, kernel_size, full + 1).flatten(1)
-    return rows[:, : kernel_size * full].view(k, kernel_size, full)[..., :size]
+    rows = row.unsqueeze(-2).expand(*lead, kernel_size, full + 1).flatten(-2)
+    return rows[..., : kernel_size * full].reshape(*lead, kernel_size, full)[..., :size]
 
 
 def low_rank_factors(
@@ -45,20 +48,20 @@ def low_rank_factors(
     out_features: int,
     in_features: int,
 ) -> tuple[Tensor, Tensor]:
-    """The tied LoRA factors A' (k d, in) and B' (out, k d) with dW = B' A', scale included.
+    """The tied LoRA factors A' (..., k d, in) and B' (..., out, k d), scale included: dW = B' A'.
 
     Args:
-        A: (k, p).
-        B: (q, k).
-        C: (d, d), C[n, m] with n along the output and m along the input.
+        A: (..., k, p).
+        B: (..., q, k).
+        C: (..., d, d), C[n, m] with n along the output and m along the input.
         stride: step of the transposed convolution, 1 to d.
         scale: constant factor; goes into B'.
         out_features, in_features: shape of dW.
     """
-    d = C.shape[0]
-    down = spread(A, d, stride, in_features).flatten(0, 1)
-    windows = spread(B.T, d, stride, out_features)  # (k, n, out)
-    up = torch.einsum("kno,nm->okm", windows, scale * C).flatten(1)
+    d = C.shape[-1]
+    down = spread(A, d, stride, in_features).flatten(-3, -2)
+    windows = spread(B.mT, d, stride, out_features)  # (..., k, n, out)
+    up = torch.einsum("...kno,...nm->...okm", windows, scale * C).flatten(-2)
     return down, up
 
 
@@ -72,7 +75,7 @@ def increment(
     out_features: int,
     in_features: int,
 ) -> Tensor:
-    """dW (out, in), Eq. 5 and 6. Arguments as in `low_rank_factors`."""
+    """dW (..., out, in), Eq. 5 and 6. Arguments as in `low_rank_factors`."""
     down, up = low_rank_factors(
         A, B, C, stride=stride, scale=scale, out_features=out_features, in_features=in_features
     )

@@ -1,12 +1,15 @@
-"""The module around a frozen linear layer."""
+"""A trained increment, and the two ways in which a model carries it."""
 
-from typing import TypedDict
+from collections.abc import Sequence
+from typing import Any, TypedDict
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter.functional import factored_product, increment
+from dcft_cli.adapter.functional import increment, low_rank_factors
+from dcft_cli.adapter.matrix import Matrix
 from dcft_cli.adapter.sizes import subspace_size
 
 INIT_STD = 0.02  # of A, B and C, as in the public implementation
@@ -19,40 +22,53 @@ class _Sizes(TypedDict):
     in_features: int
 
 
-class DCFTLinear(nn.Module):
-    """A frozen linear layer plus a trained DCFT increment: y = W x + dW x + bias (Eq. 6).
-
-    The wrapped layer is kept as it is in `base`, so that taking it out again is exact.
+class DCFTAdapter(nn.Module):
+    """A trained DCFT increment dW of a weight, or of some of its rows (Eq. 5).
 
     Args:
-        base: the frozen layer, weight (out, in).
+        name: of the layer, for listings and files.
+        role: what the layer does in its model; for example "Q".
         config: kernel size, stride, rank, scale and initialisation.
-        role: what the layer does in its model, for listings; for example "Q".
+        matrix: the weight.
+        rows: first and last + 1 of the weight's rows that dW belongs to; None: all.
 
     Attributes:
         A: (rank, p), B: (q, rank), C: (kernel_size, kernel_size); float32 and trained,
-            with p and q from `subspace_size` of in and out.
+            with p and q from `subspace_size` of in and out. For a stack of weights each has one
+            more dimension in front.
     """
 
-    def __init__(self, base: nn.Linear, config: DCFTConfig, role: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        role: str,
+        config: DCFTConfig,
+        matrix: Matrix,
+        rows: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
-        self.base = base
-        self.config = config
+        self.name = name
         self.role = role
+        self.config = config
+        self.matrix = matrix
+        self.rows = rows
+        self.out_features = matrix.out_features if rows is None else rows[1] - rows[0]
+        self.in_features = matrix.in_features
         d, s, k = config.kernel_size, config.window_step, config.rank
+        stack = () if matrix.count is None else (matrix.count,)
         self.A, self.B, self.C = (
-            nn.Parameter(torch.empty(*shape, device=base.weight.device, dtype=torch.float32))
+            nn.Parameter(torch.empty(*stack, *shape, device=matrix.parameter.device))
             for shape in (
-                (k, subspace_size(base.in_features, d, s)),
-                (subspace_size(base.out_features, d, s), k),
+                (k, subspace_size(self.in_features, d, s)),
+                (subspace_size(self.out_features, d, s), k),
                 (d, d),
             )
         )
         self.sizes = _Sizes(
             stride=s,
             scale=config.scale,
-            out_features=base.out_features,
-            in_features=base.in_features,
+            out_features=self.out_features,
+            in_features=self.in_features,
         )
         self.reset_parameters()
 
@@ -62,49 +78,30 @@ class DCFTLinear(nn.Module):
             for parameter in (self.A, self.B, self.C):
                 nn.init.normal_(parameter, std=INIT_STD)
         else:
-            nn.init.orthogonal_(self.A)
-            nn.init.orthogonal_(self.B)
+            for factor in (self.A, self.B):
+                for one in factor.detach().view(-1, *factor.shape[-2:]):
+                    nn.init.orthogonal_(one)
             nn.init.zeros_(self.C)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out). The increment is never formed: two thin products instead."""
-        y: Tensor = self.base(x)
-        return y + factored_product(x, self.A, self.B, self.C, **self.sizes)
-
     def increment(self) -> Tensor:
-        """dW (out, in) in float32."""
+        """dW (..., out, in) of the adapted rows, in float32."""
         return increment(self.A, self.B, self.C, **self.sizes)
 
-    @torch.no_grad()
-    def fold(self) -> nn.Linear:
-        """Adds dW to the wrapped layer's weight, in place, and returns that layer.
+    def low_rank_factors(self) -> tuple[Tensor, Tensor]:
+        """A' (..., k d, in) and B' (..., out, k d) of the whole weight: dW = B' A'."""
+        down, up = low_rank_factors(self.A, self.B, self.C, **self.sizes)
+        return down, self._among_all_rows(up)
 
-        The sum is taken in float64 and rounded once to the weight's own type.
-        """
-        A, B, C = (parameter.double() for parameter in (self.A, self.B, self.C))
-        dW = increment(A, B, C, **self.sizes)
-        self.base.weight.copy_(self.base.weight.double() + dW)
-        return self.base
+    def whole_increment(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """dW of the whole weight (..., out, in), computed in `dtype`."""
+        A, B, C = (factor.to(dtype) for factor in (self.A, self.B, self.C))
+        return self._among_all_rows(increment(A, B, C, **self.sizes))
 
-    @property
-    def in_features(self) -> int:
-        """Input size of the wrapped layer."""
-        return self.base.in_features
-
-    @property
-    def out_features(self) -> int:
-        """Output size of the wrapped layer."""
-        return self.base.out_features
-
-    @property
-    def weight(self) -> Tensor:
-        """The frozen weight (out, in), for models that look at its type or device."""
-        return self.base.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The frozen bias."""
-        return self.base.bias
+    def _among_all_rows(self, tensor: Tensor) -> Tensor:
+        if self.rows is None:
+            return tensor
+        first, end = self.rows
+        return F.pad(tensor, (0, 0, first, self.matrix.out_features - end))
 
     def extra_repr(self) -> str:
         """Settings for `print(model)`."""
@@ -113,3 +110,79 @@ class DCFTLinear(nn.Module):
             f"role={self.role}, kernel_size={c.kernel_size}, stride={c.window_step}, "
             f"rank={c.rank}, scale={c.scale}"
         )
+
+
+class Carrier(nn.Module):
+    """What carries the adapters of a weight in a model."""
+
+    def __init__(self, matrix: Matrix, adapters: Sequence[DCFTAdapter]) -> None:
+        super().__init__()
+        self.matrix = matrix
+        self.adapters = nn.ModuleList(adapters)
+
+    def _increment(self, dtype: torch.dtype) -> Tensor:
+        """dW of all adapters, computed in `dtype`, in the shape that the weight is stored in."""
+        ours = [adapter for adapter in self.adapters if isinstance(adapter, DCFTAdapter)]
+        whole = torch.stack([adapter.whole_increment(dtype) for adapter in ours]).sum(0)
+        return self.matrix.as_stored(whole)
+
+    def adapted(self, stored: Tensor) -> Tensor:
+        """W + dW in the type of the weight, summed in float32."""
+        return (stored + self._increment(torch.float32)).to(stored.dtype)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Adds dW to the weight in place: in float64, rounded once to the weight's own type."""
+        weight = self.matrix.parameter
+        weight.copy_(weight.double() + self._increment(torch.float64))
+
+
+class DCFTLinear(Carrier):
+    """A frozen linear layer plus trained increments: y = W x + dW x + bias (Eq. 6).
+
+    The wrapped layer is kept as it is in `base`, so that taking it out again is exact. Whatever
+    else it has (`in_features`, `bias`, ...) is found here too.
+
+    Args:
+        matrix: weight of a linear layer, which may be stored transposed.
+        adapters: one of the whole weight, or one for each block of its rows.
+    """
+
+    def __init__(self, matrix: Matrix, adapters: Sequence[DCFTAdapter]) -> None:
+        super().__init__(matrix, adapters)
+        self.base = matrix.module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out). The increment is never formed: two thin products instead."""
+        y: Tensor = self.base(x)
+        factors = [a.low_rank_factors() for a in self.adapters if isinstance(a, DCFTAdapter)]
+        down = torch.cat([down for down, _ in factors])
+        up = torch.cat([up for _, up in factors], dim=1)
+        return y + F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
+
+    @property
+    def weight(self) -> Tensor:
+        """W + dW as the wrapped layer stores it, for code that reads it and calls no layer.
+
+        A quantised weight is given as it is: code can only look at its type.
+        """
+        stored = self.matrix.parameter
+        return stored if self.matrix.is_quantized else self.adapted(stored)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+
+class DCFTWeight(Carrier):
+    """Parametrization of a weight that the model's code reads: W + dW at each reading.
+
+    Forms dW, and so costs a gradient of the weight's size: for weights that are not a linear
+    layer's, where there is no call to add two thin products to.
+    """
+
+    def forward(self, stored: Tensor) -> Tensor:
+        """The weight as it is stored, increments added."""
+        return self.adapted(stored)

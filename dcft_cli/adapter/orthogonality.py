@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dcft_cli.adapter.layer import DCFTLinear
+from dcft_cli.adapter.layer import DCFTAdapter
 
 OrthogonalityForm = Literal["mean_norm", "squared"]
 
 
-def orthogonality(layers: Iterable[DCFTLinear], form: OrthogonalityForm = "mean_norm") -> Tensor:
+def orthogonality(layers: Iterable[DCFTAdapter], form: OrthogonalityForm = "mean_norm") -> Tensor:
     """How far the rows of every A and the columns of every B are from orthonormal.
 
     With G = A A^T or B^T B, of shape (k, k):
@@ -25,14 +25,14 @@ def orthogonality(layers: Iterable[DCFTLinear], form: OrthogonalityForm = "mean_
     different shapes, not of layers.
 
     Args:
-        layers: adapted layers; there must be at least one.
+        layers: adapters; there must be at least one.
 
     Returns:
         A scalar.
     """
     by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
     for layer in layers:
-        for factor in (layer.A, layer.B.T):
+        for factor in (layer.A, layer.B.mT):
             by_shape[factor.shape].append(factor)
     squared = torch.cat([_squared_distances(torch.stack(group)) for group in by_shape.values()])
     if form == "squared":
@@ -43,7 +43,7 @@ def orthogonality(layers: Iterable[DCFTLinear], form: OrthogonalityForm = "mean_
 
 
 def _squared_distances(factors: Tensor) -> Tensor:
-    """||G - I||_F^2 of each (k, n) factor in a stack (g, k, n), as a tensor (g,)."""
+    """||G - I||_F^2 of each (k, n) factor in a stack (..., k, n), as a flat tensor."""
     gram = factors @ factors.mT
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return (gram - identity).square().sum((-2, -1))
+    return (gram - identity).square().sum((-2, -1)).flatten()

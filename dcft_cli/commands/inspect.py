@@ -9,24 +9,44 @@ from dcft_cli.commands.options import Json, Overrides
 
 def inspect(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Adapter file, run folder, or recipe.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Adapter file, run folder, or recipe; with --targets recipe or base model.",
+        ),
     ],
     overrides: Overrides = None,
+    targets: Annotated[
+        bool,
+        typer.Option(
+            "--targets",
+            help="Show how roles resolve in a base model: of a recipe, or by its name, folder or "
+            "configuration file.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Count parameters and list modules: of an adapter file, or of a recipe before training.
 
     dcft inspect runs/rte/adapter.safetensors
     dcft inspect recipes/rte.yaml adapter.kernel_size=2
+    dcft inspect --targets answerdotai/ModernBERT-base
     """
+    from dcft_cli.console.inspections import show_inspection, show_resolution
     from dcft_cli.console.output import print_json, waiting
-    from dcft_cli.console.tables import show_inspection
 
     with waiting("Looking"):
-        from dcft_cli.runs import inspection
+        if targets:
+            from dcft_cli.runs.resolution import resolve
 
-        found = inspection.inspect(source, overrides or ())
+            resolution = resolve(source, overrides or ())
+        else:
+            from dcft_cli.runs import inspection
+
+            found = inspection.inspect(source, overrides or ())
     if json:
-        print_json(found.to_json())
+        print_json(resolution.to_json() if targets else found.to_json())
+    elif targets:
+        show_resolution(resolution)
     else:
         show_inspection(found)

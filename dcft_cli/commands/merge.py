@@ -1,14 +1,27 @@
 """`dcft merge`."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+
+class DType(StrEnum):
+    """Types that a merged model can be stored in."""
+
+    base = "base"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
 
 
 def merge(
     base: Annotated[str, typer.Argument(metavar="BASE", help="Base model: Hub name or folder.")],
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder, or adapter file.")],
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write; must not exist.")],
+    dtype: Annotated[
+        DType, typer.Option(help="Type of the weights written; base: as the base's checkpoint.")
+    ] = DType.base,
 ) -> None:
     """Fold an adapter into its base: a plain transformers model, proved equal.
 
@@ -20,5 +33,5 @@ def merge(
     with waiting("Merging, and comparing with base + adapter"):
         from dcft_cli.runs import merging
 
-        result = merging.merge(base, adapter, out)
+        result = merging.merge(base, adapter, out, dtype=dtype.value)
     show_merge(result)

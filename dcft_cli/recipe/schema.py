@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 TaskName = Literal[
     "cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "squad_v1", "squad_v2"
 ]
-TaskType = Literal["classification", "regression", "question_answering"]
+TaskType = Literal[
+    "classification", "multi_label", "regression", "token_classification", "question_answering"
+]
 DType = Literal["float32", "bfloat16"]
 
 _TYPE_OF_TASK: dict[str, TaskType] = {
@@ -41,6 +43,8 @@ class ModelSection(_Section):
     """Hub revision: branch, tag or commit."""
     dtype: DType = "float32"
     """Type the frozen weights are held in; the adapter always trains in float32."""
+    quantization: Literal["4bit", "8bit"] | None = None
+    """Bits in which the frozen linear layers are held, by bitsandbytes; None: as `dtype` says."""
     classifier_dropout: Fraction | None = None
     """Dropout before the task head; None keeps the base model's own setting."""
 
@@ -56,6 +60,8 @@ class TaskSection(_Section):
     """Class names in the order of their numbers; None finds them in the training data."""
     metric: str | None = None
     """Metric that picks the best checkpoint; None takes the task's own."""
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Multi-label: probability from which on a label is given."""
     unanswerable: bool = False
     """Question answering: questions may have no answer (as in SQuAD v2.0)."""
     null_threshold: float = 0.0
@@ -94,7 +100,7 @@ class HoldoutSection(_Section):
 
 
 class DataSection(_Section):
-    """Where rows come from: a Hub data set, or local files (jsonl, csv, tsv, parquet)."""
+    """Where rows come from: a Hub data set, or local files."""
 
     hub: str | None = None
     """Name of a data set on the Hub."""
@@ -106,21 +112,26 @@ class DataSection(_Section):
     validation: str | dict[str, str] | None = None
     """As `train`; a mapping names several sets, each scored by itself."""
     holdout: HoldoutSection | None = None
-    format: Literal["jsonl", "csv", "tsv", "parquet"] | None = None
+    format: Literal["jsonl", "csv", "tsv", "parquet", "conll"] | None = None
     """Format of local files; None reads it off the file's ending."""
     columns: list[str] | None = Field(default=None, min_length=1)
-    """Column names of a csv or tsv file that has no header line."""
+    """Column names of a csv or tsv file that has no header line, or of a conll file."""
     quoting: bool = True
     """Whether quotation marks in csv and tsv files enclose fields."""
     text: list[str] | None = Field(default=None, min_length=1, max_length=2)
-    """One text column or two (a pair; for question answering: question, context)."""
-    label: str | None = None
-    """Label column (question answering: the answers column)."""
+    """One text column or two (a pair; for question answering: question, context; for token
+    classification: the one of words)."""
+    label: str | Annotated[list[str], Field(min_length=2)] | None = None
+    """Label column (question answering: the answers column). Multi-label: one that lists the
+    labels, or several of 0 and 1, each of the label of its name."""
+    separator: str = Field(default="|", min_length=1)
+    """Multi-label: what parts labels that are written as one text."""
     max_length: int = Field(default=384, ge=4)
-    """Longest input, in tokens; longer ones are cut (question answering: windowed). Costs
-    nothing where inputs are short: batches are padded to their own longest."""
+    """Longest input, in tokens; longer ones are cut (contexts of questions and sentences of
+    words: windowed). Costs nothing where inputs are short: batches are padded to their own
+    longest."""
     document_stride: int = Field(default=128, ge=1)
-    """Question answering: tokens shared by neighbouring windows of one context."""
+    """Tokens shared by neighbouring windows of one context, or of one sentence of words."""
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,9 @@
 
 from pathlib import PurePosixPath
 
-_ENDINGS = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
+_ENDINGS = frozenset(
+    {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".conll", ".iob", ".iob2", ".bio"}
+)
 
 
 def is_file_address(value: str) -> bool:

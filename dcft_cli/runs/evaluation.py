@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import DataCollatorWithPadding
-
 from dcft_cli.adapter.contents import AdapterContents, read_adapter
 from dcft_cli.adapter.file import load_adapter
 from dcft_cli.errors import AdapterFileError
-from dcft_cli.models import load_model
+from dcft_cli.models import base_fingerprint, load_model
 from dcft_cli.recipe import LoadedRecipe, Recipe, load_recipe, recipe_from_mapping
 from dcft_cli.runs.folder import RunFolder, adapter_file
 from dcft_cli.runs.preparation import prepare
@@ -28,7 +26,7 @@ class EvaluationResult:
 
     Attributes:
         adapter: the file.
-        rows: scored examples by validation set (for question answering: windows).
+        rows: scored examples by validation set (where inputs are windowed: windows).
         origins: where each set came from.
         seconds: for the scoring, loading excluded.
         primary: whether this process speaks for all of them (torchrun).
@@ -82,14 +80,16 @@ def evaluate(
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer wants a folder; stays empty
         training = recipe.training.model_copy(update={"report_to": []})  # no run to track
         args = training_arguments(training, recipe.model, output=Path(scratch))
-        loaded = load_model(recipe.model, preparation.config, preparation.auto_class)
-        model = load_adapter(loaded.model, path)
+        config, auto_class = preparation.config, preparation.auto_class
+        loaded = load_model(recipe.model, config, auto_class)
+        mark = base_fingerprint(loaded.model, contents.head.keys(), recipe.model, auto_class)
+        model = load_adapter(loaded.model, path, base_fingerprint=mark)
         metric = preparation.loaded.main_metric
         trainer = AdapterTrainer(
             model,
             args,
             tokenizer=preparation.tokenizer,
-            collator=DataCollatorWithPadding(preparation.tokenizer),
+            collator=preparation.collator,
             evaluation_sets=preparation.evaluation_sets,
             reporting=ReportingCallback(reporter, None, metric=metric),
         )

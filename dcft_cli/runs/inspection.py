@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter.contents import Module, read_adapter
-from dcft_cli.adapter.sizes import lora_parameters
+from dcft_cli.adapter.contents import read_adapter
+from dcft_cli.adapter.module import Module
 from dcft_cli.errors import UserError
 from dcft_cli.recipe import load_recipe
 from dcft_cli.runs.folder import adapter_file
@@ -46,12 +46,12 @@ class Inspection:
     @property
     def lora_parameters(self) -> int:
         """What LoRA with r = 1 trains in the same modules."""
-        return sum(lora_parameters(m.out_features, m.in_features) for m in self.modules)
+        return sum(m.lora_parameters for m in self.modules)
 
     @property
     def full_parameters(self) -> int:
         """What full fine-tuning trains in the same modules (their weights)."""
-        return sum(m.out_features * m.in_features for m in self.modules)
+        return sum(m.full_parameters for m in self.modules)
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -129,12 +129,12 @@ def _inspect_recipe(name: str, overrides: Sequence[str]) -> Inspection:
     from dcft_cli.models import load_config, quiet_transformers
     from dcft_cli.runs.plan import plan_adapter
     from dcft_cli.tasks import build_task, load_task
-    from dcft_cli.tasks.build import declared_labels
+    from dcft_cli.tasks.build import labels_in_data_alone
 
     loaded = load_recipe(name, overrides)
     recipe = loaded.recipe
     quiet_transformers()
-    if recipe.task.kind == "classification" and not declared_labels(recipe.task):
+    if labels_in_data_alone(recipe.task, recipe.data):
         task = load_task(recipe.task, recipe.data).task  # the labels are in the data alone
     else:
         task = build_task(recipe.task, recipe.data)

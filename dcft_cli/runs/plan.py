@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from transformers import PreTrainedConfig
 
 from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter.contents import Module
+from dcft_cli.adapter.file import as_module
 from dcft_cli.adapter.inject import outside_encoder
+from dcft_cli.adapter.module import Module
 from dcft_cli.adapter.targets import find_targets
 from dcft_cli.models import skeleton
 from dcft_cli.recipe import AdapterSection
@@ -58,10 +59,7 @@ def plan_adapter(section: AdapterSection, config: PreTrainedConfig, auto_class: 
     model = skeleton(config, auto_class)
     head = outside_encoder(model)
     sizes = {name: p.numel() for name, p in model.named_parameters()}
-    modules = tuple(
-        Module(t.name, t.role, t.layer.out_features, t.layer.in_features)
-        for t in find_targets(model, section.targets, exclude=head)
-    )
+    modules = tuple(as_module(t) for t in find_targets(model, section.targets, exclude=head))
     return AdapterPlan(
         config=adapter_config(section),
         modules=modules,

@@ -1,18 +1,22 @@
 """From a recipe to encoded data: everything that can go wrong before weights are loaded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from dcft_cli.addresses import SCHEME, local_path
-from dcft_cli.models import load_config, load_tokenizer, quiet_transformers, skeleton
+from dcft_cli.models import load_config, quiet_transformers, skeleton
 from dcft_cli.recipe import Recipe, is_file_address
 from dcft_cli.tasks import EvaluationSet, LoadedTask, load_task
+from dcft_cli.tokenizers import agree_on_padding, load_tokenizer
+
+# Tasks that find places in the text by its tokens.
+_BY_OFFSETS = ("question_answering", "token_classification")
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Preparation:
     recipe: Recipe
     loaded: LoadedTask
     config: PreTrainedConfig
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerBase
     train_set: Dataset | None
     evaluation_sets: Sequence[EvaluationSet]
     notes: Sequence[str]
@@ -39,6 +43,11 @@ class Preparation:
     def auto_class(self) -> str:
         """Name of the transformers class that loads the task's model."""
         return self.loaded.task.auto_class
+
+    @property
+    def collator(self) -> Callable[[Any], dict[str, Any]]:
+        """What puts rows into a batch."""
+        return self.loaded.task.collator(self.tokenizer)
 
 
 def prepare(
@@ -55,8 +64,7 @@ def prepare(
     """
     quiet_transformers()
     # The tokenizer first: it is the quicker thing to be missing.
-    tokenizer = load_tokenizer(recipe.model)
-    tokenizer.padding_side = "right"  # where answers are found by position
+    tokenizer = load_tokenizer(recipe.model, offsets=recipe.task.kind in _BY_OFFSETS)
     config = load_config(recipe.model, {})
     if commit := getattr(config, "_commit_hash", None):  # what "main" is today, for later
         recipe = _with(recipe, "model", revision=commit)
@@ -72,10 +80,12 @@ def prepare(
     train_set = None
     if loaded.train is not None:
         train_set = task.encode_training(loaded.train.dataset, tokenizer)
+    config = load_config(recipe.model, task.model_settings)
+    agree_on_padding(config, tokenizer)
     return Preparation(
         recipe=recipe,
         loaded=loaded,
-        config=load_config(recipe.model, task.model_settings),
+        config=config,
         tokenizer=tokenizer,
         train_set=train_set,
         evaluation_sets=[
@@ -134,12 +144,12 @@ def _with(recipe: Recipe, section: str, **values: object) -> Recipe:
     return recipe.model_copy(update={section: changed})
 
 
-def _longest_input(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
+def _longest_input(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens that the model has positions for."""
     limit = int(tokenizer.model_max_length)
     positions: int | None = getattr(config, "max_position_embeddings", None)
     # DeBERTa v2 and v3 know relative positions alone, and take any length.
-    if not positions or not getattr(config, "position_biased_input", True):
+    if not positions or positions < 0 or not getattr(config, "position_biased_input", True):
         return limit
     for module in skeleton(config, "AutoModel").modules():
         if isinstance(module, nn.Embedding) and module.num_embeddings == positions:

@@ -3,23 +3,29 @@
 import json
 import time
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import DataCollatorWithPadding, EarlyStoppingCallback, set_seed
+from transformers import EarlyStoppingCallback, set_seed
 
 from dcft_cli.adapter.contents import ADAPTER_FILE, read_adapter
 from dcft_cli.adapter.file import describe, load_tensors, save_adapter
-from dcft_cli.adapter.fingerprint import fingerprint
-from dcft_cli.adapter.inject import adapter_layers, head_parameters, inject
+from dcft_cli.adapter.inject import (
+    adapter_layers,
+    head_parameters,
+    insert,
+    leave_out_unreached,
+)
+from dcft_cli.adapter.targets import find_targets, general_name
 from dcft_cli.errors import AdapterFileError, RunError
-from dcft_cli.models import BaseModel, load_model
+from dcft_cli.models import BaseModel, base_fingerprint, load_model
 from dcft_cli.recipe import dump_recipe
 from dcft_cli.runs.folder import RunFolder, step_of, write_json
 from dcft_cli.runs.plan import adapter_config
-from dcft_cli.runs.preparation import description, resting_in
+from dcft_cli.runs.preparation import Preparation, description, resting_in
 from dcft_cli.runs.training_plan import TrainingPlan
 from dcft_cli.training.callbacks import ReportingCallback
 from dcft_cli.training.reporting import Reporter
@@ -51,14 +57,20 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
     checkpoint = folder.last_checkpoint() if resume else None
     set_seed(recipe.training.seed)
     base = load_model(recipe.model, preparation.config, preparation.auto_class)
-    model = inject(base.model, adapter_config(recipe.adapter), head=base.lacking)
+    model = base.model
+    config = adapter_config(recipe.adapter)
+    insert(
+        model, find_targets(model, config.targets, exclude=base.lacking), config, head=base.lacking
+    )
+    if left_out := leave_out_unreached(model, _first_rows(model, preparation)):
+        reporter.noted(_about_unreached(left_out))
     if recipe.training.gradient_checkpointing:
         # transformers 5.17 knows it by its older name alone.
         enable = getattr(model, "activation_checkpointing_enable", None)
         (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
     if note := _about_head(base, plan):
         reporter.noted(note)
-    mark = fingerprint(model, exclude=base.lacking)
+    mark = base_fingerprint(model, base.lacking, recipe.model, preparation.auto_class)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, model, mark, plan)
 
@@ -84,7 +96,7 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
         model,
         args,
         tokenizer=preparation.tokenizer,
-        collator=DataCollatorWithPadding(preparation.tokenizer),
+        collator=preparation.collator,
         train_set=preparation.train_set,
         evaluation_sets=preparation.evaluation_sets,
         orthogonality_weight=recipe.adapter.orthogonality,
@@ -117,6 +129,23 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
         save(folder.adapter)
         write_json(folder.metrics, metrics)
     return TrainingResult(folder, metrics)
+
+
+def _first_rows(model: nn.Module, preparation: Preparation) -> dict[str, Any]:
+    """A small batch of training rows, as the model takes them."""
+    rows = preparation.train_set
+    assert rows is not None
+    known = signature(model.forward).parameters
+    columns = [name for name in rows.column_names if name in known]
+    return preparation.collator(list(rows.select(range(min(2, len(rows)))).select_columns(columns)))
+
+
+def _about_unreached(names: list[str]) -> str:
+    kinds = sorted({general_name(name) for name in names})
+    return (
+        f"No adapter in {len(names)} layers that have no say in this task's loss "
+        f"({', '.join(kinds)})."
+    )
 
 
 def _check_checkpoint(path: Path, model: nn.Module, mark: str, plan: TrainingPlan) -> None:

@@ -1,7 +1,8 @@
 """What a task is: its rows checked, its inputs encoded, its predictions scored."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +14,7 @@ from dcft_cli.tasks.answers import Answer
 from dcft_cli.tasks.rows import Rows
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,10 @@ class EvaluationSet:
             tokens); longest first, so that batches need little padding and the largest batch
             comes first.
         score: from predictions and label ids, as numpy and in the order of `features`, to
-            finite scores by metric. Predictions are logits (N, classes), or for question
-            answering a pair of start and end logits, each (N, longest input), padded on the
-            right with any number. Raises TrainingError for predictions that are not finite.
+            finite scores by metric. Predictions are logits: (N, classes); for token
+            classification (N, longest input, classes); for question answering a pair of start
+            and end logits, each (N, longest input). Along the inputs they are padded on the
+            right with any finite number. Raises TrainingError for predictions that are not finite.
         decode: question answering: from predictions to the answer to each question, by its id.
     """
 
@@ -85,8 +87,18 @@ class Task(ABC):
     def check_training(self, rows: RowSet) -> None:
         """Raises DataError for training rows from which nothing can be learned."""
 
+    def label_counts(self, dataset: Dataset) -> Counter[int]:
+        """How often each class stands in prepared rows, by its number; empty without classes."""
+        return Counter()
+
+    def collator(self, tokenizer: "PreTrainedTokenizerBase") -> Callable[[Any], dict[str, Any]]:
+        """What puts encoded rows into a batch, each padded to the longest."""
+        from transformers import DataCollatorWithPadding
+
+        return DataCollatorWithPadding(tokenizer)
+
     @abstractmethod
-    def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerFast") -> Dataset:
+    def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
         """Turns prepared rows into the model's inputs, its targets, and `length` (in tokens).
 
         Nothing is padded; that is the collator's work, on the right.
@@ -94,9 +106,18 @@ class Task(ABC):
 
     @abstractmethod
     def evaluation_set(
-        self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerFast"
+        self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
     ) -> EvaluationSet:
         """Turns prepared rows into a set that a model's predictions can be scored on."""
+
+
+def class_settings(labels: Sequence[str]) -> dict[str, Any]:
+    """What a model's configuration says of its classes."""
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: number for number, name in enumerate(labels)},
+    }
 
 
 def longest_first(features: Dataset) -> Dataset:

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from datasets import Dataset, Value
 from numpy.typing import NDArray
 
 from dcft_cli.errors import DataError
-from dcft_cli.tasks.base import RowSet
+from dcft_cli.tasks.base import RowSet, class_settings
+from dcft_cli.tasks.labels import Say, find_names, read_numbers
 from dcft_cli.tasks.rows import Rows, shown
 from dcft_cli.tasks.text import TextTask
-
-_LISTED_LABELS = 20
 
 
 class Classification(TextTask):
@@ -31,7 +31,7 @@ class Classification(TextTask):
     """
 
     kind = "classification"
-    label_type = "int64"
+    label_feature = Value("int64")
 
     def __init__(
         self,
@@ -43,45 +43,28 @@ class Classification(TextTask):
     ) -> None:
         if metrics is None:
             metrics = ("accuracy", "f1" if len(labels) == 2 else "macro_f1")
-        super().__init__(text, label, metrics, max_length)
+        super().__init__(text, metrics, max_length)
+        self.label = label
         self.labels = tuple(labels)
-        self._number_of = _numbers(self.labels)
 
     @property
     def model_settings(self) -> Mapping[str, Any]:
         """See `Task.model_settings`."""
-        return {
-            "num_labels": len(self.labels),
-            "id2label": dict(enumerate(self.labels)),
-            "label2id": {name: number for number, name in enumerate(self.labels)},
-            "problem_type": "single_label_classification",
-        }
+        return {**class_settings(self.labels), "problem_type": "single_label_classification"}
 
     def read_labels(self, rows: Rows) -> list[int]:
         """See `TextTask.read_labels`."""
-        values = rows.values(self.label, "data.label")
-        names = [_name(value) for value in values]
-        problems = [
-            (index, f"`{self.label}` is {shown(value)}")
-            for index, (value, name) in enumerate(zip(values, names, strict=True))
-            if name not in self._number_of
-        ]
-        if problems:
-            rows.refuse("unknown label", problems, self._hint({name for name in names if name}))
-        return [self._number_of[name] for name in names if name is not None]
+        values = _labels(rows, self.label)
+        numbers = read_numbers(rows, self.label, values, self.labels, _say(self.label))
+        return [number for (number,) in numbers]
 
-    def _hint(self, names: set[str]) -> str:
-        listed = [f"{name} ({number})" for number, name in enumerate(self.labels)]
-        if len(listed) > _LISTED_LABELS:
-            listed[_LISTED_LABELS:] = [f"and {len(listed) - _LISTED_LABELS} more"]
-        hint = f"Known labels: {', '.join(listed)}."
-        if "-1" in names:
-            hint += " -1 stands for the hidden labels of GLUE's test sets: use another set."
-        return hint
+    def label_counts(self, dataset: Dataset) -> Counter[int]:
+        """See `Task.label_counts`."""
+        return Counter(dataset["label"][:])
 
     def check_training(self, rows: RowSet) -> None:
         """See `Task.check_training`."""
-        counts = Counter(rows.dataset["label"][:])
+        counts = self.label_counts(rows.dataset)
         if len(counts) == 1:
             (number,) = counts
             raise DataError(
@@ -101,47 +84,19 @@ def find_labels(rows: Rows, column: str) -> tuple[str, ...]:
     Raises:
         DataError: no such column; a value that names no class; fewer than two classes.
     """
-    values = rows.values(column, "data.label")
-    names = [_name(value) for value in values]
-    problems = [
-        (index, f"`{column}` is {shown(values[index])}")
-        for index, name in enumerate(names)
-        if name is None
-    ]
-    if problems:
-        hint = "A class is a text or a whole number; to predict numbers, set task.type=regression."
-        rows.refuse("no usable label", problems, hint)
-    found = {name for name in names if name is not None}
-    if len(found) < 2:
+    hint = "A class is a text or a whole number; to predict numbers, set task.type=regression."
+    names = find_names(rows, column, _labels(rows, column), _say(column), hint)
+    if len(names) < 2:
         raise DataError(
-            f"{rows.origin}: every row has the same label, {found.pop()}.",
+            f"{rows.origin}: every row has the same label, {names[0]}.",
             "A classifier learns from rows of at least two classes.",
         )
-    return tuple(sorted(found, key=int) if all(map(_is_number, found)) else sorted(found))
+    return names
 
 
-def _numbers(labels: Sequence[str]) -> dict[str | None, int]:
-    """The number of each class by all the ways a file may write it."""
-    numbers: dict[str | None, int] = {name: number for number, name in enumerate(labels)}
-    if not any(map(_is_number, labels)):  # 1 is the class called "1" where there is one
-        numbers |= {str(number): number for number in range(len(labels))}
-    return numbers
+def _labels(rows: Rows, column: str) -> list[tuple[object]]:
+    return [(value,) for value in rows.values(column, "data.label")]
 
 
-def _name(value: object) -> str | None:
-    """A label as a name, whatever its type in the file; None where it cannot be one.
-
-    Whole numbers may come as floats (from a parquet column that once had gaps), and everything
-    from a csv file is a text.
-    """
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else None
-    if isinstance(value, int):
-        return str(value)
-    return (value.strip() or None) if isinstance(value, str) else None
-
-
-def _is_number(name: str) -> bool:
-    return name.removeprefix("-").isdecimal()
+def _say(column: str) -> Say:
+    return lambda _, value: f"`{column}` is {shown(value)}"

@@ -7,8 +7,7 @@ from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe import is_file_address
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import RowSet, Task
-from dcft_cli.tasks.build import build_task, columns, declared_labels
-from dcft_cli.tasks.classification import find_labels
+from dcft_cli.tasks.build import build_task, columns, labels_in, labels_in_data_alone
 from dcft_cli.tasks.holdout import hold_out
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.metrics import LOWER_IS_BETTER
@@ -50,7 +49,7 @@ def load_task(
         data: the recipe's data section. A value that looks like a file is one, whatever `hub`
             says; without `hub` every value is.
         labels: class names of a trained adapter; None takes the recipe's, else the known
-            task's, else those found in the training data.
+            task's, else the Hub data set's own or those found in the training data.
         training: False for an evaluation: training rows are read only where the validation rows
             are cut from them, and there must be validation rows.
 
@@ -60,9 +59,8 @@ def load_task(
         UserError: the package of a `package://` address is not installed.
     """
     rows = _training_rows(task, data) if training or data.holdout else None
-    labels = labels or declared_labels(task)
-    if labels is None and rows is not None and task.kind == "classification":
-        labels = find_labels(rows, columns(task, data)[1])
+    if not labels and rows is not None and labels_in_data_alone(task, data):
+        labels = labels_in(rows, task, data)
     family = build_task(task, data, labels)
     train = RowSet(family.prepare(rows), rows.origin) if rows is not None else None
     if train is not None and data.holdout is not None:
@@ -107,9 +105,9 @@ def _validation_sets(task: TaskSection, data: DataSection, family: Task) -> dict
 
 def _read(task: TaskSection, data: DataSection, source: str) -> Rows:
     if data.hub is None or is_file_address(source):
-        return read_file(source, data)
+        return read_file(source, data, "conll" if task.kind == "token_classification" else None)
     text, label = columns(task, data)
-    return read_hub(data, source, [*text, label, ID_COLUMN])
+    return read_hub(data, source, [*text, *label, ID_COLUMN])
 
 
 def _main_metric(wanted: str | None, metrics: Sequence[str], sets: Sequence[str]) -> str:

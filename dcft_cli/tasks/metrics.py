@@ -1,4 +1,4 @@
-"""Scores of classification and regression, each from predictions and labels to one number."""
+"""Scores from predictions and labels, or from counts of them, to one number."""
 
 from collections.abc import Callable
 from typing import Any
@@ -67,6 +67,26 @@ METRICS: dict[str, Callable[[Numbers, Numbers], float]] = {
     metric.__name__: metric
     for metric in (accuracy, f1, macro_f1, matthews_correlation, pearson, spearman, mse)
 }
+
+
+def f1_of_counts(hits: Numbers, predicted: Numbers, present: Numbers) -> Numbers:
+    """F1 from counts, elementwise; 0 where a class is neither predicted nor present.
+
+    Args:
+        hits: how often a class was rightly predicted.
+        predicted: how often it was predicted.
+        present: how often it should have been.
+    """
+    total = np.asarray(predicted) + np.asarray(present)
+    f1s: Numbers = 2 * np.asarray(hits) / np.maximum(total, 1)
+    return f1s
+
+
+def macro_f1_of_counts(hits: Numbers, predicted: Numbers, present: Numbers) -> float:
+    """Mean F1 of the classes that are predicted or present; the arguments of `f1_of_counts`."""
+    there = np.asarray(predicted) + np.asarray(present) > 0
+    return float(f1_of_counts(hits, predicted, present)[there].mean()) if there.any() else 0.0
+
 
 LOWER_IS_BETTER = frozenset({"mse"})
 

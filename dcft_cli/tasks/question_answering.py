@@ -22,7 +22,7 @@ from dcft_cli.tasks.windows import (
 )
 
 if TYPE_CHECKING:
-    from transformers import BatchEncoding, PreTrainedTokenizerFast
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 Logits = tuple[NDArray[Any], NDArray[Any]]
 """Start and end logits, each (windows, longest input)."""
@@ -91,13 +91,13 @@ class QuestionAnswering(Task):
         """See `Task.check_training`: any question teaches something."""
 
     def _windows(
-        self, batch: Mapping[str, list[Any]], tokenizer: "PreTrainedTokenizerFast"
+        self, batch: Mapping[str, list[Any]], tokenizer: "PreTrainedTokenizerBase"
     ) -> "BatchEncoding":
         return encode_windows(
             batch["question"], batch["context"], tokenizer, self.max_length, self.document_stride
         )
 
-    def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerFast") -> Dataset:
+    def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
         """See `Task.encode_training`; the targets are `start_positions` and `end_positions`.
 
         They are those of the first reference answer. A window that does not hold all of it points
@@ -124,7 +124,7 @@ class QuestionAnswering(Task):
             return dataset.map(encode, batched=True, remove_columns=dataset.column_names)
 
     def evaluation_set(
-        self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerFast"
+        self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
     ) -> EvaluationSet:
         """See `Task.evaluation_set`; raises as `encode_training` does."""
         check_windows(tokenizer, self.max_length, self.document_stride)
@@ -177,7 +177,7 @@ def _target(
     encoded: "BatchEncoding",
     window: int,
     answers: Mapping[str, list[Any]],
-    tokenizer: "PreTrainedTokenizerFast",
+    tokenizer: "PreTrainedTokenizerBase",
 ) -> tuple[int, int]:
     """First and last token of the answer in a window, or twice that of "no answer"."""
     if answers["text"]:

@@ -1,4 +1,4 @@
-"""Reading rows: local files (jsonl, csv, tsv, parquet) and Hub data sets.
+"""Reading rows: local files (jsonl, csv, tsv, parquet, conll) and Hub data sets.
 
 Text files are read line by line with the standard library, so that an error names the line.
 """
@@ -16,6 +16,7 @@ import pyarrow.parquet  # type: ignore[import-untyped]
 from dcft_cli.addresses import local_path
 from dcft_cli.errors import DataError
 from dcft_cli.recipe.schema import DataSection
+from dcft_cli.tasks.conll import read_conll
 from dcft_cli.tasks.quiet import quiet
 from dcft_cli.tasks.rows import Rows, shown
 
@@ -26,11 +27,20 @@ _FORMATS = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
+    ".conll": "conll",
+    ".iob": "conll",
+    ".iob2": "conll",
+    ".bio": "conll",
 }
 
 
-def read_file(address: str, data: DataSection) -> Rows:
+def read_file(address: str, data: DataSection, txt: str | None = None) -> Rows:
     """Reads a local file, or one inside an installed package (`package://`).
+
+    Args:
+        address: of the file.
+        data: its format, where the ending does not tell it, and its columns.
+        txt: format of files that end in .txt; None where these may be anything.
 
     Raises:
         DataError: no such file, an unknown format, a file that is not what its format says
@@ -41,16 +51,18 @@ def read_file(address: str, data: DataSection) -> Rows:
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise DataError(f"The data file {address} {what}.", f"Looked for {path.absolute()}.")
-    form = data.format or _FORMATS.get(path.suffix.lower())
+    form = data.format or {**_FORMATS, ".txt": txt}.get(path.suffix.lower())
     if form is None:
         raise DataError(
             f"{address}: the ending does not tell the file's format.",
-            "Say it: data.format=jsonl (or csv, tsv, parquet).",
+            "Say it: data.format=jsonl (or csv, tsv, parquet, conll).",
         )
     if form == "parquet":
         rows = _read_parquet(path, address)
     elif form == "jsonl":
         rows = _read_jsonl(_lines(path, address), address)
+    elif form == "conll":
+        rows = read_conll(_lines(path, address), address, data)
     else:
         rows = _read_table(_lines(path, address), address, "," if form == "csv" else "\t", data)
     if not rows.records:
@@ -82,7 +94,8 @@ def read_hub(data: DataSection, split: str, wanted: Sequence[str]) -> Rows:
         raise DataError(f"{origin} holds no rows.")
     columns = dataset.column_names
     records = dataset.select_columns([name for name in columns if name in wanted]).to_list()
-    return Rows(records, columns, origin, published=True)
+    names = _class_names(dataset.features)
+    return Rows(records, columns, origin, published=True, class_names=names)
 
 
 def _lines(path: Path, origin: str) -> Iterator[str]:
@@ -168,4 +181,17 @@ def _read_parquet(path: Path, origin: str) -> Rows:
             table = file.read()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{origin} is no readable parquet file: {error}") from error
-    return Rows(table.to_pylist(), table.column_names, origin)
+    names: dict[str, list[str]] = {}
+    if b"huggingface" in (table.schema.metadata or {}):  # written by the datasets library
+        names = _class_names(datasets.Features.from_arrow_schema(table.schema))
+    return Rows(table.to_pylist(), table.column_names, origin, class_names=names)
+
+
+def _class_names(features: datasets.Features) -> dict[str, list[str]]:
+    """The class names of columns that hold class numbers, or lists of them."""
+    kinds = {column: getattr(kind, "feature", kind) for column, kind in features.items()}
+    return {
+        column: list(kind.names)
+        for column, kind in kinds.items()
+        if isinstance(kind, datasets.ClassLabel) and kind.names
+    }

@@ -1,9 +1,10 @@
 """Regression: a number for one text or a pair."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from datasets import Value
 from numpy.typing import NDArray
 
 from dcft_cli.errors import DataError
@@ -15,10 +16,23 @@ METRICS_OF_REGRESSION = ("pearson", "spearman", "mse")
 
 
 class Regression(TextTask):
-    """Predicts a number; the model has one output and is trained on the squared error."""
+    """Predicts a number; the model has one output and is trained on the squared error.
+
+    Args:
+        text: name of the text column, or of the two.
+        label: name of the label column.
+        metrics: names in `METRICS`.
+        max_length: longest input in tokens.
+    """
 
     kind = "regression"
-    label_type = "float32"
+    label_feature = Value("float32")
+
+    def __init__(
+        self, text: Sequence[str], label: str, metrics: Sequence[str], max_length: int
+    ) -> None:
+        super().__init__(text, metrics, max_length)
+        self.label = label
 
     @property
     def model_settings(self) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from dcft_cli.errors import DataError
@@ -22,6 +22,7 @@ class Rows:
         lines: line of the text file at which each row starts; None where there are no lines.
         published: a Hub data set, which the user cannot mend; it is forgiven empty texts
             (GLUE's QQP holds two).
+        class_names: by column, the names that the data set itself gives to its class numbers.
     """
 
     records: Sequence[Mapping[str, Any]]
@@ -29,6 +30,7 @@ class Rows:
     origin: str
     lines: Sequence[int] | None = None
     published: bool = False
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def values(self, column: str, setting: str) -> list[Any]:
         """The raw values of `column`, None where a row lacks it.
@@ -56,13 +58,14 @@ class Rows:
         problems = [
             (index, f"`{column}` {problem}")
             for index, value in enumerate(values)
-            if (problem := self._text_problem(value))
+            if (problem := self.text_problem(value))
         ]
         if problems:
             self.refuse("no usable text", problems, "Mend these rows or take them out.")
         return values
 
-    def _text_problem(self, value: object) -> str:
+    def text_problem(self, value: object) -> str:
+        """What keeps a value from being a text, or one with something in it; "" if nothing."""
         if not isinstance(value, str):
             return "is missing" if value is None else f"is {shown(value)}, not a text"
         if not value.strip() and not self.published:
@@ -76,14 +79,20 @@ class Rows:
     def refuse(self, what: str, problems: Sequence[tuple[int, str]], hint: str = "") -> NoReturn:
         """Raises a DataError: `what` is wrong, in these rows (index from 0, and how)."""
         count = "1 row" if len(problems) == 1 else f"{len(problems):,} rows"
-        listed = [f"  {self._place(index)}: {problem}" for index, problem in problems[:LISTED]]
-        if len(problems) > LISTED:
-            listed.append(f"  and {len(problems) - LISTED:,} more")
+        listed = spelled_out([f"{self._place(index)}: {problem}" for index, problem in problems])
         raise DataError("\n".join([f"{self.origin}: {what} in {count}:", *listed]), hint)
 
     def _place(self, index: int) -> str:
         line = f" (line {self.lines[index]})" if self.lines is not None else ""
         return f"row {index + 1}{line}"
+
+
+def spelled_out(problems: Sequence[str]) -> list[str]:
+    """The lines of an error that list problems: the first ones, and how many more there are."""
+    listed = [f"  {problem}" for problem in problems[:LISTED]]
+    if len(problems) > LISTED:
+        listed.append(f"  and {len(problems) - LISTED:,} more")
+    return listed
 
 
 def shown(value: object) -> str:

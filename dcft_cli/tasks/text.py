@@ -1,4 +1,4 @@
-"""What classification and regression share: one text or a pair in, one label out."""
+"""What tasks on whole texts share: one text or a pair in, a label (or several) out."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,30 +14,26 @@ from dcft_cli.tasks.quiet import quiet
 from dcft_cli.tasks.rows import Rows
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
 
 class TextTask(Task):
-    """A label for one text or a pair of texts.
+    """A label, or a set of labels, for one text or a pair of texts.
 
     Prepared rows have the columns `text`, for a pair `text_pair`, and `label`.
 
     Args:
         text: name of the text column, or of the two.
-        label: name of the label column.
-        metrics: names in `METRICS`.
+        metrics: names of the scores; the first is the main one.
         max_length: longest input in tokens; of a pair the longer text is cut first.
     """
 
     auto_class = "AutoModelForSequenceClassification"
     group_column = "text"
-    label_type: ClassVar[str]
+    label_feature: ClassVar[Any]
 
-    def __init__(
-        self, text: Sequence[str], label: str, metrics: Sequence[str], max_length: int
-    ) -> None:
+    def __init__(self, text: Sequence[str], metrics: Sequence[str], max_length: int) -> None:
         self.text = tuple(text)
-        self.label = label
         self.metrics = tuple(metrics)
         self.max_length = max_length
 
@@ -47,7 +43,7 @@ class TextTask(Task):
 
     @abstractmethod
     def predicted(self, logits: NDArray[Any]) -> NDArray[Any]:
-        """Labels (N,) from logits (N, outputs)."""
+        """Labels from logits (N, outputs): one a row (N,), or whether each is given (N, labels)."""
 
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""
@@ -56,10 +52,10 @@ class TextTask(Task):
             name: rows.texts(column) for name, column in zip(names, self.text, strict=True)
         }
         columns["label"] = self.read_labels(rows)
-        types = {name: Value("string") for name in names} | {"label": Value(self.label_type)}
+        types = {name: Value("string") for name in names} | {"label": self.label_feature}
         return Dataset.from_dict(columns, features=Features(types))
 
-    def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerFast") -> Dataset:
+    def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
         """See `Task.encode_training`; the target is `labels`."""
 
         def encode(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
@@ -79,13 +75,14 @@ class TextTask(Task):
             return dataset.map(encode, batched=True, remove_columns=dataset.column_names)
 
     def evaluation_set(
-        self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerFast"
+        self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
     ) -> EvaluationSet:
         """See `Task.evaluation_set`."""
         features = longest_first(self.encode_training(dataset, tokenizer))
-        return EvaluationSet(name, features, self._score)
+        return EvaluationSet(name, features, self.score)
 
-    def _score(self, logits: NDArray[Any], label_ids: NDArray[Any]) -> dict[str, float]:
+    def score(self, logits: NDArray[Any], label_ids: NDArray[Any]) -> dict[str, float]:
+        """See `EvaluationSet.score`."""
         predictions = self.predicted(finite(logits))
         labels = np.asarray(label_ids).reshape(-1)
         return {name: METRICS[name](predictions, labels) for name in self.metrics}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from dcft_cli.errors import ModelError, RecipeError
 
 if TYPE_CHECKING:
-    from transformers import BatchEncoding, PreTrainedTokenizerFast
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 MAX_QUESTION_TOKENS = 64
 """Longer questions are cut, as in BERT's reference script for SQuAD."""
@@ -21,7 +21,7 @@ def question_limit(max_length: int) -> int:
 
 
 def check_windows(
-    tokenizer: "PreTrainedTokenizerFast", max_length: int, document_stride: int
+    tokenizer: "PreTrainedTokenizerBase", max_length: int, document_stride: int
 ) -> None:
     """Checks, before anything is encoded, that every window can move on through its context.
 
@@ -52,7 +52,7 @@ def check_windows(
 def encode_windows(
     questions: Sequence[str],
     contexts: Sequence[str],
-    tokenizer: "PreTrainedTokenizerFast",
+    tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
     document_stride: int,
 ) -> "BatchEncoding":
@@ -80,7 +80,7 @@ def encode_windows(
     return encoded
 
 
-def _cut(questions: Sequence[str], tokenizer: "PreTrainedTokenizerFast", limit: int) -> list[str]:
+def _cut(questions: Sequence[str], tokenizer: "PreTrainedTokenizerBase", limit: int) -> list[str]:
     # Stripped: SQuAD v2.0 has a question that is almost nothing but leading spaces.
     stripped = [question.strip() for question in questions]
     # Not by truncation=True, which cuts on the left for tokenizers that are set so.
@@ -110,7 +110,7 @@ def context_tokens(encoded: "BatchEncoding", window: int) -> tuple[int, NDArray[
     return first, np.asarray(spans, dtype=np.int64).reshape(-1, 2)
 
 
-def cls_index(input_ids: Sequence[int], tokenizer: "PreTrainedTokenizerFast") -> int:
+def cls_index(input_ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase") -> int:
     """Index of the token that stands for "no answer": [CLS], or the first where there is none."""
     cls = tokenizer.cls_token_id
     return input_ids.index(cls) if cls is not None and cls in input_ids else 0

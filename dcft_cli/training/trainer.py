@@ -24,6 +24,7 @@ from dcft_cli.adapter.contents import ADAPTER_FILE, read_adapter
 from dcft_cli.adapter.file import load_tensors
 from dcft_cli.adapter.inject import adapter_layers
 from dcft_cli.adapter.orthogonality import OrthogonalityForm, orthogonality
+from dcft_cli.models import head_outputs
 from dcft_cli.training.callbacks import ReportingCallback
 
 
@@ -165,8 +166,6 @@ class AdapterTrainer(Trainer):
                     loader,
                     description=held.name,
                     prediction_loss_only=False,
-                    # Some configurations ask for these too; scores need the logits alone.
-                    ignore_keys=ignore_keys or ["hidden_states", "attentions"],
                     metric_key_prefix=metric_key_prefix,
                 )
                 found = held.score(output.predictions, output.label_ids)
@@ -177,6 +176,19 @@ class AdapterTrainer(Trainer):
             self.args, self.state, self.control, metrics
         )
         return metrics
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, Any, Tensor | None]:
+        """Logits and labels; of all else that a model may answer, scores need nothing."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = [value.detach() for value in head_outputs(model(**inputs))]
+        return None, logits[0] if len(logits) == 1 else tuple(logits), inputs.get("labels")
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         if not self.group_by_length or self.train_dataset is None:

@@ -44,13 +44,11 @@ def skeleton(name: str) -> nn.Module:
 def test_counts(model: str, d: int, stride: int, targets: tuple[str, ...], count: int) -> None:
     found = find_targets(skeleton(model), targets)
     assert count == sum(
-        adapter_parameters(
-            t.layer.out_features, t.layer.in_features, kernel_size=d, stride=stride, rank=1
-        )
+        adapter_parameters(t.out_features, t.in_features, kernel_size=d, stride=stride, rank=1)
         for t in found
     )
 
 
 def test_lora_count() -> None:
     found = find_targets(skeleton("deberta-v3-base"), ALL)
-    assert 165_888 == sum(lora_parameters(t.layer.out_features, t.layer.in_features) for t in found)
+    assert 165_888 == sum(lora_parameters(t.out_features, t.in_features) for t in found)

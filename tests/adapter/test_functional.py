@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from dcft_cli.adapter.functional import factored_product, increment, low_rank_factors, spread
 from dcft_cli.adapter.sizes import adapter_parameters, lora_parameters, subspace_size
+from tests.adapter.small import by_definition
 
 TOLERANCE = {"rtol": 1e-11, "atol": 1e-11}
 
@@ -45,12 +45,6 @@ def sizes(case: dict) -> dict:
     return {name: case[name] for name in ("stride", "scale", "out_features", "in_features")}
 
 
-def by_definition(A: Tensor, B: Tensor, C: Tensor, case: dict) -> Tensor:
-    """Eq. 5 and 6 as they are written: a transposed convolution of B A, cropped."""
-    full = F.conv_transpose2d((B @ A)[None, None], C[None, None], stride=case["stride"])[0, 0]
-    return case["scale"] * full[: case["out_features"], : case["in_features"]]
-
-
 def assert_same(ours: Tensor, oracle: Tensor, inputs: list[Tensor], seed: int) -> None:
     """Equal values, and equal gradients of a random linear functional."""
     torch.testing.assert_close(ours, oracle, **TOLERANCE)
@@ -72,7 +66,7 @@ def test_increment_is_the_cropped_transposed_convolution(case: dict) -> None:
     A, B, C = factors(case)
     dW = increment(A, B, C, **sizes(case))
     assert dW.shape == (case["out_features"], case["in_features"])
-    assert_same(dW, by_definition(A, B, C, case), [A, B, C], case["seed"])
+    assert_same(dW, by_definition(A, B, C, **sizes(case)), [A, B, C], case["seed"])
 
 
 @given(case=adapters(), q=st.integers(1, 4), p=st.integers(1, 4))
@@ -92,7 +86,7 @@ def test_low_rank_factors_have_rank_k_d_and_multiply_to_the_increment(case: dict
     down, up = low_rank_factors(A, B, C, **sizes(case))
     assert down.shape == (case["k"] * case["d"], case["in_features"])
     assert up.shape == (case["out_features"], case["k"] * case["d"])
-    assert_same(up @ down, by_definition(A, B, C, case), [A, B, C], case["seed"])
+    assert_same(up @ down, by_definition(A, B, C, **sizes(case)), [A, B, C], case["seed"])
 
 
 @given(case=adapters(), tokens=st.integers(1, 3))
@@ -102,9 +96,30 @@ def test_factored_product_needs_no_increment(case: dict, tokens: int) -> None:
     generator = torch.Generator().manual_seed(case["seed"])
     shape = (2, tokens, case["in_features"])
     x = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
-    oracle = x @ by_definition(A, B, C, case).T
+    oracle = x @ by_definition(A, B, C, **sizes(case)).T
     product = factored_product(x, A, B, C, **sizes(case))
     assert_same(product, oracle, [x, A, B, C], case["seed"])
+
+
+@given(case=adapters(), lead=st.lists(st.integers(1, 3), min_size=1, max_size=2))
+@settings(deadline=None)
+def test_a_stack_is_its_single_computations(case: dict, lead: list[int]) -> None:
+    """Of one or two leading dimensions: values and gradients of every matrix."""
+    singles = [factors(case | {"seed": case["seed"] + n}) for n in range(math.prod(lead))]
+    stacked = [
+        torch.stack([single[letter] for single in singles]).unflatten(0, lead)
+        for letter in range(3)
+    ]
+    inputs = [factor for single in singles for factor in single]
+    each = torch.stack([by_definition(*single, **sizes(case)) for single in singles])
+    oracle = each.unflatten(0, lead)
+    down, up = low_rank_factors(*stacked, **sizes(case))
+    assert down.shape == (*lead, case["k"] * case["d"], case["in_features"])
+    assert up.shape == (*lead, case["out_features"], case["k"] * case["d"])
+    assert_same(increment(*stacked, **sizes(case)), oracle, inputs, case["seed"])
+    placed = spread(stacked[0], case["d"], case["stride"], case["in_features"])
+    alone = spread(singles[-1][0], case["d"], case["stride"], case["in_features"])
+    assert placed.flatten(0, len(lead) - 1)[-1].equal(alone)
 
 
 def test_spread_places_each_entry_in_its_window() -> None:

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, orthogonality
-from dcft_cli.adapter.layer import DCFTLinear
+from dcft_cli.adapter.layer import DCFTAdapter
+from tests.adapter.small import SmallExperts, adapt
 
 
-def layers(rank: int, init: str = "normal") -> list[DCFTLinear]:
+def layers(rank: int, init: str = "normal") -> list[DCFTAdapter]:
     torch.manual_seed(0)
     sizes = [(12, 20), (20, 12), (12, 12), (30, 12)]
     model = nn.Sequential(*(nn.Linear(i, o) for i, o in sizes))
@@ -19,7 +20,7 @@ def layers(rank: int, init: str = "normal") -> list[DCFTLinear]:
     return found
 
 
-def grams(layer: DCFTLinear) -> list[torch.Tensor]:
+def grams(layer: DCFTAdapter) -> list[torch.Tensor]:
     return [layer.A @ layer.A.T, layer.B.T @ layer.B]
 
 
@@ -54,3 +55,29 @@ def test_zero_start_is_orthonormal_and_its_gradient_finite(form: str) -> None:
     assert term < 1e-5
     term.backward()
     assert all(p.grad.isfinite().all() for layer in adapters for p in (layer.A, layer.B))
+
+
+@pytest.mark.parametrize("form", ["mean_norm", "squared"])
+def test_a_stack_counts_as_the_adapters_it_is_made_of(form: str) -> None:
+    """Values and gradients, next to a single adapter of other shapes."""
+    stack = adapt(SmallExperts(), "*", rank=2)
+    (single,) = layers(2)[:1]
+    (experts,) = adapter_layers(stack).values()
+    experts.double()
+    ones = []
+    for number in range(3):
+        model = nn.Sequential(nn.Linear(6, 10))
+        (one,) = adapter_layers(adapt(model, "*", rank=2)).values()
+        one.double()
+        with torch.no_grad():
+            for letter in "ABC":
+                getattr(one, letter).copy_(getattr(experts, letter)[number])
+        ones.append(one)
+
+    term, expected = orthogonality([experts, single], form), orthogonality([*ones, single], form)
+    torch.testing.assert_close(term, expected)
+    gradients = torch.autograd.grad(term, [experts.A, experts.B])
+    for number, one in enumerate(ones):
+        for found, factor in zip(gradients, (one.A, one.B), strict=True):
+            (wanted,) = torch.autograd.grad(expected, factor, retain_graph=True)
+            torch.testing.assert_close(found[number], wanted)

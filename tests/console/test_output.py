@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dcft_cli.console.output import out, print_error, print_json, print_note
-from dcft_cli.console.tables import _bytes, _short
+from dcft_cli.console.tables import _short, in_bytes
 from dcft_cli.errors import DCFTError
 
 Capture = pytest.CaptureFixture[str]
@@ -51,8 +51,8 @@ def test_json_is_data_alone(capfd: Capture) -> None:
         (5_000_000_000_000, "5000.0 GB"),
     ],
 )
-def test_bytes(number: int, text: str) -> None:
-    assert _bytes(number) == text
+def testin_bytes(number: int, text: str) -> None:
+    assert in_bytes(number) == text
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ def test_a_mapping_is_checked_but_not_changed() -> None:
     [
         *((v, True) for v in ["a.jsonl", "A.CSV", "x/train", "x\\train", "./words.txt"]),
         *((v, True) for v in ["package://p/words.txt", "a.tsv", "b.json", "c.parquet"]),
+        *((v, True) for v in ["train.conll", "d.iob", "e.IOB2", "f.bio"]),
         *((v, False) for v in ["train", "validation_matched", "train[:10%]", "v1.0", "words.txt"]),
     ],
 )

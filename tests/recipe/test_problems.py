@@ -129,7 +129,10 @@ def test_entries_of_lists_and_mappings_are_named() -> None:
         ("adapter.seed=1", "did you mean data.holdout.seed or training.seed?"),
         ("modle.name=x", "did you mean model?"),
         ("data.holdout.frction=1", "did you mean fraction?"),
-        ("model.xyz=1", "section model takes name, revision, dtype, classifier_dropout"),
+        (
+            "model.xyz=1",
+            "section model takes name, revision, dtype, quantization, classifier_dropout",
+        ),
         ("xyz=1", "a recipe takes model, task, data, adapter, training"),
     ],
 )

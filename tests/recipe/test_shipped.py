@@ -9,6 +9,7 @@ from dcft_cli.recipe import dump_recipe, load_recipe
 RECIPES = Path(__file__).parents[2] / "recipes"
 NAMES = sorted(path.relative_to(RECIPES).as_posix() for path in RECIPES.rglob("*.yaml"))
 GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte")
+OWN = ("token_classification.yaml", "multi_label.yaml")
 MODELS = {
     ".": "microsoft/deberta-v3-base",
     "roberta-large": "FacebookAI/roberta-large",
@@ -36,12 +37,13 @@ def test_none_is_missing() -> None:
     assert NAMES == sorted(
         [
             "quickstart.yaml",
+            *OWN,
             *(f"{task}.yaml" for task in (*GLUE, *squad)),
             *(f"roberta-large/{task}.yaml" for task in (*GLUE, *squad)),
             *(f"deberta-v2-xxlarge/{task}.yaml" for task in large),
         ]
     )
-    assert len(NAMES) == 27
+    assert len(NAMES) == 29
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -51,7 +53,7 @@ def test_each_loads_and_reads_back_from_its_dump(name: str, tmp_path: Path) -> N
     assert load_recipe(str(tmp_path / "recipe.yaml")).recipe == recipe
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "quickstart.yaml"])
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"quickstart.yaml", *OWN}))
 def test_each_trains_the_task_and_model_of_its_name(name: str) -> None:
     recipe = load_recipe(str(RECIPES / name)).recipe
     task, model = Path(name).stem, MODELS[str(Path(name).parent)]
@@ -65,6 +67,16 @@ def test_each_trains_the_task_and_model_of_its_name(name: str) -> None:
     assert (recipe.adapter.kernel_size, recipe.adapter.rank) == (8, 1)
     assert recipe.adapter.targets == ["Q", "K", "V", "O", "FFN"]
     assert f"dcft train recipes/{name}\n" in (RECIPES / name).read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_those_for_own_files_take_them_by_two_overrides(name: str) -> None:
+    files = ["data.train=a.jsonl", "data.validation=b.jsonl"]
+    recipe = load_recipe(str(RECIPES / name), files).recipe
+    assert (recipe.task.name, recipe.task.type) == (None, Path(name).stem)
+    assert (recipe.data.hub, recipe.model.name) == (None, MODELS["."])
+    command = f"dcft train recipes/{name} data.train=FILE data.validation=FILE\n"
+    assert command in (RECIPES / name).read_text("utf-8")
 
 
 @pytest.mark.parametrize("task", GLUE)

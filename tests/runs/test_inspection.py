@@ -153,6 +153,6 @@ def test_mistakes(job: Job, tmp_path: Path) -> None:
         inspect(str(tmp_path / "nowhere"))
     published("deberta-v3-base").save_pretrained(tmp_path)
     name = f"model.name={tmp_path}"
-    with pytest.raises(TargetError, match=r"No linear layer for the target `attn\.qkv`") as target:
+    with pytest.raises(TargetError, match=r"No layer for the target `attn\.qkv`") as target:
         inspect("recipes/rte.yaml", [name, "adapter.targets=[attn.qkv]"])
     assert "encoder.layer.*.attention.self.query_proj  768 x 768  (12 layers)" in str(target.value)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from dcft_cli import DCFTConfig, inject, save_adapter
+from dcft_cli import DCFTConfig, adapter_layers, inject, save_adapter
+from dcft_cli.adapter.inject import base_parameters
 from dcft_cli.errors import AdapterFileError, MergeError, ModelError, RunError
 from dcft_cli.runs import merging
 from dcft_cli.runs.merging import merge
@@ -42,18 +43,14 @@ def test_the_merged_model_is_base_plus_increment(job: Job, base: Path, tmp_path:
     merged = dict(
         AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").named_parameters()
     )
-    parameters = dict(job.model.named_parameters())
-    for layer_name, layer in (
-        (n, m) for n, m in job.model.named_modules() if hasattr(m, "increment")
-    ):
-        expected = parameters.pop(f"{layer_name}.base.weight") + layer.increment()
-        assert torch.allclose(merged.pop(f"{layer_name}.weight"), expected, atol=1e-6)
+    base_weights = base_parameters(job.model)
+    assert merged.keys() == base_weights.keys()
+    for layer in adapter_layers(job.model).values():
+        name = layer.matrix.parameter_name
+        expected = base_weights.pop(name) + layer.increment()
+        assert torch.allclose(merged.pop(name), expected, atol=1e-6)
         assert layer.increment().abs().max() > 1e-3
-        for factor in "ABC":
-            parameters.pop(f"{layer_name}.{factor}")
-    plain = {name.replace(".base.", "."): parameter for name, parameter in parameters.items()}
-    assert merged.keys() == plain.keys()
-    assert all(torch.equal(merged[name], plain[name]) for name in merged)
+    assert all(torch.equal(merged[name], weight) for name, weight in base_weights.items())
 
 
 def test_from_a_checkpoint_and_a_half_precision_run(base: Path, tmp_path: Path) -> None:
@@ -63,6 +60,31 @@ def test_from_a_checkpoint_and_a_half_precision_run(base: Path, tmp_path: Path) 
         assert result.difference <= 1e-5
         model = AutoModelForSequenceClassification.from_pretrained(result.folder)
         assert model.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("asked", "held"),
+    [("base", "bfloat16"), ("float32", "float32"), ("float16", "float16")],
+)
+def test_a_half_precision_checkpoint_is_rounded_once(
+    asked: merging.DTypeChoice, held: str, base: Path, tmp_path: Path
+) -> None:
+    half = AutoModelForSequenceClassification.from_pretrained(base, dtype=torch.bfloat16)
+    half.bert.save_pretrained(tmp_path / "base")
+    for file in base.glob("token*"):
+        (tmp_path / "base" / file.name).write_bytes(file.read_bytes())
+    job = train(recipe("stsb", tmp_path, tmp_path / "base", "model.dtype=bfloat16"), tmp_path / "r")
+    result = merge(str(tmp_path / "base"), str(job.folder), str(tmp_path / "m"), dtype=asked)
+    assert (result.difference <= 1e-5, result.dtype) == (True, held)
+    assert (result.rounding is None) == (held == "float32")
+    merged = AutoModelForSequenceClassification.from_pretrained(result.folder)
+    assert {str(p.dtype) for p in merged.parameters()} == {f"torch.{held}"}
+    weights = dict(merged.named_parameters())
+    for layer in adapter_layers(job.model).values():
+        exact = layer.matrix.parameter.double() + layer.whole_increment(torch.float64)
+        found = weights[layer.matrix.parameter_name]
+        # One rounding from float32, which is itself half a unit of float32 off.
+        torch.testing.assert_close(found, exact.float().to(found.dtype), rtol=0, atol=0)
 
 
 def test_an_adapter_made_in_python(base: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dcft_cli.adapter.inject import adapter_layers, head_parameters
 from dcft_cli.training.trainer import SeededLengthGroups
 from tests.families import save_base
 from tests.jobs import Job, largest_difference, recipe, tensors, train
@@ -155,8 +156,10 @@ def test_predictions_come_in_the_order_of_the_features(
 def test_only_adapter_and_head_are_trained(job: Job) -> None:
     parameters = dict(job.model.named_parameters())
     trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
-    stored = tensors(job.folder)
-    assert trained == {name.split(".", 1)[1] for name in stored}
+    stored = {f"adapter.{name}.{f}" for name in adapter_layers(job.model) for f in "ABC"}
+    stored |= {f"head.{name}" for name in head_parameters(job.model)}
+    assert tensors(job.folder).keys() == stored
+    assert len(trained) == len(stored)
     job.model.zero_grad()
     job.trainer.compute_loss(job.model, batch(job)).backward()
     with_gradient = {name for name, p in parameters.items() if p.grad is not None}

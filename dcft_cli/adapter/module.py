@@ -1,0 +1,56 @@
+"""An adapted weight as a file describes it: plain numbers, no tensors."""
+
+from dataclasses import dataclass
+
+from dcft_cli.adapter.config import DCFTConfig
+from dcft_cli.adapter.sizes import adapter_parameters, lora_parameters, subspace_size
+
+
+@dataclass(frozen=True)
+class Module:
+    """One adapted weight of a file.
+
+    Attributes:
+        name: of the layer; with the role at its end where it is a block of a weight's rows.
+        weight: full name of the parameter.
+        rows: first and last + 1 of the rows that dW belongs to; None: all.
+        count: how many matrices a stack of them has (the experts of a layer); None: no stack.
+    """
+
+    name: str
+    role: str
+    out_features: int
+    in_features: int
+    weight: str
+    rows: tuple[int, int] | None = None
+    count: int | None = None
+
+    def shapes(self, config: DCFTConfig) -> dict[str, tuple[int, ...]]:
+        """Shapes of A, B and C."""
+        d, s, k = config.kernel_size, config.window_step, config.rank
+        stack = () if self.count is None else (self.count,)
+        return {
+            "A": (*stack, k, subspace_size(self.in_features, d, s)),
+            "B": (*stack, subspace_size(self.out_features, d, s), k),
+            "C": (*stack, d, d),
+        }
+
+    def parameters(self, config: DCFTConfig) -> int:
+        """Number of trained parameters."""
+        return (self.count or 1) * adapter_parameters(
+            self.out_features,
+            self.in_features,
+            kernel_size=config.kernel_size,
+            stride=config.window_step,
+            rank=config.rank,
+        )
+
+    @property
+    def lora_parameters(self) -> int:
+        """What LoRA with r = 1 trains for the same weight."""
+        return (self.count or 1) * lora_parameters(self.out_features, self.in_features)
+
+    @property
+    def full_parameters(self) -> int:
+        """What full fine-tuning trains: the weight's own numbers."""
+        return (self.count or 1) * self.out_features * self.in_features

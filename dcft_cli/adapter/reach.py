@@ -1,0 +1,113 @@
+"""Which adapters a model's forward pass reaches: one that it never reads would learn nothing."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dcft_cli.adapter.layer import DCFTAdapter
+
+
+def reach(
+    model: nn.Module, adapters: Sequence[DCFTAdapter], inputs: Mapping[str, Any]
+) -> list[bool | None]:
+    """Whether the loss depends on each adapter; None where it was not even in the graph.
+
+    One forward and one backward pass, in evaluation mode where the model allows it; parameters,
+    their gradients and the random state stay as they are.
+
+    Args:
+        model, adapters: a model and the adapters in it.
+        inputs: of its forward pass; with labels the model's own loss is taken, else the squares
+            of its outputs.
+    """
+    try:
+        return _reach(model, adapters, inputs, training=False)
+    except AssertionError:  # Reformer goes backward in training mode alone
+        return _reach(model, adapters, inputs, training=True)
+
+
+def _reach(
+    model: nn.Module, adapters: Sequence[DCFTAdapter], inputs: Mapping[str, Any], *, training: bool
+) -> list[bool | None]:
+    device = next(model.parameters()).device
+    modes = {module: module.training for module in model.modules()}
+    gradients = {p: p.grad for p in model.parameters() if p.requires_grad}
+    model.train(training)
+    try:
+        for parameter in gradients:
+            parameter.grad = None
+        with (
+            torch.enable_grad(),
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            _mixed_precision(model, device),
+        ):
+            outputs = model(**{name: _to(value, device) for name, value in inputs.items()})
+        loss = _loss(outputs)
+        if not loss.requires_grad:  # no adapter in the graph, and no task head
+            return [None] * len(adapters)
+        # Not autograd.grad: layers that go backward by themselves fill in `grad` alone.
+        loss.backward()  # type: ignore[no-untyped-call]
+        # C alone: where dW starts at zero, A and B have no gradient yet.
+        found = [adapter.C.grad for adapter in adapters]
+        return [None if gradient is None else bool(gradient.any()) for gradient in found]
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
+
+
+def example_of(model: nn.Module, rows: int = 2, length: int = 8) -> dict[str, Tensor] | None:
+    """Random token ids, padded on the right, the same at each call; None for a model of others.
+
+    Args:
+        model: a transformers model; its configuration says which ids have a meaning of their own.
+        rows, length: of the ids; the rows are of all lengths, from 2 on.
+    """
+    config: Any = getattr(model, "config", None)
+    if getattr(model, "main_input_name", None) != "input_ids" or config is None:
+        return None
+    config = config.get_text_config()
+    special = {
+        token
+        for name, token in config.to_dict().items()
+        if name.endswith(("_token_id", "_token_index")) and isinstance(token, int)
+    }
+    size = getattr(config, "vocab_size", 128)  # Canine, which reads characters, has none
+    ordinary = torch.tensor([number for number in range(size) if number not in special])
+    generator = torch.Generator().manual_seed(0)
+    ids = ordinary[torch.randint(len(ordinary), (rows, length), generator=generator)]
+    lengths = torch.linspace(2, length, rows).long()
+    places = torch.arange(length)
+    mask = (places < lengths[:, None]).long()
+    pad = getattr(config, "pad_token_id", None)
+    ids = ids.masked_fill(mask == 0, pad if isinstance(pad, int) and pad >= 0 else 0)
+    end = getattr(config, "eos_token_id", None)
+    if isinstance(end, int):  # where BART and its kin look for the meaning
+        ids = ids.masked_fill(places == lengths[:, None] - 1, end)
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _loss(outputs: Any) -> Tensor:
+    found = getattr(outputs, "loss", None)
+    if isinstance(found, Tensor):
+        return found
+    values = outputs.values() if isinstance(outputs, Mapping) else outputs
+    tensors = [values] if isinstance(values, Tensor) else list(values)
+    squares = [t.float().square().sum() for t in tensors if isinstance(t, Tensor)]
+    return torch.stack(squares).sum()
+
+
+def _mixed_precision(model: nn.Module, device: torch.device) -> AbstractContextManager[Any]:
+    """A half-precision encoder with a float32 head runs under autocast alone."""
+    types = {p.dtype for p in model.parameters()}
+    half = types & {torch.bfloat16, torch.float16}
+    mixed = half and half < types
+    return torch.autocast(device.type, dtype=half.pop()) if mixed else nullcontext()
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value

@@ -1,0 +1,59 @@
+"""The tests at both ends of the ranges in pyproject.toml: `nox -s oldest`, `nox -s newest`."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import nox
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+PROJECT = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]
+PYTHON = PROJECT["requires-python"].removeprefix(">=")
+# Not varied: a release is gigabytes, and it is transformers that changes what we use.
+FIXED = {"torch": "2.13.0"}
+# What transformers before 5.23 calls, and this torch has deprecated: no fault of ours.
+OLD_NEWS = "`torch.jit.script` is deprecated"
+
+nox.options.sessions = ["oldest", "newest"]
+
+
+@nox.session(python=PYTHON)
+def oldest(session: nox.Session) -> None:
+    """With the first release in each of our ranges."""
+    requirements = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]
+    pinned = [oldest_in_range(session, Requirement(text)) for text in requirements]
+    constraints = Path(session.create_tmp()) / "oldest.txt"
+    constraints.write_text("\n".join(pinned) + "\n", "utf-8")
+    session.log("constraints: %s", " ".join(pinned))
+    session.install("-e", ".[test]", "--constraint", str(constraints))
+    ignore_in_all_processes(session, OLD_NEWS)
+    session.run("pytest", "-W", f"ignore:{OLD_NEWS}:DeprecationWarning", *session.posargs)
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """With the last releases that our ranges admit."""
+    session.install("--upgrade", "-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+def oldest_in_range(session: nox.Session, requirement: Requirement) -> str:
+    """The first release on the index that a requirement admits, as a constraint."""
+    name = requirement.name
+    if name in FIXED:
+        return f"{name}=={FIXED[name]}"
+    listed = session.run("python", "-m", "pip", "index", "versions", name, silent=True)
+    versions = re.search(r"^Available versions: (.*)$", str(listed), re.MULTILINE)
+    if versions is None:
+        session.error(f"The package index has no versions of {name}: {listed}")
+    admitted = requirement.specifier.filter(versions.group(1).split(", "))
+    return f"{name}=={min(admitted, key=Version)}"
+
+
+def ignore_in_all_processes(session: nox.Session, message: str) -> None:
+    """Keeps a deprecation from being an error in processes that tests start with `-W error`."""
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = Path(str(session.run("python", "-c", where, silent=True)).strip())
+    ignored = f"import warnings; warnings.filterwarnings('ignore', {message!r}, DeprecationWarning)"
+    (packages / "ignored_warning.pth").write_text(f"{ignored}\n", "utf-8")

@@ -1,0 +1,105 @@
+"""Every type of model that classifies text, through all that an adapter goes through."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+from dcft_cli import (
+    DCFTConfig,
+    adapter_layers,
+    inject,
+    load_adapter,
+    merge,
+    remove_adapters,
+    save_adapter,
+)
+from dcft_cli.models import load_model
+from dcft_cli.recipe.schema import ModelSection
+from tests.architectures.exceptions import NO_ROLE, ONLY_TRAINS, UNREACHED
+from tests.architectures.tiny import MODEL_TYPES, UNBUILDABLE, example, tiny_config, tiny_model
+
+BUILDABLE = [name for name in MODEL_TYPES if name not in UNBUILDABLE]
+SEQUENCES = "AutoModelForSequenceClassification"
+ROLES = ["Q", "K", "V", "O", "FFN"]
+
+
+def targets_of(model_type: str) -> list[str]:
+    return [role for role in ROLES if role not in NO_ROLE.get(model_type, ())]
+
+
+def logits(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    torch.manual_seed(2)
+    with torch.no_grad():
+        return model(**inputs).logits
+
+
+def perturb(model: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(5)
+    for adapter in adapter_layers(model).values():
+        for factor in (adapter.A, adapter.B, adapter.C):
+            nn.init.normal_(factor, std=0.5, generator=generator)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+@pytest.mark.parametrize("model_type", BUILDABLE)
+def test_conformance(model_type: str, tmp_path: Path) -> None:
+    config = tiny_config(model_type, num_labels=3)
+    inputs = example(model_type, config)
+    labels = torch.tensor([0, 2])
+    tiny_model(model_type, "AutoModel").save_pretrained(tmp_path / "base")
+    section = ModelSection(name=str(tmp_path / "base"))
+
+    # The base as `dcft` loads it; what its checkpoint lacks is the task head.
+    torch.manual_seed(1)
+    base = load_model(section, config, SEQUENCES)
+    model = base.model.eval()
+    assert base.lacking
+    untouched = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    at_first = logits(model, inputs)
+
+    # A zero start changes nothing.
+    settings = {"kernel_size": 4, "targets": targets_of(model_type), "init": "zero"}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        inject(
+            model, DCFTConfig(**settings), head=base.lacking, inputs={**inputs, "labels": labels}
+        )
+    assert bool(caught) == (model_type in UNREACHED), [str(w.message) for w in caught]
+    torch.testing.assert_close(logits(model, inputs), at_first, rtol=0, atol=1e-6)
+
+    # Perturbed, it changes the answer, and the loss moves every factor of every adapter.
+    perturb(model)
+    adapted = logits(model, inputs)
+    assert (adapted - at_first).abs().max() > 1e-3
+    model.train(model_type in ONLY_TRAINS)
+    model(**inputs, labels=labels).loss.backward()
+    model.eval()
+    for name, adapter in adapter_layers(model).items():
+        for letter, factor in adapter.named_parameters():
+            assert factor.grad is not None and factor.grad.any(), f"{name}.{letter}"
+
+    # Saved, and loaded into a fresh base.
+    save_adapter(model, tmp_path / "adapter.safetensors")
+    torch.manual_seed(3)
+    fresh = load_adapter(load_model(section, config, SEQUENCES).model.eval(), tmp_path)
+    torch.testing.assert_close(logits(fresh, inputs), adapted, rtol=0, atol=1e-6)
+
+    # Merged, it is a plain model, in any program.
+    merge(fresh).save_pretrained(tmp_path / "merged")
+    plain = type(fresh).from_pretrained(tmp_path / "merged").eval()
+    torch.testing.assert_close(logits(plain, inputs), adapted, rtol=0, atol=1e-5)
+
+    # Taken out, nothing is left of it.
+    remove_adapters(model)
+    torch.testing.assert_close(logits(model, inputs), at_first, rtol=0, atol=0)
+    assert model.state_dict().keys() == untouched.keys()
+    assert all(torch.equal(t, untouched[name]) for name, t in model.state_dict().items())

@@ -1,0 +1,104 @@
+"""Models beyond BERT's kin: trained from a recipe, merged, and loaded as plain transformers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from dcft_cli.runs.merging import merge
+from tests.architectures.tiny import tiny_config
+from tests.data import tagged_rows, write_rows
+from tests.families import tiny_tokenizer, tokens
+from tests.jobs import recipe, train
+
+# Layers that each has, by role, for the default targets of a recipe.
+CLASSIFIERS = {
+    "modernbert": {"Q": 2, "K": 2, "V": 2, "O": 2, "FFN_IN": 2, "FFN_OUT": 2},
+    "albert": {"Q": 1, "K": 1, "V": 1, "O": 1, "FFN_IN": 1, "FFN_OUT": 1},
+    "xlnet": {"Q": 2, "K": 2, "V": 2, "O": 2, "FFN_IN": 2, "FFN_OUT": 2},
+    "funnel": {"Q": 2, "K": 2, "V": 2, "O": 2, "FFN_IN": 2, "FFN_OUT": 2},
+    "longformer": {"Q": 3, "K": 3, "V": 3, "O": 2, "FFN_IN": 2, "FFN_OUT": 2},
+    "big_bird": {"Q": 2, "K": 2, "V": 2, "O": 2, "FFN_IN": 2, "FFN_OUT": 2},
+    "t5": {"Q": 4, "K": 4, "V": 4, "O": 4, "FFN_IN": 4, "FFN_OUT": 4},
+    "mt5": {"Q": 4, "K": 4, "V": 4, "O": 4, "FFN_IN": 8, "FFN_OUT": 4},
+    "bart": {"Q": 4, "K": 4, "V": 4, "O": 4, "FFN_IN": 4, "FFN_OUT": 4},
+    "gpt2": {"Q": 2, "K": 2, "V": 2, "O": 2, "FFN_IN": 2, "FFN_OUT": 2},
+    "qwen3": {"Q": 2, "K": 2, "V": 2, "O": 2, "FFN_IN": 4, "FFN_OUT": 2},
+    "deberta": {"Q+K+V": 2, "O": 2, "FFN_IN": 2, "FFN_OUT": 2},
+    "squeezebert": {"Q": 2, "K": 2, "V": 2, "O": 2, "FFN_IN": 2, "FFN_OUT": 2},
+}
+WITHOUT_PADDING = ("gpt2", "qwen3")
+LEFT_OUT = {"longformer": 3}
+
+
+def save_any(folder: Path, model_type: str, cls: str = "AutoModel") -> Path:
+    """A base as it is published: with its tokenizer, without a head."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = "[SEP]"
+    settings = {"vocab_size": 128, "pad_token_id": tokenizer.pad_token_id, "eos_token_id": 3}
+    if model_type in WITHOUT_PADDING:
+        tokenizer.pad_token = settings["pad_token_id"] = None
+    config = tiny_config(model_type, **settings)
+    if model_type == "funnel":
+        config.architectures = ["FunnelModel"]
+    torch.manual_seed(0)
+    auto = getattr(transformers, cls)
+    model = auto.from_config(config) if cls == "AutoModel" else auto(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("model_type", CLASSIFIERS)
+def test_classification(model_type: str, tmp_path: Path) -> None:
+    base = save_any(tmp_path / "base", model_type)
+    job = train(recipe("rte", tmp_path, base, "adapter.kernel_size=5"), tmp_path / "run")
+    roles = [adapter.role for adapter in job.trainer.layers]
+    assert {role: roles.count(role) for role in roles} == CLASSIFIERS[model_type]
+    left_out = [note for note in job.watcher.notes if "no say in this task's loss" in note]
+    assert len(left_out) == (model_type in LEFT_OUT)
+    assert all(f"in {LEFT_OUT[model_type]} layers" in note for note in left_out)
+    result = merge(str(base), str(job.folder), str(tmp_path / "merged"))
+    assert result.difference <= 1e-5
+    plain = getattr(transformers, result.model_class).from_pretrained(result.folder).eval()
+    inputs = tokens()
+    inputs["input_ids"][0, 4] = inputs["input_ids"][1:, -1] = 3  # the ends that BART looks for
+    with torch.no_grad():
+        expected = job.model.eval()(**inputs).logits
+        assert torch.allclose(plain(**inputs).logits, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "cls"),
+    [
+        ("t5", "T5EncoderModel"),
+        ("mt5", "MT5EncoderModel"),
+        ("modernbert", "AutoModel"),
+        ("qwen3", "AutoModel"),
+    ],
+)
+def test_labels_for_words(model_type: str, cls: str, tmp_path: Path) -> None:
+    base = save_any(tmp_path / "base", model_type, cls)
+    train_file = write_rows(tmp_path / "train.jsonl", tagged_rows(24))
+    dev_file = write_rows(tmp_path / "dev.jsonl", tagged_rows(12, seed=1))
+    from dcft_cli.recipe import load_recipe
+
+    loaded = load_recipe(
+        "recipes/token_classification.yaml",
+        [
+            f"model.name={base}",
+            f"data.train={train_file}",
+            f"data.validation={dev_file}",
+            "adapter.kernel_size=5",
+            "training.device=cpu",
+            "training.batch_size=8",
+            "training.warmup_steps=0",
+            "training.max_steps=4",
+        ],
+    )
+    job = train(loaded, tmp_path / "run")
+    result = merge(str(base), str(job.folder), str(tmp_path / "merged"))
+    assert result.difference <= 1e-5
+    assert result.model_class.endswith("ForTokenClassification")
+    assert {"f1", "precision", "recall", "accuracy"} <= job.metrics["metrics"].keys()

@@ -1,0 +1,95 @@
+"""A base in 4 or 8 bits: trained on, scored with, and merged in full precision."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
+
+from dcft_cli import inject, load_adapter, remove_adapters, save_adapter
+from dcft_cli.adapter.config import DCFTConfig
+from dcft_cli.errors import AdapterFileError, ModelError
+from dcft_cli.models import load_config, load_model
+from dcft_cli.recipe import ModelSection
+from dcft_cli.runs.evaluation import evaluate
+from dcft_cli.runs.merging import merge
+from tests.families import save_base, tokens
+from tests.jobs import Job, Watcher, recipe, train
+
+pytest.importorskip("bitsandbytes")
+
+
+# bitsandbytes packs blocks of 64 numbers.
+WIDE = {"hidden_size": 64, "intermediate_size": 128}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_base(tmp_path_factory.mktemp("wide"), **WIDE)
+
+
+@pytest.fixture(scope="module", params=["4bit", "8bit"])
+def job(
+    request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Job:
+    folder = tmp_path_factory.mktemp(request.param)
+    more = ("adapter.kernel_size=5", f"model.quantization={request.param}")
+    return train(recipe("rte", folder, base, *more), folder / "run")
+
+
+def test_the_linear_layers_are_packed_and_the_adapters_learn(job: Job) -> None:
+    matrices = [adapter.matrix for adapter in job.trainer.layers]
+    assert len(matrices) == 12 and all(matrix.is_quantized for matrix in matrices)
+    trained = [p for p in job.model.parameters() if p.requires_grad]
+    assert all(p.dtype == torch.float32 for p in trained)
+    # AdamW has moved each of them.
+    moved = job.trainer.optimizer.state
+    assert all(moved[p]["exp_avg"].any() for p in trained)
+    assert job.model.bert.pooler.dense.weight.dtype == torch.float32
+
+
+def test_scores_are_those_of_the_training(job: Job) -> None:
+    result = evaluate(str(job.folder), [], Watcher())
+    assert result.metrics == pytest.approx(job.metrics["metrics"])
+
+
+def test_it_is_merged_into_the_base_in_full_precision(job: Job, base: Path, tmp_path: Path) -> None:
+    result = merge(str(base), str(job.folder), str(tmp_path / "merged"))
+    assert (result.difference <= 1e-5, result.dtype, result.rounding) == (True, "float32", None)
+    merged = AutoModelForSequenceClassification.from_pretrained(result.folder).eval()
+    whole = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
+    adapted = load_adapter(whole, job.folder).eval()  # checks the fingerprint
+    torch.testing.assert_close(merged(**tokens()).logits, adapted(**tokens()).logits)
+
+
+def test_another_base_is_refused(job: Job, base: Path, tmp_path: Path) -> None:
+    save_base(tmp_path / "other", **WIDE)
+    whole = AutoModelForSequenceClassification.from_pretrained(tmp_path / "other", num_labels=2)
+    whole.bert.encoder.layer[0].output.dense.weight.data += 1
+    whole.bert.save_pretrained(tmp_path / "other")
+    with pytest.raises(AdapterFileError, match="other base weights"):
+        merge(str(tmp_path / "other"), str(job.folder), str(tmp_path / "merged"))
+    with pytest.raises(AdapterFileError, match="other base weights"):
+        evaluate(str(job.folder), [], Watcher(), base=str(tmp_path / "other"))
+
+
+def test_a_checkpoint_that_is_quantised_already(base: Path, tmp_path: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(
+        base, quantization_config=BitsAndBytesConfig(load_in_4bit=True)
+    )
+    with pytest.raises(ModelError, match="quantised"):
+        save_adapter(inject(model, DCFTConfig()), tmp_path)
+    model = remove_adapters(model)
+    model.save_pretrained(tmp_path)
+    section = ModelSection(name=str(tmp_path))
+    with pytest.raises(ModelError, match="quantised in the checkpoint") as caught:
+        load_model(section, load_config(section, {}), "AutoModelForSequenceClassification")
+    assert "model.quantization=4bit" in caught.value.hint
+
+
+def test_without_bitsandbytes(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dcft_cli.quantization.find_spec", lambda name: None)
+    section = ModelSection(name=str(base), quantization="8bit")
+    with pytest.raises(ModelError, match="bitsandbytes") as caught:
+        load_model(section, load_config(section, {}), "AutoModelForSequenceClassification")
+    assert "dcft-cli[quantization]" in caught.value.hint

@@ -1,0 +1,74 @@
+"""How targets resolve: by a model's name, folder or configuration, or for a recipe."""
+
+from pathlib import Path
+
+import pytest
+from transformers import FNetConfig, GPT2Config, GPTNeoXConfig
+
+from dcft_cli.errors import TargetError, UserError
+from dcft_cli.runs.resolution import LayerKind, Resolution, resolve
+from tests.architectures.tiny import tiny_config
+from tests.families import published
+
+
+def by_role(found: Resolution) -> dict[str | None, LayerKind]:
+    return {kind.role: kind for kind in found.layers}
+
+
+@pytest.mark.parametrize("place", ["", "config.json"])
+def test_a_model_by_its_folder_or_its_configuration(place: str, tmp_path: Path) -> None:
+    GPT2Config().save_pretrained(tmp_path)
+    found = resolve(str(tmp_path / place))
+    assert (found.model_type, found.model_class) == ("gpt2", "GPT2ForSequenceClassification")
+    query = by_role(found)["Q"]
+    assert query.name == "transformer.h.*.attn.c_attn.Q"
+    assert (query.out_features, query.in_features, query.count) == (768, 768, 12)
+    assert list(query.layout) == ["rows", "transposed"]
+    assert all(kind.chosen for kind in found.layers)
+    assert found.adapter_parameters == 25_344  # the shapes are BERT's
+    assert found.head == ["score"]
+
+
+def test_a_recipe_chooses(tmp_path: Path) -> None:
+    published("deberta-v3-base").save_pretrained(tmp_path)
+    found = resolve("recipes/rte.yaml", [f"model.name={tmp_path}", "adapter.targets=[Q, V]"])
+    assert {kind.role for kind in found.layers if kind.chosen} == {"Q", "V"}
+    assert found.adapter_parameters == 6_144
+    assert found.head == ["classifier", "pooler.dense"]
+    told = found.to_json()
+    assert told["model"] == str(tmp_path) and told["targets"] == ["Q", "V"]
+    assert [layer["chosen"] for layer in told["layers"]].count(True) == 2
+
+
+def test_cross_attention_is_there_to_be_chosen(tmp_path: Path) -> None:
+    tiny_config("bart").save_pretrained(tmp_path)
+    found = by_role(resolve(str(tmp_path)))
+    assert found["CROSS_Q"].count == 2 and not found["CROSS_Q"].chosen
+    chosen = resolve("recipes/rte.yaml", [f"model.name={tmp_path}", "adapter.targets=[CROSS]"])
+    assert {kind.role for kind in chosen.layers if kind.chosen} == {
+        "CROSS_Q",
+        "CROSS_K",
+        "CROSS_V",
+        "CROSS_O",
+    }
+
+
+def test_a_model_without_some_roles(tmp_path: Path) -> None:
+    FNetConfig().save_pretrained(tmp_path)
+    found = resolve(str(tmp_path))
+    assert list(found.config.targets) == ["FFN"]
+    unnamed = [kind.name for kind in found.layers if kind.role is None]
+    assert unnamed == ["fnet.embeddings.projection", "fnet.pooler.dense"]
+    with pytest.raises(TargetError, match="`Q`"):
+        resolve("recipes/rte.yaml", [f"model.name={tmp_path}"])
+
+
+def test_what_cannot_be_had(tmp_path: Path) -> None:
+    GPTNeoXConfig(num_hidden_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(TargetError, match="without K and V"):
+        resolve("recipes/rte.yaml", [f"model.name={tmp_path}", "adapter.targets=[Q]"])
+    with pytest.raises(UserError, match="KEY=VALUE"):
+        resolve(str(tmp_path), ["adapter.rank=2"])
+    with pytest.raises(UserError, match="adapter file") as caught:
+        resolve("run/adapter.safetensors")
+    assert "dcft inspect run/adapter.safetensors" in caught.value.hint

@@ -1,0 +1,195 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from dcft_cli.errors import DataError, RecipeError, TrainingError
+from dcft_cli.recipe import DataSection, TaskSection
+from dcft_cli.tasks import LoadedTask, build_task, load_task
+
+Write = Callable[..., str]
+
+
+def load(path: str, task: dict[str, Any] | None = None, **data: Any) -> LoadedTask:
+    """Loads `path` as training and as validation data."""
+    section = DataSection(**{"train": path, "validation": path, "text": "text", **data})
+    return load_task(TaskSection(type="multi_label", **(task or {})), section)
+
+
+def rows(*labels: object) -> list[dict[str, object]]:
+    return [{"text": f"text {number}", "label": label} for number, label in enumerate(labels)]
+
+
+def vectors(loaded: LoadedTask) -> list[list[float]]:
+    return loaded.validation[""].dataset["label"][:]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "expected"),
+    [
+        ([["b"], ["a", "b"], []], ("a", "b"), [[0, 1], [1, 1], [0, 0]]),
+        ([[10], [9, 10], []], ("9", "10"), [[0, 1], [1, 1], [0, 0]]),
+        (["b", " a | b", "", "  "], ("a", "b"), [[0, 1], [1, 1], [0, 0], [0, 0]]),
+        ([[True], [False], [1.0]], ("1", "false", "true"), [[0, 0, 1], [0, 1, 0], [1, 0, 0]]),
+    ],
+)
+def test_labels_are_found_in_the_training_data(
+    jsonl: Write, labels: list[object], names: tuple[str, ...], expected: list[list[float]]
+) -> None:
+    loaded = load(jsonl(rows(*labels)))
+    assert loaded.task.labels == names
+    assert vectors(loaded) == expected
+    assert loaded.train is not None
+    counts = loaded.task.label_counts(loaded.train.dataset)
+    assert counts == {number: sum(row[number] for row in expected) for number in range(len(names))}
+
+
+def test_a_text_of_a_csv_file_is_parted(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("text,label\nx,a; b c\ny,\nz,d\n")
+    loaded = load(str(path), separator=";")
+    assert loaded.task.labels == ("a", "b c", "d")
+    assert vectors(loaded) == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
+
+
+def test_another_separator_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text("text\tlabel\nx\ta,b\ny\ta\nz\tb,c\n")
+    with pytest.raises(DataError, match=r"no row of `label` holds '\|', .* but 2 of 3 hold ','"
+    ) as error:  # fmt: skip
+        load(str(path))
+    assert 'data.separator=","' in error.value.hint
+    loaded = load(str(path), {"labels": ["a", "b,c", "a,b", "b"]})
+    assert vectors(loaded)[2] == [0, 1, 0, 0]
+
+
+def test_columns_of_0_and_1(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("text,toxic,rude\nx,1,0\ny,0,0\nz,True,1\n")
+    loaded = load(str(path), label=["toxic", "rude"])
+    assert loaded.task.labels == ("toxic", "rude")
+    assert vectors(loaded) == [[1, 0], [0, 0], [1, 1]]
+    section = DataSection(validation=str(path), text=["text"], label=["rude", "toxic"])
+    again = load_task(TaskSection(type="multi_label"), section, loaded.task.labels, training=False)
+    assert vectors(again) == vectors(loaded), "the order is that of the labels"
+    with pytest.raises(DataError, match="has no column `vile`"):
+        load(str(path), label=["toxic", "vile"])
+    with pytest.raises(RecipeError, match=r"\(a, b\) are not the columns .* \(toxic, rude\)"):
+        load(str(path), {"labels": ["a", "b"]}, label=["toxic", "rude"])
+    with pytest.raises(RecipeError, match="named twice"):
+        load(str(path), label=["toxic", "toxic"])
+
+
+@pytest.mark.parametrize("value", ["2", "", "yes", "0.5"])
+def test_a_column_of_other_values(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(f"text,a,b\nx,1,0\ny,0,{value}\n")
+    with pytest.raises(DataError, match=rf"in 1 row:\n  row 2 \(line 3\): `b` is '{value}'"):
+        load(str(path), label=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "`label` is missing"),
+        (3, "`label` is 3, not a list"),
+        ({"a": 1}, "`label` is {'a': 1}, not a list"),
+        ([None], "`label` holds None"),
+        ([["a"]], r"`label` holds \['a'\]"),
+        ([0, 1, 0], "`label` names 0 twice"),
+        ("a|a", "`label` names 'a' twice"),
+        ("a||b", "`label` holds ''"),
+    ],
+)
+def test_rows_that_do_not_fit(jsonl: Write, value: object, message: str) -> None:
+    with pytest.raises(DataError, match=rf"in 1 row:\n  row 3 \(line 3\): {message}"):
+        load(jsonl(rows(["a"], ["b"], value)))
+
+
+def test_an_unknown_label_in_the_validation_data(jsonl: Write) -> None:
+    train, dev = jsonl(rows(["a"], ["b"]), "train.jsonl"), jsonl(rows([], ["a", "c"]), "dev.jsonl")
+    with pytest.raises(DataError) as error:
+        load(train, validation=dev)
+    assert (
+        error.value.message
+        == f"{dev}: unknown label in 1 row:\n  row 2 (line 2): `label` holds 'c'"
+    )
+    assert error.value.hint == "Known labels: a (0), b (1)."
+
+
+def test_what_teaches_nothing(jsonl: Write) -> None:
+    with pytest.raises(DataError, match="no row has a label"):
+        load(jsonl(rows([], [])))
+    with pytest.raises(DataError, match="one label alone, a"):
+        load(jsonl(rows(["a"], [])))
+    with pytest.raises(DataError, match="every row has the same labels"):
+        load(jsonl(rows(["a", "b"], ["b", "a"])))
+
+
+def test_the_task_describes_its_model() -> None:
+    section = TaskSection(type="multi_label", labels=["a", "b"])
+    task = build_task(section, DataSection(text=["text"]))
+    assert task.auto_class == "AutoModelForSequenceClassification"
+    assert task.model_settings == {
+        "num_labels": 2,
+        "id2label": {0: "a", 1: "b"},
+        "label2id": {"a": 0, "b": 1},
+        "problem_type": "multi_label_classification",
+    }
+    assert task.metrics == (
+        "micro_f1",
+        "macro_f1",
+        "mean_average_precision",
+        "subset_accuracy",
+        "best_micro_f1",
+    )
+
+
+def test_features_are_the_inputs_of_the_model(
+    jsonl: Write, any_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    pairs = [{"text": "ab", "other": "x" * n, "label": ["ab"[n % 2]]} for n in (1, 4, 2)]
+    loaded = load(jsonl(pairs), text=["text", "other"])
+    features = loaded.task.evaluation_set("", loaded.validation[""].dataset, any_tokenizer).features
+    assert set(features.column_names) == {*any_tokenizer.model_input_names, "labels", "length"}
+    assert features["labels"][:] == [[1, 0], [1, 0], [0, 1]]
+    batch = loaded.task.collator(any_tokenizer)([dict(row) for row in features])
+    assert (batch["labels"].shape, str(batch["labels"].dtype)) == ((3, 2), "torch.float32")
+
+
+def test_scores_and_threshold(jsonl: Write, tokenizer: PreTrainedTokenizerFast) -> None:
+    path = jsonl(rows(["a"], ["a", "b"], []))
+    logits = np.array([[2.0, -1.0], [0.0, -0.5], [-3.0, -3.0]])
+
+    def score(threshold: float) -> dict[str, float]:
+        loaded = load(path, {"threshold": threshold})
+        assert loaded.main_metric == "micro_f1"
+        held = loaded.task.evaluation_set("", loaded.validation[""].dataset, tokenizer)
+        return held.score(logits, np.array(held.features["labels"][:]))
+
+    assert score(0.5) == pytest.approx(
+        {
+            "micro_f1": 4 / 5,
+            "macro_f1": 1 / 2,
+            "mean_average_precision": 1.0,
+            "subset_accuracy": 2 / 3,
+            "best_micro_f1": 1.0,
+            "best_micro_f1_threshold": pytest.approx(1 / (1 + np.exp(0.5))),
+        }
+    )
+    assert score(0.35)["micro_f1"] == 1.0  # sigmoid(-0.5) is 0.378, sigmoid(-1) is 0.269
+    assert score(0.9)["micro_f1"] == 0.0
+    with pytest.raises(TrainingError, match="not finite"):
+        loaded = load(path)
+        held = loaded.task.evaluation_set("", loaded.validation[""].dataset, tokenizer)
+        held.score(np.full((3, 2), np.nan), np.zeros((3, 2)))
+
+
+def test_other_tasks_take_one_label_column(jsonl: Write) -> None:
+    section = DataSection(train=jsonl(rows("a", "b")), text=["text"], label=["a", "b"])
+    with pytest.raises(RecipeError, match="names 2 columns") as error:
+        load_task(TaskSection(type="classification"), section)
+    assert "multi_label" in error.value.hint

@@ -1,0 +1,150 @@
+"""Rows of token classification: what is read, and what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dcft_cli.errors import DataError, RecipeError
+from dcft_cli.recipe import DataSection, TaskSection
+from dcft_cli.tasks import LoadedTask, build_task, load_task, reading
+
+Write = Callable[..., str]
+
+TAGS = ("B-LOC", "B-PER", "I-PER", "O")
+
+
+def row(words: str, tags: str, **others: Any) -> dict[str, Any]:
+    return {"tokens": words.split(), "ner_tags": tags.split(), **others}
+
+
+ROWS = [row("ann lee is in rome", "B-PER I-PER O O B-LOC"), row("she is tall", "O O O")]
+
+
+def load(path: str, task: dict[str, Any] | None = None, **data: Any) -> LoadedTask:
+    """Loads `path` as training and as validation data."""
+    section = DataSection(**{"train": path, "validation": path, **data})
+    return load_task(TaskSection(type="token_classification", **(task or {})), section)
+
+
+def test_labels_are_found_in_the_training_data(jsonl: Write) -> None:
+    loaded = load(jsonl(ROWS))
+    assert loaded.task.labels == TAGS
+    assert loaded.train is not None
+    assert loaded.train.dataset[:] == {
+        "text": ["ann lee is in rome", "she is tall"],
+        "words": [row["tokens"] for row in ROWS],
+        "labels": [[1, 2, 3, 3, 0], [3, 3, 3]],
+    }
+    assert loaded.task.label_counts(loaded.train.dataset) == {0: 1, 1: 1, 2: 1, 3: 5}
+
+
+def test_a_conll_file_holds_the_same(tmp_path: Path, jsonl: Write) -> None:
+    path = tmp_path / "train.txt"
+    lines = [" ".join(word) for row in ROWS for word in [*zip(*row.values(), strict=True), ()]]
+    path.write_text("\n".join(lines))
+    assert load(str(path)).validation[""].dataset[:] == load(jsonl(ROWS)).validation[""].dataset[:]
+
+
+def test_numbers_name_the_classes_of_the_recipe(jsonl: Write) -> None:
+    path = jsonl([{"w": ["a", "b"], "l": [3, "B-PER"]}, {"w": ["c"], "l": [0.0]}])
+    loaded = load(path, {"labels": list(TAGS)}, text="w", label="l")
+    assert loaded.validation[""].dataset["labels"][:] == [[3, 1], [0]]
+
+
+def test_a_hub_data_set_names_its_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = datasets.ClassLabel(names=["2", "1"])  # that look like numbers
+    features = datasets.Features(
+        {"tokens": datasets.List(datasets.Value("string")), "ner_tags": datasets.List(names)}
+    )
+    rows = {"tokens": [["a", "b"], []], "ner_tags": [[0, 1], []]}
+    hub = datasets.Dataset.from_dict(rows, features=features)
+    monkeypatch.setattr(reading.datasets, "load_dataset", lambda *_, **__: hub)
+    section = DataSection(hub="some/data", validation="dev")
+    loaded = load_task(TaskSection(type="token_classification"), section)
+    assert loaded.task.labels == ("2", "1")
+    assert loaded.validation[""].dataset["labels"][:] == [[0, 1], []]
+    own = TaskSection(type="token_classification", labels=["x", "y"])
+    assert load_task(own, section).task.labels == ("x", "y")
+
+
+def test_a_parquet_file_of_the_datasets_library_names_them_too(tmp_path: Path) -> None:
+    path = str(tmp_path / "train.parquet")
+    tags = datasets.List(datasets.ClassLabel(names=["O", "B-X"]))
+    features = datasets.Features(
+        {"tokens": datasets.List(datasets.Value("string")), "ner_tags": tags}
+    )
+    data = {"tokens": [["a", "b"]], "ner_tags": [[0, 1]]}
+    datasets.Dataset.from_dict(data, features=features).to_parquet(path)
+    assert load(path).task.labels == ("O", "B-X")
+    pq.write_table(pa.Table.from_pydict(data), path)
+    assert load(path).task.labels == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (
+            row("a b", "O"),
+            r"do not match .* in 1 row:\n  row 2 \(line 2\): `ner_tags` has 1 labels",
+        ),
+        ({"tokens": [], "ner_tags": []}, r"row 2 \(line 2\): `tokens` is empty"),
+        ({"tokens": "a", "ner_tags": ["O"]}, r"`tokens` is 'a', no list"),
+        ({"ner_tags": ["O"]}, r"`tokens` is missing"),
+        ({"tokens": ["a", ""], "ner_tags": ["O", "O"]}, r"`tokens`, word 2 is empty"),
+        ({"tokens": ["a", 7], "ner_tags": ["O", "O"]}, r"`tokens`, word 2 is 7, not a text"),
+        ({"tokens": ["\ud800"], "ner_tags": ["O"]}, r"`tokens`, word 1 holds half a character"),
+        ({"tokens": ["a"], "ner_tags": "O"}, r"no list of labels .*\n.*`ner_tags` is 'O'"),
+        ({"tokens": ["a"]}, r"no list of labels .*\n.*`ner_tags` is None"),
+        ({"tokens": ["a", "b"], "ner_tags": ["O", None]}, r"`ner_tags`, word 2 is None"),
+        ({"tokens": ["a", "b"], "ner_tags": ["O", 1.5]}, r"`ner_tags`, word 2 is 1\.5"),
+    ],
+)
+def test_rows_that_do_not_fit(jsonl: Write, bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(jsonl([ROWS[0], bad]))
+
+
+def test_an_unknown_label_in_the_validation_data(jsonl: Write) -> None:
+    train, dev = jsonl(ROWS, "train.jsonl"), jsonl([ROWS[1], row("a b", "O B-ORG")], "dev.jsonl")
+    with pytest.raises(DataError) as error:
+        load(train, validation=dev)
+    assert error.value.message == (
+        f"{dev}: unknown label in 1 row:\n  row 2 (line 2): `ner_tags`, word 2 is 'B-ORG'"
+    )
+    assert error.value.hint == "Known labels: B-LOC (0), B-PER (1), I-PER (2), O (3)."
+
+
+def test_one_label_teaches_nothing(jsonl: Write) -> None:
+    with pytest.raises(DataError, match="every word has the same label, O"):
+        load(jsonl([ROWS[1]]))
+    with pytest.raises(DataError, match="every word has the same label, O"):
+        load(jsonl([ROWS[1]]), {"labels": list(TAGS)})
+
+
+def test_columns(jsonl: Write) -> None:
+    task = TaskSection(type="token_classification", labels=["a", "b"])
+    with pytest.raises(RecipeError, match="names two columns"):
+        build_task(task, DataSection(text=["a", "b"]))
+    with pytest.raises(RecipeError, match="token_classification takes one"):
+        build_task(task, DataSection(label=["a", "b"]))
+    with pytest.raises(DataError, match="has no column `tokens`"):
+        load(jsonl([{"words": ["a", "b"], "ner_tags": ["O", "B-X"]}]))
+    csv = Path(jsonl([])).with_name("a.csv")
+    csv.write_text("tokens,ner_tags\na b,O O\nc,O\n")
+    with pytest.raises(DataError, match="no list of labels"):
+        load(str(csv))
+
+
+def test_a_held_out_part_keeps_equal_sentences_together(jsonl: Write) -> None:
+    many = [row(f"word {number // 2}", "O B-LOC") for number in range(40)]
+    section = {"train": jsonl(many), "validation": None, "holdout": {"fraction": 0.3}}
+    loaded = load("", **section)
+    assert loaded.train is not None
+    held_out = set(loaded.validation[""].dataset["text"][:])
+    assert held_out
+    assert held_out.isdisjoint(loaded.train.dataset["text"][:])

@@ -1,0 +1,133 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from dcft_cli.errors import TrainingError
+from dcft_cli.recipe import DataSection, TaskSection
+from dcft_cli.tasks import EvaluationSet, LoadedTask, build_task
+from tests.tasks.test_sentences import ROWS, TAGS, Write, load, row
+
+
+def evaluation(loaded: LoadedTask, tokenizer: PreTrainedTokenizerFast) -> EvaluationSet:
+    return loaded.task.evaluation_set("", loaded.validation[""].dataset, tokenizer)
+
+
+def logits_for(
+    held: EvaluationSet, tokenizer: PreTrainedTokenizerFast, label_of: Callable[[str], int]
+) -> np.ndarray[Any, Any]:
+    """Logits of a model that looks at the letter of each token, padded as a trainer pads."""
+    logits = np.full((len(held.features), max(held.features["length"]), len(TAGS)), -100.0)
+    for number, ids in enumerate(held.features["input_ids"]):
+        logits[number, : len(ids)] = 0.0
+        for place, piece in enumerate(tokenizer.convert_ids_to_tokens(ids)):
+            logits[number, place, label_of(piece)] = 1.0
+    return logits
+
+
+def test_the_task_describes_its_model() -> None:
+    task = build_task(TaskSection(type="token_classification", labels=["O", "B-X"]), DataSection())
+    assert task.auto_class == "AutoModelForTokenClassification"
+    assert task.model_settings == {
+        "num_labels": 2,
+        "id2label": {0: "O", 1: "B-X"},
+        "label2id": {"O": 0, "B-X": 1},
+    }
+    assert task.metrics == ("f1", "precision", "recall", "accuracy")
+    plain = build_task(TaskSection(type="token_classification", labels=["NN", "VB"]), DataSection())
+    assert plain.metrics == ("accuracy", "macro_f1")
+
+
+def test_targets_stand_at_first_tokens(
+    jsonl: Write, any_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    loaded = load(jsonl(ROWS))
+    assert loaded.train is not None
+    training = loaded.task.encode_training(loaded.train.dataset, any_tokenizer)
+    columns = {*any_tokenizer.model_input_names, "labels", "length"}
+    assert set(training.column_names) == columns
+    for labels, tags in zip(training["labels"], ([1, 2, 3, 3, 0], [3, 3, 3]), strict=True):
+        assert [label for label in labels if label != -100] == tags
+    batch = loaded.task.collator(any_tokenizer)(
+        [{name: row[name] for name in columns - {"length"}} for row in training]
+    )
+    assert batch["labels"].shape == batch["input_ids"].shape
+    assert batch["labels"][1, -1] == -100
+
+
+def test_every_word_counts_once_however_long_the_sentence(
+    jsonl: Write, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    tags = ["B-PER", "I-PER", "O", "B-LOC"] * 25
+    path = jsonl([ROWS[0], {"tokens": ["ab"] * 100, "ner_tags": tags}])
+    loaded = load(path, max_length=16, document_stride=4)
+    assert loaded.train is not None
+    training = loaded.task.encode_training(loaded.train.dataset, tokenizer)
+    assert max(training["length"]) <= 16
+    flat = [label for labels in training["labels"][:] for label in labels if label != -100]
+    assert flat == [1, 2, 3, 3, 0] + [TAGS.index(tag) for tag in tags]
+    features = evaluation(loaded, tokenizer).features
+    assert set(features.column_names) == {*tokenizer.model_input_names, "length"}
+    assert features["length"][:] == sorted(training["length"], reverse=True)
+
+
+def test_a_perfect_model_scores_1_over_all_windows(
+    jsonl: Write, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Each word's label is its letter's: entities run on from one window into the next."""
+    letters = "lpioo" * 30 + "piiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiii"
+    tags = [{"l": "B-LOC", "p": "B-PER", "i": "I-PER", "o": "O"}[letter] for letter in letters]
+    other = row("so on", "O O")
+    path = jsonl([other, {"tokens": list(letters), "ner_tags": tags}, other])
+    loaded = load(path, {"labels": list(TAGS)}, max_length=12, document_stride=3)
+    held = evaluation(loaded, tokenizer)
+    perfect = logits_for(held, tokenizer, lambda piece: "lpi".find(piece[0]) % 4)
+    scores = held.score(perfect, None)
+    assert scores == {"f1": 1.0, "precision": 1.0, "recall": 1.0, "accuracy": 1.0}
+    assert loaded.main_metric == "f1"
+    blind = held.score(logits_for(held, tokenizer, lambda piece: 3), None)
+    assert blind == {
+        "f1": 0.0,
+        "precision": 0.0,
+        "recall": 0.0,
+        "accuracy": pytest.approx(64 / 194),
+    }
+
+
+def test_words_without_tokens_count_as_outside(
+    jsonl: Write, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    bare = "\u200b"
+    words = [["x", bare, "\n", "x"], [bare]]
+    rows = [
+        {"tokens": words[0], "ner_tags": ["B-PER", "I-PER", "O", "B-PER"]},
+        {"tokens": words[1], "ner_tags": ["B-PER"]},
+    ]
+    loaded = load(jsonl(rows), {"labels": list(TAGS)})
+    held = evaluation(loaded, tokenizer)
+    assert len(held.features) == 1
+    scores = held.score(logits_for(held, tokenizer, lambda piece: 1), None)
+    # Predicted: PER 0, PER 3; true: PER 0-1, PER 3, and one in the sentence without tokens.
+    assert scores == pytest.approx(
+        {"f1": 2 / 5, "precision": 1 / 2, "recall": 1 / 3, "accuracy": 3 / 5}
+    )
+
+
+def test_plain_labels(jsonl: Write, tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = [{"tokens": ["a", "b", "\u200b", "c"], "ner_tags": ["NN", "VB", "NN", "NN"]}]
+    loaded = load(jsonl(rows), {"labels": ["NN", "VB", "JJ", "XX"]})
+    assert loaded.main_metric == "accuracy"
+    held = evaluation(loaded, tokenizer)
+    scores = held.score(logits_for(held, tokenizer, lambda piece: "ab".find(piece) % 3), None)
+    # Predicted NN VB (nothing) JJ: F1 of NN 2 / (1 + 3), of VB 1, of JJ 0.
+    assert scores == pytest.approx({"accuracy": 1 / 2, "macro_f1": 1 / 2})
+
+
+def test_predictions_that_are_no_numbers_are_not_scored(
+    jsonl: Write, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    held = evaluation(load(jsonl(ROWS)), tokenizer)
+    with pytest.raises(TrainingError, match="not finite"):
+        held.score(np.full((2, 20, 4), np.nan), None)
