@@ -16,7 +16,8 @@ class DCFTConfig:
         stride: s, 1 to kernel_size; None: kernel_size (section 3.2.2).
         rank: k, rank of the subspace matrix B A.
         scale: constant factor of dW; alpha / r of the public implementation.
-        targets: roles (Q, K, V, O, FFN, FFN_IN, FFN_OUT) or patterns of module names.
+        targets: roles (Q, K, V, O, FFN, FFN_IN, FFN_OUT; CROSS, CROSS_Q, ... for
+            cross-attention) or patterns of layer names.
         init: "normal" draws A, B and C from N(0, 0.02^2) (section 3.1); "zero" starts with
             dW = 0: orthonormal rows of A and columns of B, C = 0.
 

@@ -73,7 +73,11 @@ def save_adapter(
         "method": "dcft",
         "config": {**asdict(config), "stride": config.window_step, "targets": list(config.targets)},
         "modules": [
-            {key: value for key, value in asdict(as_module(layer)).items() if value is not None}
+            {
+                key: value
+                for key, value in asdict(as_module(layer)).items()
+                if value not in (None, False)
+            }
             for layer in layers.values()
         ],
         "head": {name: list(parameter.shape) for name, parameter in head.items()},
@@ -196,6 +200,7 @@ def as_module(place: Target | DCFTAdapter) -> Module:
         weight=place.matrix.parameter_name,
         rows=place.rows,
         count=place.matrix.count,
+        transposed=place.matrix.transposed,
     )
 
 

@@ -15,6 +15,7 @@ class Module:
         weight: full name of the parameter.
         rows: first and last + 1 of the rows that dW belongs to; None: all.
         count: how many matrices a stack of them has (the experts of a layer); None: no stack.
+        transposed: the weight is stored as (in, out).
     """
 
     name: str
@@ -24,6 +25,7 @@ class Module:
     weight: str
     rows: tuple[int, int] | None = None
     count: int | None = None
+    transposed: bool = False
 
     def shapes(self, config: DCFTConfig) -> dict[str, tuple[int, ...]]:
         """Shapes of A, B and C."""

@@ -122,8 +122,8 @@ def find_targets(
         raise TargetError(
             f"No layer for the target {_listed(missed)}. "
             f"The model ({type(model).__name__}) has:\n{_overview(matrices, blocks)}",
-            f"Targets are roles ({', '.join(ROLES)}) or patterns of the names above, "
-            "such as `attention.dense`.",
+            f"Targets are roles ({', '.join(ROLES)}) or patterns of the names above; "
+            "the end of a name is enough.",
         )
     places: list[tuple[Matrix, Block]] = []
     for name, matrix in matrices.items():

@@ -12,7 +12,7 @@ def evaluate(
     overrides: Overrides = None,
     base: Annotated[
         str | None,
-        typer.Option(help="Base model, if not where the adapter says.", show_default=False),
+        typer.Option(help="Base model, if it is not where the adapter says.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -12,7 +12,7 @@ def inspect(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="Adapter file, run folder, or recipe; with --targets recipe or base model.",
+            help="Adapter file, run folder or recipe. With --targets: recipe or base model.",
         ),
     ],
     overrides: Overrides = None,
@@ -20,15 +20,15 @@ def inspect(
         bool,
         typer.Option(
             "--targets",
-            help="Show how roles resolve in a base model: of a recipe, or by its name, folder or "
-            "configuration file.",
+            help="Show which layers a recipe's targets choose, or which roles a base model has: "
+            "Hub name, folder or config.json. Loads no weights.",
         ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Count parameters and list modules: of an adapter file, or of a recipe before training.
+    """Count parameters and list modules of an adapter, or of a recipe before training.
 
-    dcft inspect runs/rte/adapter.safetensors
+    dcft inspect runs/rte
     dcft inspect recipes/rte.yaml adapter.kernel_size=2
     dcft inspect --targets answerdotai/ModernBERT-base
     """

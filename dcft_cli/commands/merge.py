@@ -16,16 +16,19 @@ class DType(StrEnum):
 
 
 def merge(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="Base model: Hub name or folder.")],
+    base: Annotated[
+        str, typer.Argument(metavar="BASE", help="Base model in full precision: name or folder.")
+    ],
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder, or adapter file.")],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write; must not exist.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write: a new or empty one.")],
     dtype: Annotated[
-        DType, typer.Option(help="Type of the weights written; base: as the base's checkpoint.")
+        DType, typer.Option(help="Type of the weights written; base: as in the base's config.json.")
     ] = DType.base,
 ) -> None:
     """Fold an adapter into its base: a plain transformers model, proved equal.
 
     dcft merge microsoft/deberta-v3-base runs/rte merged/
+    dcft merge microsoft/deberta-v3-base runs/rte merged/ --dtype bfloat16
     """
     from dcft_cli.console.output import waiting
     from dcft_cli.console.tables import show_merge

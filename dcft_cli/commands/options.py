@@ -8,7 +8,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="Settings that go before the recipe's, such as training.max_steps=100.",
+        help="Settings that replace the recipe's, such as training.max_steps=100.",
         show_default=False,
     ),
 ]

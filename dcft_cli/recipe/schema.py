@@ -161,7 +161,8 @@ class AdapterSection(_Section):
     scale: float = Field(default=1.0, gt=0)
     """Constant factor of dW (the public implementation's alpha / r)."""
     targets: list[str] = Field(default=["Q", "K", "V", "O", "FFN"], min_length=1)
-    """Roles (Q, K, V, O, FFN, FFN_IN, FFN_OUT) or patterns of module names."""
+    """Roles (Q, K, V, O, FFN, FFN_IN, FFN_OUT; CROSS, CROSS_Q, ... for cross-attention) or
+    patterns of layer names."""
     init: Literal["normal", "zero"] = "normal"
     """normal: A, B, C from N(0, 0.02^2). zero: orthonormal A and B, C = 0, so dW = 0."""
     orthogonality: float = Field(default=0.1, ge=0)

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from dcft_cli.adapter.config import DCFTConfig
+from dcft_cli.adapter.contents import ADAPTER_FILE
 from dcft_cli.adapter.file import as_module
 from dcft_cli.adapter.inject import outside_encoder
 from dcft_cli.adapter.matrix import find_matrices
@@ -53,7 +54,8 @@ class Resolution:
         source: what was asked for.
         model: its name; differs from `source` for a recipe.
         model_class: the transformers class looked into.
-        layers: all that a target can name, those with a role first.
+        layers: all that a target can name: those that the targets name first, then those that
+            have a role.
         head: modules outside the encoder: trained as they are, no targets.
     """
 
@@ -108,33 +110,40 @@ def resolve(source: str, overrides: Sequence[str] = ()) -> Resolution:
             )
         section, settings = ModelSection(name=source), DCFTConfig()
         classes = ["AutoModelForSequenceClassification", "AutoModel"]
-    if Path(source).suffix == ".safetensors":
+    if Path(source).suffix == ".safetensors" or (Path(source) / ADAPTER_FILE).exists():
         raise UserError(
-            f"{source} is an adapter file: its targets are found already.",
+            f"{source} holds a trained adapter: its targets are found already.",
             f"See them with `dcft inspect {source}`.",
         )
     config = load_config(section, {})
     model = _model(config, classes)
     head = outside_encoder(model)
-    named = [(target.role, target) for target in find_roles(model, exclude=head)]
+    with_role = find_roles(model, exclude=head)
     if not is_recipe:  # nothing was asked for: the usual roles, as far as there are any
-        there = {single for role, _ in named for single in members(role)}
+        there = {single for target in with_role for single in members(target.role)}
         usual = [t for t in settings.targets if there.issuperset(GROUPS.get(t, (t,)))]
         settings = replace(settings, targets=usual or settings.targets)
-    chosen = {target.name for target in find_targets(model, settings.targets, exclude=head)}
-    known = {matrix.name for _, target in named for matrix in target.matrices}
+    chosen = find_targets(model, settings.targets, exclude=head)
+    taken = {target.name for target in chosen} | {target.matrix.name for target in chosen}
+    roles = [
+        target
+        for target in with_role
+        if target.name not in taken and (target.rows is None or target.matrix.name not in taken)
+    ]
+    known = {matrix.name for target in (*chosen, *with_role) for matrix in target.matrices}
     others = [
-        (None, Target(matrix.name, "", (matrix,)))
+        Target(matrix.name, "", (matrix,))
         for matrix in find_matrices(model)
         if matrix.called and matrix.name not in known and matrix.parameter_name not in head
     ]
+    layers = [(True, target) for target in chosen] + [(False, t) for t in (*roles, *others)]
     return Resolution(
         source=source,
         model=section.name,
         model_type=config.model_type,
         model_class=type(model).__name__,
         config=settings,
-        layers=_kinds([*named, *others], settings, chosen),
+        layers=_kinds(layers, settings),
         head=sorted({name.rpartition(".")[0] or name for name in head}),
     )
 
@@ -150,23 +159,21 @@ def _model(config: PreTrainedConfig, classes: Sequence[str]) -> nn.Module:
     raise AssertionError(classes)
 
 
-def _kinds(
-    targets: Sequence[tuple[str | None, Target]], config: DCFTConfig, chosen: set[str]
-) -> list[LayerKind]:
+def _kinds(targets: Sequence[tuple[bool, Target]], config: DCFTConfig) -> list[LayerKind]:
     groups: dict[tuple[Any, ...], list[Target]] = {}
-    for role, target in targets:
-        key = (role, general_name(target.name), target.out_features, target.in_features)
-        groups.setdefault((*key, target.layout, target.name in chosen), []).append(target)
+    for chosen, target in targets:
+        key = (target.role, general_name(target.name), target.out_features, target.in_features)
+        groups.setdefault((*key, target.layout, chosen), []).append(target)
     return [
         LayerKind(
-            role=role,
+            role=role or None,
             name=name,
             out_features=out,
             in_features=into,
             layout=layout,
             count=len(group),
             parameters=sum(as_module(target).parameters(config) for target in group),
-            chosen=is_chosen,
+            chosen=chosen,
         )
-        for (role, name, out, into, layout, is_chosen), group in groups.items()
+        for (role, name, out, into, layout, chosen), group in groups.items()
     ]

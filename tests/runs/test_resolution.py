@@ -63,12 +63,27 @@ def test_a_model_without_some_roles(tmp_path: Path) -> None:
         resolve("recipes/rte.yaml", [f"model.name={tmp_path}"])
 
 
+def test_patterns_choose_too(tmp_path: Path) -> None:
+    tiny_config("modernbert").save_pretrained(tmp_path / "modernbert")
+    place = f"model.name={tmp_path / 'modernbert'}"
+    whole = resolve("recipes/rte.yaml", [place, "adapter.targets=[Wqkv]"])
+    assert [(k.role, k.name, k.count) for k in whole.layers if k.chosen] == [
+        ("Q+K+V", "model.layers.*.attn.Wqkv", 2)
+    ]
+    assert whole.adapter_parameters > 0
+    assert not any(kind.name.endswith(".Q") for kind in whole.layers)
+    tiny_config("xlnet").save_pretrained(tmp_path / "xlnet")
+    place = f"model.name={tmp_path / 'xlnet'}"
+    read = resolve("recipes/rte.yaml", [place, "adapter.targets=[rel_attn.r]"])
+    assert [k.name for k in read.layers if k.chosen] == ["transformer.layer.*.rel_attn.r"]
+
+
 def test_what_cannot_be_had(tmp_path: Path) -> None:
     GPTNeoXConfig(num_hidden_layers=1).save_pretrained(tmp_path)
     with pytest.raises(TargetError, match="without K and V"):
         resolve("recipes/rte.yaml", [f"model.name={tmp_path}", "adapter.targets=[Q]"])
     with pytest.raises(UserError, match="KEY=VALUE"):
         resolve(str(tmp_path), ["adapter.rank=2"])
-    with pytest.raises(UserError, match="adapter file") as caught:
+    with pytest.raises(UserError, match="trained adapter") as caught:
         resolve("run/adapter.safetensors")
     assert "dcft inspect run/adapter.safetensors" in caught.value.hint
