@@ -77,18 +77,24 @@ def skeleton(config: PreTrainedConfig, auto_class: str) -> nn.Module:
     """The model of a configuration on the meta device: shapes and names, no weights.
 
     Raises:
-        ModelError: transformers has no such class for this type of model.
+        ModelError: transformers has no such class for this type of model, or cannot build it.
     """
+    auto = getattr(transformers, auto_class)
+    if type(config) not in auto._model_mapping:
+        raise _no_class(config, auto_class)
     with torch.device("meta"):
         try:
-            model: nn.Module = getattr(transformers, auto_class).from_config(config)
-        except ValueError as error:
-            raise _no_class(config, auto_class) from error
+            model: nn.Module = auto.from_config(config)
         except ImportError as error:
             raise ModelError(
                 f"Models of type {config.model_type} need a package that is not installed: "
                 f"{' '.join(str(error).split())}",
                 "Install it, or choose another base model.",
+            ) from error
+        except Exception as error:
+            raise ModelError(
+                f"The configuration (type {config.model_type}) makes no model: {error}",
+                "Repair config.json, or choose another base model.",
             ) from error
     return model
 

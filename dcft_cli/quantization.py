@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 
+from dcft_cli.adapter.matrix import is_packed
 from dcft_cli.adapter.targets import find_roles
 from dcft_cli.errors import ModelError
 from dcft_cli.recipe.schema import ModelSection
@@ -51,7 +52,16 @@ def quantization_settings(section: ModelSection, skeleton: nn.Module) -> dict[st
 
 
 def make_trainable(model: nn.Module) -> None:
-    """Lets gradients flow through quantised layers, whatever was computed with them before."""
+    """Lets gradients flow through quantised layers, whatever was computed with them before.
+
+    Raises:
+        ModelError: there are none.
+    """
+    if not any(is_packed(parameter) for parameter in model.parameters()):
+        raise ModelError(
+            f"No weight of a {type(model).__name__} can be quantised: it has no linear layers.",
+            "Leave out model.quantization; model.dtype=bfloat16 halves the memory.",
+        )
     # What transformers asks of a quantised model before it trains it: that there are adapters.
     model._hf_peft_config_loaded = True  # type: ignore[assignment]
     for module in model.modules():

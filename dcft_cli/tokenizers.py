@@ -13,14 +13,16 @@ from dcft_cli.recipe.schema import ModelSection
 
 
 def load_tokenizer(section: ModelSection, *, offsets: bool = False) -> PreTrainedTokenizerBase:
-    """The base model's own tokenizer, which pads on the right.
+    """The base model's own tokenizer.
+
+    It pads on its own side: some models read a text's meaning off one end (XLNet off the last).
 
     Args:
-        offsets: it must know where in the text its tokens come from (to find answers and words).
+        offsets: it must know where in the text its tokens come from (to find answers and words),
+            and pads on the right.
 
     Raises:
-        ModelError: there is none, it knows no offsets, has no token to pad with, or a package
-            that it needs is missing.
+        ModelError: there is none, it knows no offsets, or a package that it needs is missing.
     """
     source, revision = source_of(section.name), revision_of(section)
     try:
@@ -43,22 +45,35 @@ def load_tokenizer(section: ModelSection, *, offsets: bool = False) -> PreTraine
             f"There is no tokenizer in the base model {section.name}.",
             "Add one: AutoTokenizer.from_pretrained(NAME).save_pretrained(DIR).",
         )
-    if tokenizer.pad_token is None:  # GPT and its kin never pad in pretraining
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if offsets:
+        tokenizer.padding_side = "right"  # where answers and words are found by position
+    return tokenizer
+
+
+def agree_on_padding(
+    section: ModelSection, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Makes tokenizer and configuration pad with the same token.
+
+    GPT and its kin never pad in pretraining, and name no such token or different ones. Models that
+    read a text's last token find it by what the configuration says.
+
+    Raises:
+        ModelError: there is no token to pad with.
+    """
+    parts = {id(part): part for part in (config, config.get_text_config())}.values()
+    if tokenizer.pad_token is None:
+        named = [getattr(part, "pad_token_id", None) for part in parts]
+        known = [n for n in named if isinstance(n, int) and 0 <= n < len(tokenizer)]
+        tokenizer.pad_token = (
+            str(tokenizer.convert_ids_to_tokens(known[0]))
+            if known
+            else tokenizer.eos_token or tokenizer.unk_token
+        )
     if tokenizer.pad_token is None:
         raise ModelError(
             f"The tokenizer of {section.name} has no token to pad batches with.",
             "Give it one: tokenizer.pad_token = ..., then tokenizer.save_pretrained(DIR).",
         )
-    tokenizer.padding_side = "right"  # where answers and words are found by position
-    return tokenizer
-
-
-def agree_on_padding(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Tells a model's configuration which token pads, where it does not say so itself.
-
-    Models that read a text's last token find it by that.
-    """
-    for part in {id(c): c for c in (config, config.get_text_config())}.values():
-        if getattr(part, "pad_token_id", None) is None:
-            part.pad_token_id = tokenizer.pad_token_id
+    for part in parts:
+        part.pad_token_id = tokenizer.pad_token_id

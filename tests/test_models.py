@@ -165,3 +165,10 @@ def test_a_model_in_a_package(base: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert len(load_tokenizer(section)) == len(tiny_tokenizer())
     with pytest.raises(UserError, match="holds no other"):
         load_config(ModelSection(name="package://tiny_model_package/other"), {})
+
+
+def test_a_configuration_that_makes_no_model(base: Path, tmp_path: Path) -> None:
+    config = load_config(ModelSection(name=str(base)), {})
+    config.num_attention_heads = 5
+    with pytest.raises(ModelError, match="multiple of the number of attention"):
+        skeleton(config, CLASSIFIER)

@@ -61,20 +61,53 @@ def test_tokenizer(base: Path, tmp_path: Path) -> None:
         load_tokenizer(section)
 
 
-def test_without_a_padding_token_the_end_of_a_text_pads(tmp_path: Path) -> None:
+def gpt(folder: Path, **settings: object) -> tuple[ModelSection, GPT2Config]:
+    """A base whose tokenizer has no token to pad with."""
     tokenizer = tiny_tokenizer()
     tokenizer.pad_token = None
     tokenizer.eos_token = "[SEP]"
-    GPT2Config(vocab_size=128).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(folder)
+    config = GPT2Config(vocab_size=128, **settings)
+    config.save_pretrained(folder)
+    return ModelSection(name=str(folder)), config
+
+
+@pytest.mark.parametrize(
+    ("named", "pads"), [(None, "[SEP]"), (1, "[UNK]"), (-1, "[SEP]"), (10**6, "[SEP]")]
+)
+def test_without_a_padding_token_the_configurations_or_the_end_of_a_text_pads(
+    named: int | None, pads: str, tmp_path: Path
+) -> None:
+    section, config = gpt(tmp_path, pad_token_id=named)
+    tokenizer = load_tokenizer(section)
+    agree_on_padding(section, config, tokenizer)
+    assert tokenizer.pad_token == pads
+    assert config.pad_token_id == tokenizer.pad_token_id
+
+
+def test_the_tokenizer_pads_and_the_configuration_follows(base: Path) -> None:
+    section = ModelSection(name=str(base))
+    config = GPT2Config(vocab_size=128, pad_token_id=7)
+    agree_on_padding(section, config, load_tokenizer(section))
+    assert config.pad_token_id == tiny_tokenizer().pad_token_id
+
+
+def test_no_token_to_pad_with(tmp_path: Path) -> None:
+    section, config = gpt(tmp_path)
+    tokenizer = load_tokenizer(section)
+    tokenizer.eos_token = tokenizer.unk_token = None
+    with pytest.raises(ModelError, match="no token to pad"):
+        agree_on_padding(section, config, tokenizer)
+
+
+def test_places_in_a_text_are_found_with_padding_on_the_right(base: Path, tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.init_kwargs["padding_side"] = "left"
     tokenizer.save_pretrained(tmp_path)
-    loaded = load_tokenizer(ModelSection(name=str(tmp_path)))
-    assert (loaded.pad_token, loaded.padding_side) == ("[SEP]", "right")
-    config = GPT2Config()
-    agree_on_padding(config, loaded)
-    assert config.pad_token_id == tokenizer.eos_token_id
-    config = GPT2Config(pad_token_id=7)
-    agree_on_padding(config, loaded)
-    assert config.pad_token_id == 7
+    (tmp_path / "config.json").write_text((base / "config.json").read_text())
+    section = ModelSection(name=str(tmp_path))
+    assert load_tokenizer(section).padding_side == "left"
+    assert load_tokenizer(section, offsets=True).padding_side == "right"
 
 
 def test_a_tokenizer_in_python_serves_where_no_offsets_are_needed(tmp_path: Path) -> None:

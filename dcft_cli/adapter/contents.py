@@ -16,7 +16,7 @@ from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter.module import Module
 from dcft_cli.errors import AdapterFileError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _COPY_AGAIN = "Copy it again from where it came; a run's checkpoints/ hold others."
 ADAPTER_FILE = "adapter.safetensors"  # its name in run folders and checkpoints
 ADAPTER_PREFIX = "adapter."

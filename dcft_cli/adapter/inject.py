@@ -59,10 +59,16 @@ def inject(
     try:
         left_out = [] if example is None else leave_out_unreached(model, example)
     except Exception as error:
-        # A model that wants more than token ids says so in its own way: nothing is found out.
         if inputs is not None or isinstance(error, TargetError):
             remove_adapters(model)
             raise
+        # A model that wants more than token ids says so in its own way.
+        warnings.warn(
+            f"Whether {type(model).__name__} reaches every adapter was not found out: its forward "
+            f"pass fails on token ids alone ({type(error).__name__}: {error}). Give inject() the "
+            "`inputs` of one pass.",
+            stacklevel=2,
+        )
     if left_out:
         warnings.warn(
             f"No adapter in {len(left_out)} layers that {type(model).__name__} never reaches: "
@@ -196,9 +202,14 @@ def outside_encoder(model: nn.Module) -> set[str]:
     is the encoder itself, has no such parameters.
     """
     prefix = getattr(model, "base_model_prefix", "")
-    if not prefix or not isinstance(getattr(model, prefix, None), nn.Module):
-        return set()
-    return {n for n, _ in model.named_parameters() if not n.startswith(f"{prefix}.")}
+    if prefix and isinstance(getattr(model, prefix, None), nn.Module):
+        return {n for n, _ in model.named_parameters() if not n.startswith(f"{prefix}.")}
+    if prefix and "For" in type(model).__name__:  # T5ForQuestionAnswering has no such part
+        linear = [name for name, part in model.named_children() if isinstance(part, nn.Linear)]
+        return {
+            f"{name}.{n}" for name in linear for n, _ in getattr(model, name).named_parameters()
+        }
+    return set()
 
 
 def _carriers(model: nn.Module) -> Iterator[Carrier]:

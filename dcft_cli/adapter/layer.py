@@ -1,7 +1,7 @@
 """A trained increment, and the two ways in which a model carries it."""
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter.functional import increment, low_rank_factors
-from dcft_cli.adapter.matrix import Matrix
+from dcft_cli.adapter.matrix import Matrix, is_packed
 from dcft_cli.adapter.sizes import subspace_size
 
 INIT_STD = 0.02  # of A, B and C, as in the public implementation
@@ -166,8 +166,8 @@ class DCFTLinear(Carrier):
 
         A quantised weight is given as it is: code can only look at its type.
         """
-        stored = self.matrix.parameter
-        return stored if self.matrix.is_quantized else self.adapted(stored)
+        stored = cast("Tensor", self.base.weight)  # of this copy of the layer, if there are more
+        return stored if is_packed(stored) else self.adapted(stored)
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -13,7 +13,6 @@ class Matrix:
     Attributes:
         path: dotted name of the module that owns the weight.
         module, tensor: that module, and what it calls the weight.
-        parameter: the weight as it is stored.
         count: number of matrices in a stack of them (the experts of a layer); None: no stack.
         transposed: stored as (in, out).
         called: the module is a linear layer, y = W x + bias when it is called. Any other weight
@@ -23,12 +22,19 @@ class Matrix:
     path: str
     module: nn.Module
     tensor: str
-    parameter: nn.Parameter
     out_features: int
     in_features: int
     count: int | None = None
     transposed: bool = False
     called: bool = False
+
+    @property
+    def parameter(self) -> Tensor:
+        """The weight as it is stored, without any increment."""
+        made = getattr(self.module, "parametrizations", {})
+        if self.tensor in made:
+            return made[self.tensor].original  # type: ignore[no-any-return]
+        return getattr(self.module, self.tensor)  # type: ignore[no-any-return]
 
     @property
     def name(self) -> str:
@@ -80,11 +86,10 @@ def _in_module(path: str, module: nn.Module) -> Iterator[Matrix]:
     if isinstance(module, nn.Linear):
         # A quantised weight is packed: the layer itself knows its sizes.
         sizes = (module.out_features, module.in_features)
-        yield Matrix(path, module, "weight", parameters["weight"], *sizes, called=called)
+        yield Matrix(path, module, "weight", *sizes, called=called)
     elif _is_transposed_linear(module):
-        weight = parameters["weight"]
-        into, out = weight.shape
-        yield Matrix(path, module, "weight", weight, out, into, transposed=True, called=called)
+        into, out = parameters["weight"].shape
+        yield Matrix(path, module, "weight", out, into, transposed=True, called=called)
     elif not isinstance(module, nn.Embedding):
         for tensor, parameter in parameters.items():
             if not tensor.endswith("bias") and (matrix := _read(path, module, tensor, parameter)):
@@ -96,19 +101,19 @@ def _read(path: str, module: nn.Module, tensor: str, stored: nn.Parameter) -> Ma
     if not stored.is_floating_point():
         return None
     if stored.dim() == 2:
-        return Matrix(path, module, tensor, stored, *stored.shape)
+        return Matrix(path, module, tensor, *stored.shape)
     if stored.dim() != 3:
         return None
     if "expert" in type(module).__name__.lower():
         count, out, into = stored.shape
         transposed = bool(getattr(module, "is_transposed", False))
         sizes = (into, out) if transposed else (out, into)
-        return Matrix(path, module, tensor, stored, *sizes, count=count, transposed=transposed)
+        return Matrix(path, module, tensor, *sizes, count=count, transposed=transposed)
     if isinstance(module, nn.Conv1d) and module.kernel_size != (1,):
         return None
     # A convolution over one token at a time is a linear layer (in groups: a block-diagonal one,
     # stored without its zeros); other weights of three sides are (features, heads, head size).
-    return Matrix(path, module, tensor, stored, stored.shape[0], stored.shape[1:].numel())
+    return Matrix(path, module, tensor, stored.shape[0], stored.shape[1:].numel())
 
 
 def _reads_text(module: nn.Module) -> bool:

@@ -122,9 +122,9 @@ def _block_sizes(
     out = matrix.out_features
     if roles == "K+V":
         return [out // 2, out // 2]
-    # Of the families with such names these alone interleave: MiniMax's lightning attention, and
-    # GPT-BigCode where its heads do not share keys and values.
-    by_head = "lightning" in type(attention).__name__.lower()
+    # Of the families with such names these alone interleave: MiniMax's lightning attention,
+    # CodeGen, and GPT-BigCode where its heads do not share keys and values.
+    by_head = re.search("lightning|codegen", type(attention).__name__, re.IGNORECASE)
     if by_head or not getattr(attention, "multi_query", True):
         return None
     # The output projection reads as many features as there are queries; where keys and values

@@ -152,7 +152,7 @@ def _base_model(
             "problem_type": contents.model["problem_type"],
         }
     config = load_config(section, settings)
-    agree_on_padding(config, tokenizer)
+    agree_on_padding(section, config, tokenizer)
     return load_model(section, config, name).model
 
 

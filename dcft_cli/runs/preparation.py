@@ -66,6 +66,7 @@ def prepare(
     # The tokenizer first: it is the quicker thing to be missing.
     tokenizer = load_tokenizer(recipe.model, offsets=recipe.task.kind in _BY_OFFSETS)
     config = load_config(recipe.model, {})
+    agree_on_padding(recipe.model, config, tokenizer)
     if commit := getattr(config, "_commit_hash", None):  # what "main" is today, for later
         recipe = _with(recipe, "model", revision=commit)
     limit = _longest_input(config, tokenizer)
@@ -81,7 +82,7 @@ def prepare(
     if loaded.train is not None:
         train_set = task.encode_training(loaded.train.dataset, tokenizer)
     config = load_config(recipe.model, task.model_settings)
-    agree_on_padding(config, tokenizer)
+    agree_on_padding(recipe.model, config, tokenizer)
     return Preparation(
         recipe=recipe,
         loaded=loaded,

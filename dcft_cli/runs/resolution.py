@@ -112,8 +112,9 @@ def resolve(source: str, overrides: Sequence[str] = ()) -> Resolution:
         classes = ["AutoModelForSequenceClassification", "AutoModel"]
     if Path(source).suffix == ".safetensors" or (Path(source) / ADAPTER_FILE).exists():
         raise UserError(
-            f"{source} holds a trained adapter: its targets are found already.",
-            f"See them with `dcft inspect {source}`.",
+            f"{source} is no model and no recipe.",
+            f"The layers of a trained adapter: `dcft inspect {source}`. For a model give its "
+            "folder, its config.json, or its name on the Hub.",
         )
     config = load_config(section, {})
     model = _model(config, classes)

@@ -7,6 +7,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import EarlyStoppingCallback, set_seed
@@ -62,7 +63,8 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
     insert(
         model, find_targets(model, config.targets, exclude=base.lacking), config, head=base.lacking
     )
-    if left_out := leave_out_unreached(model, _first_rows(model, preparation)):
+    nn.Module.to(model, args.device)  # where its layers compute what they will in training
+    if left_out := leave_out_unreached(model, _longest_rows(model, preparation)):
         reporter.noted(_about_unreached(left_out))
     if recipe.training.gradient_checkpointing:
         # transformers 5.17 knows it by its older name alone.
@@ -131,13 +133,17 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
     return TrainingResult(folder, metrics)
 
 
-def _first_rows(model: nn.Module, preparation: Preparation) -> dict[str, Any]:
-    """A small batch of training rows, as the model takes them."""
+def _longest_rows(model: nn.Module, preparation: Preparation) -> dict[str, Any]:
+    """A small batch of training rows, as the model takes them.
+
+    The longest: where a text is one token, queries and keys have no say.
+    """
     rows = preparation.train_set
     assert rows is not None
     known = signature(model.forward).parameters
     columns = [name for name in rows.column_names if name in known]
-    return preparation.collator(list(rows.select(range(min(2, len(rows)))).select_columns(columns)))
+    longest = np.argsort(rows["length"][:])[-2:]
+    return preparation.collator(list(rows.select(longest).select_columns(columns)))
 
 
 def _about_unreached(names: list[str]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
-from dcft_cli.errors import RecipeError
+from dcft_cli.errors import ModelError, RecipeError
 from dcft_cli.recipe import LoadedRecipe, Recipe
 from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.plan import AdapterPlan, plan_adapter
@@ -102,6 +102,12 @@ def plan_training(
         metric=preparation.loaded.main_metric if scored else None,
         greater_is_better=preparation.loaded.greater_is_better,
     )
+    if hasattr(preparation.config, "axial_pos_shape"):
+        raise ModelError(
+            f"Models of type {preparation.config.model_type} train on inputs of one length alone, "
+            "to which `dcft train` does not pad.",
+            "Train it in Python: inject(model, config), see docs/python.md.",
+        )
     adapter = plan_adapter(recipe.adapter, preparation.config, preparation.auto_class)
     if recipe.training.gradient_checkpointing and not adapter.can_checkpoint:
         raise RecipeError(

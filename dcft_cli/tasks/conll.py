@@ -84,17 +84,22 @@ def read_conll(lines: Iterator[str], origin: str, data: DataSection) -> Rows:
 
 
 def _lines(lines: Iterator[str]) -> Iterator[_Line]:
+    whole = list(lines)
+    words = [line.strip() for line in whole if line.strip()]
+    tabs = 2 * sum("\t" in line for line in words) > len(words)
     opens = True
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(whole, start=1):
         if not line.strip() or line.startswith(_DOCUMENT):
             opens = True
             continue
-        fields = _fields(line)
+        fields = _fields(line, tabs=tabs)
         yield _Line(number, fields, opens)
         opens = False
 
 
-def _fields(line: str) -> list[str]:
+def _fields(line: str, *, tabs: bool) -> list[str]:
+    if tabs and line.startswith("#") and "\t" not in line:
+        return [line.strip()]  # a comment, whatever number of words it has
     if "\t" in line.strip():
         return [field.strip(" ") for field in line.rstrip("\r\n").split("\t")]
     return _BLANKS.split(line.strip(" \t\r\n"))

@@ -32,7 +32,10 @@ def mark_entities(labels: Sequence[str]) -> bool:
     matching = [label for label in tags if _TAG.fullmatch(label)]
     if not any(label[0] in "BI" and (len(label) == 1 or label[1] == "-") for label in matching):
         return False
-    if others := [label for label in tags if label not in matching]:
+    others = [label for label in tags if label not in matching]
+    if others and all(len(label) == 1 for label in matching):
+        return False  # single letters that happen to be marks: classes A, B, C
+    if others:
         raise DataError(
             f"The labels mix tags of entities ({matching[0]}) with others ({', '.join(others)}).",
             "Write B-TYPE for the first word of an entity, I-TYPE for the others, O outside.",

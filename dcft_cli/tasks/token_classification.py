@@ -124,7 +124,8 @@ class TokenClassification(Task):
             return _inputs(windows, tokenizer) | {"labels": targets}
 
         with quiet():
-            return dataset.map(encode, batched=True, remove_columns=dataset.column_names)
+            encoded = dataset.map(encode, batched=True, remove_columns=dataset.column_names)
+        return _with_words(encoded, "training")
 
     def evaluation_set(
         self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
@@ -143,7 +144,7 @@ class TokenClassification(Task):
             encoded = dataset.map(
                 encode, batched=True, with_indices=True, remove_columns=dataset.column_names
             )
-        encoded = longest_first(encoded)
+        encoded = longest_first(_with_words(encoded, name or "validation"))
         places = [encoded[column][:] for column in _PLACE_COLUMNS]
         expected = [np.asarray(labels, np.int64) for labels in dataset["labels"][:]]
         missing = self.labels.index(OUTSIDE) if self.tags and OUTSIDE in self.labels else -1
@@ -190,3 +191,13 @@ def _inputs(
         name: [window.inputs[name] for window in windows] for name in names
     }
     return inputs | {"length": [len(window.inputs["input_ids"]) for window in windows]}
+
+
+def _with_words(encoded: Dataset, name: str) -> Dataset:
+    """The set itself, if there is something in it to learn from or to score."""
+    if not len(encoded):
+        raise DataError(
+            f"The {name} data have no word that makes a token.",
+            "Is it the right column of words? They must be more than blanks.",
+        )
+    return encoded

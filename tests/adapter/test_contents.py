@@ -169,7 +169,7 @@ def other_scale(header: dict, body: bytearray) -> None:
 
 
 def newer_version(header: dict, body: bytearray) -> None:
-    header["description"]["format_version"] = 2
+    header["description"]["format_version"] = 3
 
 
 def rename_tensor(header: dict, body: bytearray) -> None:
@@ -197,7 +197,7 @@ def no_description(header: dict, body: bytearray) -> None:
     [
         (flip_a_byte, False, f"altered: {NAME}"),
         (other_scale, False, "altered: its description"),
-        (newer_version, True, "format version 2"),
+        (newer_version, True, "format version 3"),
         (rename_tensor, False, f"lacks the tensor {NAME}"),
         (add_tensor, False, "tensor surprise"),
         (other_shape, False, f"{NAME} is F32"),

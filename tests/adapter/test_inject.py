@@ -21,6 +21,7 @@ from dcft_cli.adapter.contents import read_adapter
 from dcft_cli.adapter.inject import base_parameters, head_parameters
 from dcft_cli.errors import ModelError, TargetError
 from tests.adapter.small import SmallExperts, adapt, linear
+from tests.architectures.tiny import example
 from tests.architectures.tiny import tiny_model as any_tiny_model
 from tests.families import FAMILIES, tiny_model, tokens
 
@@ -204,3 +205,13 @@ def test_adapters_are_not_stacked() -> None:
     model = inject(tiny_model(), DCFTConfig())
     with pytest.raises(TargetError, match="already"):
         inject(model, DCFTConfig())
+
+
+@pytest.mark.parametrize("family", ["bert", "xlnet"])
+def test_weights_that_were_put_in_place_of_others_are_merged(family: str) -> None:
+    """`assign=True` makes other parameters of a model that has its adapters already."""
+    model = inject(any_tiny_model(family), DCFTConfig(kernel_size=3, scale=50.0))
+    batch = example(family, model.config)
+    model.load_state_dict({n: t.clone() for n, t in model.state_dict().items()}, assign=True)
+    expected = model(**batch).logits
+    torch.testing.assert_close(merge(model)(**batch).logits, expected, rtol=0, atol=1e-5)

@@ -146,7 +146,9 @@ def test_as_stored_is_the_way_back(
     stack = () if count is None else (count,)
     weight = torch.arange(float(out * into * (count or 1))).reshape(*stack, out, into)
     stored = nn.Parameter(weight.mT.contiguous() if transposed else weight)
-    matrix = Matrix("it", nn.Module(), "w", stored, out, into, count=count, transposed=transposed)
+    owner = nn.Module()
+    owner.w = nn.Parameter(stored)
+    matrix = Matrix("it", owner, "w", out, into, count=count, transposed=transposed)
     assert torch.equal(matrix.as_stored(weight), stored)
 
 

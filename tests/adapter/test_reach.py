@@ -100,7 +100,8 @@ def test_a_model_that_wants_more_than_token_ids_keeps_all_adapters() -> None:
     model: Any = Partial()
     model.config, model.main_input_name = BertConfig(vocab_size=9), "input_ids"
     assert example_of(model) is not None
-    inject(model, DCFTConfig(kernel_size=3, targets=["used", "idle"]))
+    with pytest.warns(UserWarning, match="not found out"):
+        inject(model, DCFTConfig(kernel_size=3, targets=["used", "idle"]))
     assert adapter_layers(model).keys() == {"used", "idle"}
 
 

@@ -34,6 +34,8 @@ KINDS: dict[str, tuple[str, str]] = {
 
 # What else a reader of the page should know, with the types that it is true of.
 NOTES: dict[str, tuple[str, ...]] = {
+    "it trains on inputs of one length alone, to which `dcft train` does not pad: train it in "
+    "[a loop of your own](python.md)": ("reformer",),
     "its layers are one and the same, run again and again; so is their adapter": ("albert",),
     "also for images; the layers that read those get no adapter": (
         "gemma3",

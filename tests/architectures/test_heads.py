@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, load_adapter, save_adapter
+from dcft_cli.adapter.inject import outside_encoder
 from dcft_cli.errors import ModelError
 from dcft_cli.models import load_model
 from dcft_cli.recipe.schema import ModelSection
@@ -177,3 +178,10 @@ def answers(model: nn.Module, inputs: dict[str, Tensor]) -> list[Tensor]:
     found = [outputs[name] for name in ("logits", "start_logits", "end_logits") if name in outputs]
     assert found
     return found
+
+
+def test_a_head_that_no_prefix_tells_from_the_encoder() -> None:
+    """T5's class for questions has its parts at the top; what is left is its head."""
+    model = tiny_model("t5", "AutoModelForQuestionAnswering")
+    assert outside_encoder(model) == {"qa_outputs.weight", "qa_outputs.bias"}
+    assert outside_encoder(tiny_model("albert", "AutoModel")) == set()

@@ -93,7 +93,7 @@ def test_inspect(home: Path, trained: Said) -> None:
     told = json.loads(said.out)
     counts = (told["adapter_parameters"], told["head_parameters"], told["file_bytes"])
     assert counts == (828, 34, file.stat().st_size)
-    assert (told["format_version"], told["base"]["name"]) == (1, "base")
+    assert (told["format_version"], told["base"]["name"]) == (2, "base")
     assert len(told["modules"]) == 12
     for module in told["modules"]:
         assert module.keys() >= {

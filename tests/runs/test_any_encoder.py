@@ -5,8 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from tokenizers.processors import TemplateProcessing
 
+from dcft_cli.errors import ModelError
+from dcft_cli.models import load_config, load_model
+from dcft_cli.recipe import ModelSection, load_recipe
 from dcft_cli.runs.merging import merge
+from dcft_cli.runs.training_plan import plan_training
+from dcft_cli.tokenizers import agree_on_padding, load_tokenizer
 from tests.architectures.tiny import tiny_config
 from tests.data import tagged_rows, write_rows
 from tests.families import tiny_tokenizer, tokens
@@ -30,12 +36,16 @@ CLASSIFIERS = {
 }
 WITHOUT_PADDING = ("gpt2", "qwen3")
 LEFT_OUT = {"longformer": 3}
+PADS_LEFT = ("xlnet",)  # it reads a text's meaning off its last token
+ENDS = ("bart",)  # reads it off the one end in a text
 
 
 def save_any(folder: Path, model_type: str, cls: str = "AutoModel") -> Path:
     """A base as it is published: with its tokenizer, without a head."""
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = "[SEP]"
+    if model_type in PADS_LEFT:
+        tokenizer.init_kwargs["padding_side"] = "left"
     settings = {"vocab_size": 128, "pad_token_id": tokenizer.pad_token_id, "eos_token_id": 3}
     if model_type in WITHOUT_PADDING:
         tokenizer.pad_token = settings["pad_token_id"] = None
@@ -82,8 +92,6 @@ def test_labels_for_words(model_type: str, cls: str, tmp_path: Path) -> None:
     base = save_any(tmp_path / "base", model_type, cls)
     train_file = write_rows(tmp_path / "train.jsonl", tagged_rows(24))
     dev_file = write_rows(tmp_path / "dev.jsonl", tagged_rows(12, seed=1))
-    from dcft_cli.recipe import load_recipe
-
     loaded = load_recipe(
         "recipes/token_classification.yaml",
         [
@@ -102,3 +110,56 @@ def test_labels_for_words(model_type: str, cls: str, tmp_path: Path) -> None:
     assert result.difference <= 1e-5
     assert result.model_class.endswith("ForTokenClassification")
     assert {"f1", "precision", "recall", "accuracy"} <= job.metrics["metrics"].keys()
+
+
+@pytest.mark.parametrize("model_type", CLASSIFIERS)
+def test_padding_does_not_change_an_answer(model_type: str, tmp_path: Path) -> None:
+    """A text alone and beside a longer one, as batches have it."""
+    folder = save_any(tmp_path / "base", model_type)
+    section = ModelSection(name=str(folder))
+    tokenizer, config = load_tokenizer(section), load_config(section, {})
+    agree_on_padding(section, config, tokenizer)
+    model = load_model(section, config, "AutoModelForSequenceClassification").model.eval()
+    texts = ["the film was good", "the cat sat on the mat and the dog ran in paris"]
+    if model_type in ENDS:
+        texts = [f"{text} [SEP]" for text in texts]
+    settings = {
+        "return_tensors": "pt",
+        "padding": True,
+        "add_special_tokens": model_type not in ENDS,
+    }
+    with torch.no_grad():
+        alone = model(**tokenizer(texts[:1], **settings)).logits[0]
+        beside = model(**tokenizer(texts, **settings)).logits[0]
+    torch.testing.assert_close(alone, beside, rtol=0, atol=1e-5)
+
+
+def test_rows_of_one_token_hide_no_layer(tmp_path: Path) -> None:
+    """Where there is nothing to attend to, queries and keys have no gradient."""
+    base = save_any(tmp_path / "base", "gpt2")
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B")
+    tokenizer.save_pretrained(base)
+    rows = [{"text": word, "label": number % 2} for number, word in enumerate(["good", "bad"] * 4)]
+    rows += [{"text": "the film was very good", "label": 1}]
+    loaded = load_recipe(
+        "recipes/sst2.yaml",
+        [
+            f"model.name={base}",
+            "task={type: classification, labels: [a, b]}",
+            "data={text: [text], label: label}",
+            f"data.train={write_rows(tmp_path / 'train.jsonl', rows)}",
+            "training.device=cpu",
+            "training.max_steps=1",
+            "training.eval_steps=null",
+        ],
+    )
+    job = train(loaded, tmp_path / "run")
+    assert {"Q", "K", "V"} <= {adapter.role for adapter in job.trainer.layers}
+    assert not [note for note in job.watcher.notes if "no say" in note]
+
+
+def test_reformer_is_refused_before_any_work(tmp_path: Path) -> None:
+    base = save_any(tmp_path / "base", "reformer")
+    with pytest.raises(ModelError, match="inputs of one length"):
+        plan_training(recipe("rte", tmp_path, base), output=str(tmp_path / "run"))

@@ -124,7 +124,7 @@ def test_a_file_tells_what_was_trained(job: Job) -> None:
         "adapter_parameters": job.metrics["adapter_parameters"],
         "head_parameters": 3 * 17,
         "file_bytes": path.stat().st_size,
-        "format_version": 1,
+        "format_version": 2,
         "lora_r1_parameters": 2 * (8 * 16 + 36 + 16 + 36 + 16),
         "full_parameters": 2 * (4 * 16 * 16 + 2 * 16 * 36),
         "scale": 2.0,

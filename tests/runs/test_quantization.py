@@ -10,6 +10,7 @@ from dcft_cli import inject, load_adapter, remove_adapters, save_adapter
 from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.errors import AdapterFileError, ModelError
 from dcft_cli.models import load_config, load_model
+from dcft_cli.quantization import make_trainable
 from dcft_cli.recipe import ModelSection
 from dcft_cli.runs.evaluation import evaluate
 from dcft_cli.runs.merging import merge
@@ -74,9 +75,9 @@ def test_another_base_is_refused(job: Job, base: Path, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_is_quantised_already(base: Path, tmp_path: Path) -> None:
-    model = AutoModelForSequenceClassification.from_pretrained(
-        base, quantization_config=BitsAndBytesConfig(load_in_4bit=True)
-    )
+    bits = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=["classifier"])
+    model = AutoModelForSequenceClassification.from_pretrained(base, quantization_config=bits)
+    make_trainable(model)
     with pytest.raises(ModelError, match="quantised"):
         save_adapter(inject(model, DCFTConfig()), tmp_path)
     model = remove_adapters(model)

@@ -43,6 +43,11 @@ def test_columns_by_the_recipe_s_names(tmp_path: Path) -> None:
     assert rows.columns == ["word", "column_2", "column_3", "ner"]
 
 
+def test_a_comment_with_as_many_words_as_there_are_columns(tmp_path: Path) -> None:
+    rows = read(tmp_path, "# text = A dog\na\tb\tc\tO\nd\te\tf\tO\n", columns=["w", "x", "y", "z"])
+    assert rows.records == [{"w": ["a", "d"], "x": ["b", "e"], "y": ["c", "f"], "z": ["O", "O"]}]
+
+
 @pytest.mark.parametrize("name", ["a.conll", "a.iob", "a.iob2", "a.bio", "a.txt", "A.TXT"])
 def test_endings(tmp_path: Path, name: str) -> None:
     assert read(tmp_path, "a O\n", name).records == [{"tokens": ["a"], "ner_tags": ["O"]}]

@@ -112,3 +112,9 @@ def test_tags_of_entities_are_told_from_others(labels: list[str], entities_: boo
 def test_labels_of_both_kinds_are_a_mistake() -> None:
     with pytest.raises(DataError, match=r"mix tags of entities \(B-PER\) with others \(B_LOC\)"):
         mark_entities(["B-PER", "B_LOC", "I-PER", "O"])
+
+
+def test_single_letters_are_classes_where_others_are_beside_them() -> None:
+    assert not mark_entities(["A", "B", "C"])
+    with pytest.raises(DataError, match="mix"):
+        mark_entities(["B-PER", "A"])
