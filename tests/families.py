@@ -109,7 +109,7 @@ def tiny_model(
     return auto.from_config(config_of(family, **settings)).eval()
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
+def tiny_tokenizer(**settings: object) -> PreTrainedTokenizerFast:
     """A word-piece tokenizer over a few dozen words and all letters, digits and punctuation."""
     letters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
     pieces = SPECIAL + WORDS + letters
@@ -127,6 +127,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         mask_token="[MASK]",
         model_max_length=64,
         model_input_names=["input_ids", "attention_mask"],
+        **settings,
     )
 
 

@@ -101,9 +101,7 @@ def test_no_token_to_pad_with(tmp_path: Path) -> None:
 
 
 def test_places_in_a_text_are_found_with_padding_on_the_right(base: Path, tmp_path: Path) -> None:
-    tokenizer = tiny_tokenizer()
-    tokenizer.init_kwargs["padding_side"] = "left"
-    tokenizer.save_pretrained(tmp_path)
+    tiny_tokenizer(padding_side="left").save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text((base / "config.json").read_text())
     section = ModelSection(name=str(tmp_path))
     assert load_tokenizer(section).padding_side == "left"

@@ -42,10 +42,8 @@ ENDS = ("bart",)  # reads it off the one end in a text
 
 def save_any(folder: Path, model_type: str, cls: str = "AutoModel") -> Path:
     """A base as it is published: with its tokenizer, without a head."""
-    tokenizer = tiny_tokenizer()
+    tokenizer = tiny_tokenizer(padding_side="left" if model_type in PADS_LEFT else "right")
     tokenizer.eos_token = "[SEP]"
-    if model_type in PADS_LEFT:
-        tokenizer.init_kwargs["padding_side"] = "left"
     settings = {"vocab_size": 128, "pad_token_id": tokenizer.pad_token_id, "eos_token_id": 3}
     if model_type in WITHOUT_PADDING:
         tokenizer.pad_token = settings["pad_token_id"] = None

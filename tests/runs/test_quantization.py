@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
-from dcft_cli import inject, load_adapter, remove_adapters, save_adapter
+from dcft_cli import inject, load_adapter, save_adapter
 from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.errors import AdapterFileError, ModelError
 from dcft_cli.models import load_config, load_model
@@ -77,11 +77,10 @@ def test_another_base_is_refused(job: Job, base: Path, tmp_path: Path) -> None:
 def test_a_checkpoint_that_is_quantised_already(base: Path, tmp_path: Path) -> None:
     bits = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=["classifier"])
     model = AutoModelForSequenceClassification.from_pretrained(base, quantization_config=bits)
+    model.save_pretrained(tmp_path)
     make_trainable(model)
     with pytest.raises(ModelError, match="quantised"):
-        save_adapter(inject(model, DCFTConfig()), tmp_path)
-    model = remove_adapters(model)
-    model.save_pretrained(tmp_path)
+        save_adapter(inject(model, DCFTConfig()), tmp_path / "adapter.safetensors")
     section = ModelSection(name=str(tmp_path))
     with pytest.raises(ModelError, match="quantised in the checkpoint") as caught:
         load_model(section, load_config(section, {}), "AutoModelForSequenceClassification")
