@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter.functional import increment, low_rank_factors
 from dcft_cli.adapter.matrix import Matrix, is_packed
+from dcft_cli.adapter.product import adapted_product
 from dcft_cli.adapter.sizes import subspace_size
 
 INIT_STD = 0.02  # of A, B and C, as in the public implementation
@@ -153,12 +154,30 @@ class DCFTLinear(Carrier):
         self.base = matrix.module
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out). The increment is never formed: two thin products instead."""
-        y: Tensor = self.base(x)
+        """(..., in) to (..., out), at little more than the frozen layer's cost."""
         factors = [a.low_rank_factors() for a in self.adapters if isinstance(a, DCFTAdapter)]
-        down = torch.cat([down for down, _ in factors])
-        up = torch.cat([up for _, up in factors], dim=1)
-        return y + F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
+        down, up = factors[0]
+        if len(factors) > 1:
+            down = torch.cat([down for down, _ in factors])
+            up = torch.cat([up.mT for _, up in factors]).mT
+        if not self._is_plain():
+            y: Tensor = self.base(x)
+            return y + F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
+        weight = cast("Tensor", self.base.weight)
+        bias = cast("Tensor | None", self.base.bias)
+        if self.matrix.transposed:
+            weight = weight.mT
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+            weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        return adapted_product(x, weight, bias, down.to(x.dtype), up.to(x.dtype))
+
+    def _is_plain(self) -> bool:
+        """Whether the wrapped layer computes W x + bias, frozen, and nothing besides."""
+        base = self.base
+        linear = type(base) is nn.Linear or self.matrix.transposed
+        changed = "forward" in vars(base) or base._forward_hooks or base._forward_pre_hooks
+        return linear and not changed and not any(p.requires_grad for p in base.parameters())
 
     @property
     def weight(self) -> Tensor:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dcft_cli.adapter.functional import factored_product, increment, low_rank_factors, spread
+from dcft_cli.adapter.functional import increment, low_rank_factors, spread
+from dcft_cli.adapter.product import adapted_product
 from dcft_cli.adapter.sizes import adapter_parameters, lora_parameters, subspace_size
 from tests.adapter.small import by_definition
 
@@ -91,13 +92,14 @@ def test_low_rank_factors_have_rank_k_d_and_multiply_to_the_increment(case: dict
 
 @given(case=adapters(), tokens=st.integers(1, 3))
 @settings(deadline=None)
-def test_factored_product_needs_no_increment(case: dict, tokens: int) -> None:
+def test_the_product_needs_no_increment(case: dict, tokens: int) -> None:
     A, B, C = factors(case)
     generator = torch.Generator().manual_seed(case["seed"])
     shape = (2, tokens, case["in_features"])
     x = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
     oracle = x @ by_definition(A, B, C, **sizes(case)).T
-    product = factored_product(x, A, B, C, **sizes(case))
+    nothing = torch.zeros(case["out_features"], case["in_features"], dtype=torch.float64)
+    product = adapted_product(x, nothing, None, *low_rank_factors(A, B, C, **sizes(case)))
     assert_same(product, oracle, [x, A, B, C], case["seed"])
 
 

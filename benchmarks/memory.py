@@ -1,0 +1,66 @@
+"""Peak memory of training against the frozen model, in the same variants as step_time.py.
+
+    python benchmarks/memory.py minilm --batch 32 --length 64
+
+On a CPU each variant runs in a process of its own, and what counts is the most that it ever had
+resident; on CUDA it is what torch's allocator gave out at most.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+
+import torch
+from variants import FLOOR, MODELS, VARIANTS, Step, base_model
+
+STEPS = 3
+
+
+def peak(name: str, args: argparse.Namespace) -> int:
+    """Bytes, of this process."""
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    base = base_model(args.model).to(device)
+    batch = torch.randint(1000, 20000, (args.batch, args.length)).to(device)
+    step = Step(name, base, batch, getattr(torch, args.precision))
+    for _ in range(STEPS):
+        step()
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+
+
+def in_fresh_process(name: str) -> int:
+    command = [sys.executable, *sys.argv, "--only", name]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return int(json.loads(said.splitlines()[-1]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", choices=MODELS)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--length", type=int, default=64)
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), help="names to compare")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.only:
+        print(json.dumps(peak(args.only, args)))
+        return
+    names = list(dict.fromkeys([FLOOR, *args.variants]))
+    found = {name: in_fresh_process(name) for name in names}
+    print(json.dumps({**vars(args), "torch": torch.__version__, "bytes": found}))
+    print(f"\n{args.model}, batch {args.batch} x {args.length}, {args.precision}, {args.device}\n")
+    print("| variant | peak MB | ratio to frozen |")
+    print("|---|---:|---:|")
+    for name, size in found.items():
+        print(f"| {name} | {size / 1e6:,.0f} | {size / found[FLOOR]:.3f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The adapted product against the plain one: values and gradients, every shape and way through."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from dcft_cli import DCFTConfig, adapter_layers, inject
+from dcft_cli.adapter import product
+from dcft_cli.adapter.product import adapted_product
+
+SIZES = st.integers(1, 9)
+
+
+def tensors(
+    out: int, into: int, rank: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator, dtype=dtype)
+
+    x, down, up = draw(*shape, into), draw(rank, into), draw(out, rank)
+    for tensor in (x, down, up):
+        tensor.requires_grad_()
+    return x, draw(out, into), draw(out), down, up
+
+
+@settings(deadline=None)
+@given(out=SIZES, into=SIZES, rank=st.integers(1, 4), tokens=st.integers(1, 12))
+def test_values_and_gradients(out: int, into: int, rank: int, tokens: int) -> None:
+    x, weight, bias, down, up = tensors(out, into, rank, (2, tokens))
+    found = adapted_product(x, weight, bias, down, up)
+    expected = x @ (weight + up @ down).mT + bias
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+    seed = torch.randn_like(found)
+    ours = torch.autograd.grad(found, (x, down, up), seed)
+    plain = torch.autograd.grad(expected, (x, down, up), seed)
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("tokens", [2, 20])
+def test_gradcheck(tokens: int) -> None:
+    x, weight, bias, down, up = tensors(5, 7, 3, (tokens,))
+    assert torch.autograd.gradcheck(
+        lambda x, down, up: adapted_product(x, weight, bias, down, up), (x, down, up)
+    )
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 3), (2, 3, 4)])
+def test_any_shape_of_input(shape: tuple[int, ...]) -> None:
+    x, weight, _, down, up = tensors(4, 6, 2, shape)
+    found = adapted_product(x, weight, None, down, up)
+    torch.testing.assert_close(found, x @ (weight + up @ down).mT, rtol=0, atol=1e-11)
+    found.sum().backward()
+    assert x.grad is not None and x.grad.shape == x.shape
+
+
+def test_an_input_that_needs_no_gradient_gets_none() -> None:
+    x, weight, bias, down, up = tensors(4, 6, 2, (5,))
+    adapted_product(x.detach(), weight, bias, down, up).sum().backward()
+    assert x.grad is None and down.grad is not None
+
+
+def test_half_precision_never_rounds_the_sum() -> None:
+    """A dW far below the weight's own resolution still has its effect."""
+    x = torch.ones(64, 8, dtype=torch.bfloat16)
+    weight = torch.ones(4, 8, dtype=torch.bfloat16)
+    weight[:, ::2] = -1  # W x is 0
+    down = torch.full((1, 8), 1e-2, dtype=torch.bfloat16)
+    up = torch.full((4, 1), 1e-2, dtype=torch.bfloat16)
+    assert torch.all(adapted_product(x, weight, None, down, up) > 5e-4)
+
+
+def test_layers_that_are_not_plain_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hooks, an own forward, or weights that learn: then the layer itself computes."""
+
+    def refuse(*tensors: object) -> Tensor:
+        raise AssertionError("not a plain layer")
+
+    class Own(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + 1
+
+    hooked, replaced, learning = nn.Linear(6, 4), nn.Linear(6, 4), nn.Linear(6, 4)
+    hooked.register_forward_hook(lambda module, inputs, output: output + 1)
+    replaced.forward = lambda x: nn.functional.linear(x, replaced.weight) + 1
+    for layer in (hooked, replaced, learning, Own(6, 4)):
+        model = inject(nn.Sequential(layer), DCFTConfig(kernel_size=2, targets=["0"]))
+        if layer is learning:
+            layer.bias.requires_grad_()
+        monkeypatch.setattr("dcft_cli.adapter.layer.adapted_product", refuse)
+        x = torch.randn(3, 6)
+        (adapter,) = adapter_layers(model).values()
+        torch.testing.assert_close(model(x), layer(x) + x @ adapter.increment().mT)
+        monkeypatch.setattr("dcft_cli.adapter.layer.adapted_product", product.adapted_product)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_is_obeyed(dtype: torch.dtype) -> None:
+    model = inject(
+        nn.Sequential(nn.Linear(12, 8).to(dtype)), DCFTConfig(kernel_size=4, targets=["0"])
+    )
+    x = torch.randn(5, 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = model(x)
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    (adapter,) = adapter_layers(model).values()
+    assert adapter.A.grad is not None and adapter.A.grad.dtype == torch.float32
+    layer = adapter.matrix.module.float()
+    expected = layer(x) + x @ adapter.increment().mT
+    torch.testing.assert_close(y.float(), expected, rtol=0.02, atol=0.02)
+
+
+def test_gradients_survive_checkpointing() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    model = inject(nn.Sequential(nn.Linear(6, 6)), DCFTConfig(kernel_size=2, targets=["0"]))
+    x = torch.randn(4, 6)
+    (adapter,) = adapter_layers(model).values()
+    model(x).square().sum().backward()
+    expected = [p.grad.clone() for p in adapter.parameters()]
+    model.zero_grad()
+    checkpoint(model, x, use_reentrant=False).square().sum().backward()
+    for parameter, gradient in zip(adapter.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
