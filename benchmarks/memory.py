@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import torch
-from variants import FLOOR, MODELS, VARIANTS, Step, base_model
+from variants import FLOOR, Step, arguments, base_model
 
 STEPS = 3
 
@@ -39,14 +39,7 @@ def in_fresh_process(name: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", choices=MODELS)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--length", type=int, default=64)
-    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), help="names to compare")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--only", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:

@@ -7,14 +7,13 @@ All variants share one set of random weights and run in turn, A B C A B C, so th
 the machine does meets each alike. What counts is the ratio to the frozen model in the same turn.
 """
 
-import argparse
 import json
 import platform
 import statistics
 import time
 
 import torch
-from variants import FLOOR, MODELS, VARIANTS, Step, base_model, trained_parameters
+from variants import FLOOR, Step, arguments, base_model, trained_parameters
 
 WARM_UP = 3
 
@@ -56,15 +55,8 @@ def summary(seconds: dict[str, list[float]], steps: dict[str, Step]) -> list[dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", choices=MODELS)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--length", type=int, default=64)
+    parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), help="names to compare")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)

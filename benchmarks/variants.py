@@ -1,5 +1,6 @@
 """The models and the ways of training them that the benchmarks compare."""
 
+import argparse
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -169,3 +170,16 @@ def base_model(name: str) -> nn.Module:
 
 def trained_parameters(parameters: Iterable[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """What every benchmark of the variants can be told."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("model", choices=MODELS)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--length", type=int, default=64)
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), help="names to compare")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    return parser

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-import numpy as np
 import pytest
 import typer
 from pydantic import BaseModel
@@ -22,7 +21,7 @@ from dcft_cli.recipe import AdapterSection, Recipe, load_recipe
 from dcft_cli.recipe.source import plain_value
 from dcft_cli.runs.plan import AdapterPlan, plan_adapter
 from dcft_cli.tasks.known import KNOWN
-from tests.families import published, save_base
+from tests.families import published
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -256,48 +255,6 @@ def test_the_method_page_counts_what_is_trained() -> None:
     assert len(table) >= 16
     for model, settings, count, _ in table:
         assert number(count) == plan(model, settings.strip("`")).adapter_parameters
-
-
-# Python
-
-
-@pytest.fixture(scope="module")
-def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_base(tmp_path_factory.mktemp("base"), "deberta-v2")
-
-
-def run(block: str, base: Path, **names: Any) -> dict[str, Any]:
-    """Executes an example with a tiny model instead of the one it names."""
-    exec(block.replace("microsoft/deberta-v3-base", str(base)), names)
-    return names
-
-
-def test_the_python_examples_run(
-    small_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    for block in blocks(PYTHON, "python"):
-        names = run(block, small_base, **names)
-    (block,) = blocks(README, "python")
-    run(block, small_base)
-    # The format's example reads the file that the others wrote.
-    (block,) = blocks(FORMAT, "python")
-    names = run(block, small_base)
-    _compare_with_the_package(tmp_path / "adapter.safetensors", names)
-
-
-def _compare_with_the_package(path: Path, names: dict[str, Any]) -> None:
-    from dcft_cli import adapter_layers, load_adapter
-    from tests.families import tiny_model
-
-    layers = adapter_layers(load_adapter(tiny_model("deberta-v2"), path, check_base=False))
-    description, tensors = names["description"], names["tensors"]
-    assert [module["name"] for module in description["modules"]] == list(layers)
-    for module in description["modules"]:
-        found = names["increment"](description, tensors, module)
-        wanted = layers[module["name"]].increment().detach().numpy()
-        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-12)
 
 
 # Pages
