@@ -10,6 +10,8 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tiny matrices: a second thread costs more than it saves, most of all on a busy machine.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Nothing of a test stays behind in the user's own folders.
+os.environ["DCFT_CACHE"] = ""
 
 
 @pytest.fixture(scope="session")

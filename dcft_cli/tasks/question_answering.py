@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from dcft_cli.tasks.answers import Answer, Window, decode
 from dcft_cli.tasks.base import EvaluationSet, RowSet, Task, longest_first
+from dcft_cli.tasks.encoding import encode_rows
 from dcft_cli.tasks.metrics import finite
 from dcft_cli.tasks.questions import prepare_questions
-from dcft_cli.tasks.quiet import quiet
 from dcft_cli.tasks.rows import Rows
 from dcft_cli.tasks.squad import score_answers
 from dcft_cli.tasks.windows import (
@@ -120,8 +120,8 @@ class QuestionAnswering(Task):
                 "end_positions": [end for _, end in targets],
             }
 
-        with quiet():
-            return dataset.map(encode, batched=True, remove_columns=dataset.column_names)
+        settings = ("answers", self.max_length, self.document_stride)
+        return encode_rows(dataset, encode, tokenizer, settings)
 
     def evaluation_set(
         self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
@@ -141,10 +141,8 @@ class QuestionAnswering(Task):
                 "spans": [spans.reshape(-1) for _, spans in places],
             }
 
-        with quiet():
-            encoded = dataset.map(
-                encode, batched=True, with_indices=True, remove_columns=dataset.column_names
-            )
+        settings = ("windows", self.max_length, self.document_stride)
+        encoded = encode_rows(dataset, encode, tokenizer, settings, with_indices=True)
         encoded = longest_first(encoded)
         windows = [
             Window(window["row"], window["cls"], window["first"], window["spans"].reshape(-1, 2))

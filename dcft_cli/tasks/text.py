@@ -9,8 +9,8 @@ from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
 from dcft_cli.tasks.base import EvaluationSet, Task, longest_first
+from dcft_cli.tasks.encoding import encode_rows
 from dcft_cli.tasks.metrics import METRICS, finite
-from dcft_cli.tasks.quiet import quiet
 from dcft_cli.tasks.rows import Rows
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ class TextTask(Task):
                 "length": [len(ids) for ids in encoded["input_ids"]],
             }
 
-        with quiet():
-            return dataset.map(encode, batched=True, remove_columns=dataset.column_names)
+        return encode_rows(dataset, encode, tokenizer, ("text", self.max_length))
 
     def evaluation_set(
         self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"

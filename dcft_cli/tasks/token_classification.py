@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dcft_cli.errors import DataError
 from dcft_cli.tasks.base import EvaluationSet, RowSet, Task, class_settings, longest_first
+from dcft_cli.tasks.encoding import encode_rows
 from dcft_cli.tasks.entities import (
     METRICS_OF_ENTITIES,
     OUTSIDE,
@@ -19,7 +20,6 @@ from dcft_cli.tasks.entities import (
     score_entities,
 )
 from dcft_cli.tasks.metrics import accuracy, finite, macro_f1_of_counts
-from dcft_cli.tasks.quiet import quiet
 from dcft_cli.tasks.rows import Rows
 from dcft_cli.tasks.sentences import prepare_sentences
 from dcft_cli.tasks.word_windows import WordWindow, encode_words
@@ -123,9 +123,8 @@ class TokenClassification(Task):
                 targets.append(target)
             return _inputs(windows, tokenizer) | {"labels": targets}
 
-        with quiet():
-            encoded = dataset.map(encode, batched=True, remove_columns=dataset.column_names)
-        return _with_words(encoded, "training")
+        settings = ("word labels", self.max_length, self.document_stride)
+        return _with_words(encode_rows(dataset, encode, tokenizer, settings), "training")
 
     def evaluation_set(
         self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
@@ -140,10 +139,8 @@ class TokenClassification(Task):
                 "tokens": [window.tokens for window in windows],
             }
 
-        with quiet():
-            encoded = dataset.map(
-                encode, batched=True, with_indices=True, remove_columns=dataset.column_names
-            )
+        settings = ("words", self.max_length, self.document_stride)
+        encoded = encode_rows(dataset, encode, tokenizer, settings, with_indices=True)
         encoded = longest_first(_with_words(encoded, name or "validation"))
         places = [encoded[column][:] for column in _PLACE_COLUMNS]
         expected = [np.asarray(labels, np.int64) for labels in dataset["labels"][:]]

@@ -1,4 +1,4 @@
-"""Tiny tokenizers of the three common kinds, and files of rows."""
+"""Tiny tokenizers of the three common kinds, files of rows, and a folder for encoded ones."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+
+from dcft_cli.tasks import encoding
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -80,3 +82,25 @@ def jsonl(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which files of any size are kept."""
+    monkeypatch.setenv("DCFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(encoding, "SMALL", 0)
+    return tmp_path / "cache" / "encoded"
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by each call of a tokenizer."""
+    seen: list[int] = []
+    call = PreTrainedTokenizerFast.__call__
+
+    def counted(self: PreTrainedTokenizerFast, *args: Any, **kwargs: Any) -> Any:
+        seen.append(1)
+        return call(self, *args, **kwargs)
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "__call__", counted)
+    return seen
