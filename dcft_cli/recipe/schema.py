@@ -221,8 +221,8 @@ class TrainingSection(_Section):
     """Batches of similar lengths, so that little is padded."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
-    num_workers: int = Field(default=0, ge=0)
-    """Processes that load batches beside the training."""
+    num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Processes that load batches beside the training; auto: two for a CUDA device, else none."""
     report_to: list[str] = []
     """Experiment trackers, by the names that transformers gives them."""
     output: str | None = None

@@ -89,7 +89,7 @@ def evaluate(
             model,
             args,
             tokenizer=preparation.tokenizer,
-            collator=preparation.collator,
+            collator=preparation.collator(args.device),
             evaluation_sets=preparation.evaluation_sets,
             reporting=ReportingCallback(reporter, None, metric=metric),
         )

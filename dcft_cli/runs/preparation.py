@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -18,6 +19,9 @@ from dcft_cli.tokenizers import agree_on_padding, load_tokenizer
 # Tasks that find places in the text by its tokens.
 _BY_OFFSETS = ("question_answering", "token_classification")
 
+# What tensor cores divide a matrix into, in half precision.
+_TILE = 8
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -28,6 +32,7 @@ class Preparation:
         loaded: task and checked rows.
         train_set: encoded training rows; None where nothing is trained.
         evaluation_sets: encoded validation rows.
+        longest_input: tokens that the model has positions for.
         notes: what was changed in the recipe and why, for the user to see.
     """
 
@@ -37,6 +42,7 @@ class Preparation:
     tokenizer: PreTrainedTokenizerBase
     train_set: Dataset | None
     evaluation_sets: Sequence[EvaluationSet]
+    longest_input: int
     notes: Sequence[str]
 
     @property
@@ -44,10 +50,11 @@ class Preparation:
         """Name of the transformers class that loads the task's model."""
         return self.loaded.task.auto_class
 
-    @property
-    def collator(self) -> Callable[[Any], dict[str, Any]]:
-        """What puts rows into a batch."""
-        return self.loaded.task.collator(self.tokenizer)
+    def collator(self, device: torch.device) -> Callable[[Any], dict[str, Any]]:
+        """What puts rows into a batch for a device."""
+        widest = -(-self.recipe.data.max_length // _TILE) * _TILE
+        tiled = device.type == "cuda" and widest <= self.longest_input
+        return self.loaded.task.collator(self.tokenizer, _TILE if tiled else None)
 
 
 def prepare(
@@ -93,6 +100,7 @@ def prepare(
             task.evaluation_set(name, rows.dataset, tokenizer)
             for name, rows in loaded.validation.items()
         ],
+        longest_input=limit,
         notes=notes,
     )
 

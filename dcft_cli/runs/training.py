@@ -64,7 +64,7 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
         model, find_targets(model, config.targets, exclude=base.lacking), config, head=base.lacking
     )
     nn.Module.to(model, args.device)  # where its layers compute what they will in training
-    if left_out := leave_out_unreached(model, _longest_rows(model, preparation)):
+    if left_out := leave_out_unreached(model, _longest_rows(model, preparation, args.device)):
         reporter.noted(_about_unreached(left_out))
     if recipe.training.gradient_checkpointing:
         # transformers 5.17 knows it by its older name alone.
@@ -98,7 +98,7 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
         model,
         args,
         tokenizer=preparation.tokenizer,
-        collator=preparation.collator,
+        collator=preparation.collator(args.device),
         train_set=preparation.train_set,
         evaluation_sets=preparation.evaluation_sets,
         orthogonality_weight=recipe.adapter.orthogonality,
@@ -133,7 +133,9 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
     return TrainingResult(folder, metrics)
 
 
-def _longest_rows(model: nn.Module, preparation: Preparation) -> dict[str, Any]:
+def _longest_rows(
+    model: nn.Module, preparation: Preparation, device: torch.device
+) -> dict[str, Any]:
     """A small batch of training rows, as the model takes them.
 
     The longest: where a text is one token, queries and keys have no say.
@@ -143,7 +145,8 @@ def _longest_rows(model: nn.Module, preparation: Preparation) -> dict[str, Any]:
     known = signature(model.forward).parameters
     columns = [name for name in rows.column_names if name in known]
     longest = np.argsort(rows["length"][:])[-2:]
-    return preparation.collator(list(rows.select(longest).select_columns(columns)))
+    collate = preparation.collator(device)
+    return collate(list(rows.select(longest).select_columns(columns)))
 
 
 def _about_unreached(names: list[str]) -> str:

@@ -91,11 +91,17 @@ class Task(ABC):
         """How often each class stands in prepared rows, by its number; empty without classes."""
         return Counter()
 
-    def collator(self, tokenizer: "PreTrainedTokenizerBase") -> Callable[[Any], dict[str, Any]]:
-        """What puts encoded rows into a batch, each padded to the longest."""
+    def collator(
+        self, tokenizer: "PreTrainedTokenizerBase", multiple: int | None = None
+    ) -> Callable[[Any], dict[str, Any]]:
+        """What puts encoded rows into a batch, each padded to the longest.
+
+        Args:
+            multiple: of which the batch's length shall be one.
+        """
         from transformers import DataCollatorWithPadding
 
-        return DataCollatorWithPadding(tokenizer)
+        return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
 
     @abstractmethod
     def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:

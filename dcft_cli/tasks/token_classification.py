@@ -98,11 +98,15 @@ class TokenClassification(Task):
                 "A model learns from words of at least two classes.",
             )
 
-    def collator(self, tokenizer: "PreTrainedTokenizerBase") -> Callable[[Any], dict[str, Any]]:
+    def collator(
+        self, tokenizer: "PreTrainedTokenizerBase", multiple: int | None = None
+    ) -> Callable[[Any], dict[str, Any]]:
         """See `Task.collator`: labels are padded too."""
         from transformers import DataCollatorForTokenClassification
 
-        return DataCollatorForTokenClassification(tokenizer, label_pad_token_id=IGNORED)
+        return DataCollatorForTokenClassification(
+            tokenizer, pad_to_multiple_of=multiple, label_pad_token_id=IGNORED
+        )
 
     def _windows(
         self, batch: Mapping[str, list[Any]], tokenizer: "PreTrainedTokenizerBase"

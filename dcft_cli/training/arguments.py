@@ -1,6 +1,7 @@
 """A recipe's training section in the Trainer's terms."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def training_arguments(
     _check_device(training.device)
     _check_trackers(training.report_to)
     precision = _precision(training, model)
+    pinned = torch.cuda.is_available() and training.device != "cpu"
     eval_steps = min(training.eval_steps or steps_per_epoch, total_steps)
     scoring: dict[str, Any] = {}
     if metric is not None:
@@ -67,14 +69,21 @@ def training_arguments(
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         lr_scheduler_type=training.scheduler,
         warmup_steps=warmup_steps(training, total_steps),
+        # One kernel for all factors; what transformers itself takes from torch 2.8 on.
+        optim="adamw_torch_fused",
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         seed=training.seed,
         bf16=precision == "bfloat16",
         fp16=precision == "float16",
         use_cpu=_on_cpu(training.device),
-        dataloader_num_workers=training.num_workers,
-        dataloader_pin_memory=torch.cuda.is_available() and training.device != "cpu",
+        dataloader_num_workers=_workers(training),
+        # Workers begin anew with each epoch. Persistent ones would draw fewer random numbers than
+        # a resumed run does, and the Trainer would take the first validation set for every one.
+        dataloader_persistent_workers=False,
+        dataloader_pin_memory=pinned,
+        # From pinned memory a batch is copied while the device computes; else the host waits.
+        accelerator_config={"non_blocking": pinned},
         logging_steps=training.logging_steps,
         # Replacing a lost loss by a mean would hide it, and asks the device at every step.
         logging_nan_inf_filter=False,
@@ -121,8 +130,27 @@ def _precision(training: TrainingSection, model: ModelSection) -> str:
             )
         return model.dtype
     if training.precision == "auto":
-        return "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32"
+        # Older devices emulate it, and lose more time than they gain.
+        there = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if there else "float32"
     return training.precision
+
+
+def _workers(training: TrainingSection) -> int:
+    """Processes that load batches.
+
+    Making a batch takes milliseconds of Python. On a CUDA device, where the host is busy with
+    starting kernels, that is time without work for the device: one process keeps up with it, the
+    second covers the beginning of an epoch. On a CPU they would take threads from the computation.
+    """
+    if training.num_workers != "auto":
+        return training.num_workers
+    if training.device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return 0
+    # Python before 3.13 knows the machine's processors, not those that we may use.
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun
+    return min(2, max((usable or 1) // processes - 1, 0))
 
 
 def _check_trackers(names: Sequence[str]) -> None:

@@ -1,6 +1,8 @@
 """transformers' Trainer with the orthogonality term, adapter-only checkpoints and our scoring."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,12 +15,10 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
-    TrainerControl,
     TrainerState,
     TrainingArguments,
 )
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from dcft_cli.adapter.contents import ADAPTER_FILE, read_adapter
 from dcft_cli.adapter.file import load_tensors
@@ -26,6 +26,8 @@ from dcft_cli.adapter.inject import adapter_layers
 from dcft_cli.adapter.orthogonality import OrthogonalityForm, orthogonality
 from dcft_cli.models import head_outputs
 from dcft_cli.training.callbacks import ReportingCallback
+from dcft_cli.training.length_groups import EpochOfGroups, SeededLengthGroups
+from dcft_cli.training.masks import masks_without_looking
 
 
 class EvaluationSet(Protocol):
@@ -46,33 +48,6 @@ class EvaluationSet(Protocol):
     @property
     def score(self) -> Callable[[Any, Any], Mapping[str, float]]:
         """(predictions, labels) in the order of `features` to scores by metric name."""
-
-
-class SeededLengthGroups(LengthGroupedSampler):
-    """Groups rows of similar lengths in an order that seed and epoch alone decide.
-
-    transformers' own draws from torch's global random state, which a run that is resumed within
-    an epoch no longer has: it would go on in another order.
-
-    Args:
-        batch_size: rows of one optimizer step on one device.
-        lengths: of all rows.
-        seed: of the run.
-
-    Attributes:
-        epoch: set before each epoch. The Trainer's own set_epoch reaches no sampler that is
-            shared among processes.
-    """
-
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
-        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self.seed = seed
-        self.epoch = 0
-
-    def __iter__(self) -> Iterator[int]:
-        # No epoch of one seed is an epoch of the next seed.
-        self.generator.manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
-        return iter(super().__iter__())  # type: ignore[no-untyped-call]
 
 
 class AdapterTrainer(Trainer):
@@ -107,7 +82,7 @@ class AdapterTrainer(Trainer):
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.evaluation_sets = evaluation_sets
-        self.groups: SeededLengthGroups | None = None
+        self.epochs = EpochOfGroups()
         self.orthogonality_weight = orthogonality_weight
         self.orthogonality_form = orthogonality_form
         self.group_by_length = group_by_length
@@ -115,6 +90,7 @@ class AdapterTrainer(Trainer):
         self.reporting = reporting
         self.trained = model
         self.layers = list(adapter_layers(model).values())
+        self.trained_parameters = [p for p in model.parameters() if p.requires_grad]
         super().__init__(
             model=model,
             args=args,
@@ -123,9 +99,12 @@ class AdapterTrainer(Trainer):
             # What is scored is in evaluation_sets; the Trainer only wants to see some data.
             eval_dataset=evaluation_sets[0].features if evaluation_sets else None,
             processing_class=tokenizer,
-            callbacks=[reporting, _EpochOfGroups(self), *callbacks],
+            callbacks=[reporting, self.epochs, *callbacks],
         )
         self.remove_callback(PrinterCallback)
+        if args.dataloader_num_workers:
+            # Batches are padded in Python; the tokenizers library would warn of each process.
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         # The mean over each batch, divided by the accumulation steps, is what every task's loss
         # and the orthogonality term mean. The Trainer's count of label items is for tokens, and
         # models' regression losses ignore it.
@@ -150,6 +129,22 @@ class AdapterTrainer(Trainer):
             term = orthogonality(self.layers, self.orthogonality_form)
             loss = loss + self.orthogonality_weight * term
         return (loss, outputs) if return_outputs else loss
+
+    def compute_loss_context_manager(self) -> ExitStack:
+        """Around every forward pass: the host must not wait for what a device computes."""
+        contexts = super().compute_loss_context_manager()
+        if self.runs_ahead:
+            contexts.enter_context(masks_without_looking())
+        return contexts
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether the host prepares steps while the device computes earlier ones."""
+        return self.args.device.type != "cpu"
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """None: counting them takes a walk through the model at every step, and nobody asks."""
+        return 0
 
     def evaluate(
         self,
@@ -190,15 +185,22 @@ class AdapterTrainer(Trainer):
             logits = [value.detach() for value in head_outputs(model(**inputs))]
         return None, logits[0] if len(logits) == 1 else tuple(logits), inputs.get("labels")
 
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor | float | None:
+        # The Trainer walks through all of the model for the few parameters that have a gradient.
+        norm: Tensor | float | None = self.accelerator.clip_grad_norm_(
+            self.trained_parameters, self.args.max_grad_norm
+        )
+        return norm
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         if not self.group_by_length or self.train_dataset is None:
             return super()._get_train_sampler(train_dataset)
-        self.groups = SeededLengthGroups(
+        self.epochs.groups = SeededLengthGroups(
             self.args.train_batch_size * self.args.gradient_accumulation_steps,
             lengths=self.train_dataset["length"][:],
             seed=self.args.seed,
         )
-        return self.groups
+        return self.epochs.groups
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int] | None:
         # Evaluation features come sorted by length, and are scored in their order.
@@ -215,16 +217,3 @@ class AdapterTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
-
-
-class _EpochOfGroups(TrainerCallback):
-    """Tells the length groups which epoch it is, resumed runs included."""
-
-    def __init__(self, trainer: AdapterTrainer) -> None:
-        self.trainer = trainer
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if self.trainer.groups is not None:
-            self.trainer.groups.epoch = int(state.epoch or 0)

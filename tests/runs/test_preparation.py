@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from dcft_cli.recipe import load_recipe, recipe_from_mapping
 from dcft_cli.runs.preparation import description, prepare
@@ -23,6 +24,38 @@ def test_length_is_what_the_model_has_positions_for(family: str, tmp_path: Path)
     assert ready.notes == ([] if limit == 500 else [
         f"data.max_length 500 -> {limit}, the model's limit"
     ])  # fmt: skip
+
+
+@pytest.mark.parametrize("task", ["mrpc", "squad_v1", "token_classification"])
+def test_batches_for_a_cuda_device_are_padded_to_eights(
+    task: str, base: Path, tmp_path: Path
+) -> None:
+    ready = prepare(recipe(task, tmp_path, base).recipe)
+    assert ready.train_set is not None
+    rows = list(ready.train_set.select(range(4)).remove_columns("length"))
+    longest = max(len(row["input_ids"]) for row in rows)
+    assert longest % 8
+    widths = {}
+    for device in ("cpu", "cuda"):
+        batch = ready.collator(torch.device(device))(rows)
+        assert batch["input_ids"].device.type == "cpu"  # the Trainer moves it
+        widths[device] = batch["input_ids"].shape[1]
+        assert batch["attention_mask"].sum() == sum(len(row["input_ids"]) for row in rows)
+        if batch.get("labels") is not None and batch["labels"].ndim == 2:
+            assert batch["labels"].shape == batch["input_ids"].shape
+    assert widths == {"cpu": longest, "cuda": -(-longest // 8) * 8}
+
+
+@pytest.mark.parametrize(("positions", "multiple"), [(80, 8), (79, None), (500, 8)])
+def test_no_batch_is_longer_than_the_model_takes(
+    positions: int, multiple: int | None, tmp_path: Path
+) -> None:
+    base = save_base(tmp_path / "base", max_position_embeddings=positions)
+    tokenizer = base / "tokenizer_config.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"model_max_length": 64', '"x": 64'))
+    ready = prepare(recipe("rte", tmp_path, base, "data.max_length=100").recipe)
+    collator = ready.collator(torch.device("cuda"))
+    assert collator.pad_to_multiple_of == multiple
 
 
 def test_an_adapter_trained_on_files_does_not_claim_hub_data() -> None:

@@ -56,6 +56,21 @@ def test_a_resumed_run_ends_as_the_whole_one(whole: Job, stop: int, tmp_path: Pa
     assert log(run) == log(whole.folder)
 
 
+# Python 3.12 and later warn of it, where nobody sees it but under pytest.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_workers_change_nothing(whole: Job, tmp_path: Path) -> None:
+    recipe = whole.plan.recipe
+    training = recipe.training.model_copy(update={"num_workers": 1})
+    again = LoadedRecipe(recipe.model_copy(update={"training": training}), "mrpc", tmp_path)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(again, run, stop_after=7)
+    job = train(again, run, resume=True)
+    assert job.trainer.args.dataloader_num_workers == 1
+    assert largest_difference(run, whole.folder) == 0
+    assert log(run) == log(whole.folder)
+
+
 @pytest.fixture
 def stopped(base: Path, tmp_path: Path) -> Path:
     """A run folder with checkpoints 2 and 4 and no adapter."""

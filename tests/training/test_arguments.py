@@ -1,5 +1,6 @@
 """A recipe's training section in the Trainer's terms."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,7 @@ def test_settings_arrive() -> None:
     assert (args.metric_for_best_model, args.greater_is_better) == ("f1", True)
     assert not (args.bf16 or args.fp16)
     assert not args.logging_nan_inf_filter  # a lost loss must show
+    assert args.optim == "adamw_torch_fused"
 
 
 @pytest.mark.parametrize(("eval_steps", "every"), [(None, 7), (3, 3), (100, 21)])
@@ -110,6 +112,65 @@ def test_precision_without_cuda(device: str, monkeypatch: pytest.MonkeyPatch) ->
         precision("bfloat16", device=device, precision="float32")
     with pytest.raises(UserError, match=r"training\.precision=float16 needs a CUDA"):
         precision("float32", device=device, precision="float16")
+
+
+def with_cuda(monkeypatch: pytest.MonkeyPatch, *, bfloat16: bool) -> None:
+    """As if there were a CUDA device; the Trainer's own look at it is left out."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    supported = {False: bfloat16, True: True}  # with emulation: everywhere
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: supported[including_emulation],
+    )
+    monkeypatch.setattr(TrainingArguments, "__post_init__", lambda self: None)
+
+
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_bfloat16_where_the_device_computes_in_it(
+    bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_cuda(monkeypatch, bfloat16=bfloat16)
+    assert precision("float32") == ("bfloat16" if bfloat16 else "float32")
+    assert precision("float32", precision="bfloat16") == "bfloat16"
+    assert precision("float32", device="cpu") == "float32"
+
+
+@pytest.mark.parametrize(
+    ("settings", "processors", "processes", "workers"),
+    [
+        ({}, 16, 1, 2),
+        ({}, 2, 1, 1),
+        ({}, 1, 1, 0),
+        ({}, 8, 8, 0),
+        ({"num_workers": 5}, 1, 1, 5),
+        ({"num_workers": 0}, 16, 1, 0),
+        ({"device": "cpu"}, 16, 1, 0),
+        ({"device": "cpu", "num_workers": 1}, 16, 1, 1),
+    ],
+)
+def test_workers_for_a_cuda_device(
+    settings: dict,
+    processors: int,
+    processes: int,
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_cuda(monkeypatch, bfloat16=True)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    args = training_arguments(
+        TrainingSection(**settings), ModelSection(name="x"), output=Path("out")
+    )
+    assert args.dataloader_num_workers == workers
+    pinned = settings.get("device") != "cpu"
+    assert args.dataloader_pin_memory == pinned
+    assert args.accelerator_config == {"non_blocking": pinned}
+
+
+def test_without_a_cuda_device_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert arguments().dataloader_num_workers == 0
 
 
 def test_what_this_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

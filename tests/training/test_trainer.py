@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dcft_cli.adapter.inject import adapter_layers, head_parameters
-from dcft_cli.training.trainer import SeededLengthGroups
+from dcft_cli.training.length_groups import SeededLengthGroups
 from tests.families import save_base
 from tests.jobs import Job, largest_difference, recipe, tensors, train
 
