@@ -99,8 +99,17 @@ def skeleton(config: PreTrainedConfig, auto_class: str) -> nn.Module:
     return model
 
 
-def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str) -> BaseModel:
+def load_model(
+    section: ModelSection,
+    config: PreTrainedConfig,
+    auto_class: str,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> BaseModel:
     """The base model with its weights: the frozen ones as `section` says, the rest in float32.
+
+    Args:
+        tensors: of the checkpoint, by their names there; None reads them. Those that have the
+            model's type already become its parameters as they are, without a copy.
 
     Raises:
         ModelError: the weights cannot be loaded, or not quantised.
@@ -115,7 +124,8 @@ def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str)
         quantized = quantization_settings(section, skeleton(config, auto_class))
     try:
         model, report = getattr(transformers, auto_class).from_pretrained(
-            source_of(section.name),
+            source_of(section.name) if tensors is None else None,
+            state_dict=tensors,
             revision=revision_of(section),
             config=config,
             dtype=getattr(torch, section.dtype),

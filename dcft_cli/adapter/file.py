@@ -125,18 +125,29 @@ def load_adapter(
     """
     contents = read_adapter(_file_in(Path(path)))
     targets = _places(model, contents)
-    if check_base and (wanted := contents.base["fingerprint"]):
-        found = base_fingerprint or fingerprint(model, exclude=contents.head.keys())
-        if found != wanted:
-            raise AdapterFileError(
-                f"{contents.path} was trained on other base weights: "
-                f"{contents.base['name'] or 'its base'} with fingerprint {_short(wanted)}; "
-                f"this model's is {_short(found)}.",
-                "Load the base model (and revision) that the adapter names, see `dcft inspect`.",
-            )
+    if check_base and contents.base["fingerprint"]:
+        refuse_other_base(
+            contents, base_fingerprint or fingerprint(model, exclude=contents.head.keys())
+        )
     insert(model, targets, contents.config, head=contents.head.keys())
     load_tensors(model, contents)
     return model
+
+
+def refuse_other_base(contents: AdapterContents, found: str) -> None:
+    """Compares the fingerprint of a base's weights with that of the ones trained on.
+
+    Raises:
+        AdapterFileError: they are others.
+    """
+    wanted = contents.base["fingerprint"]
+    if wanted and found != wanted:
+        raise AdapterFileError(
+            f"{contents.path} was trained on other base weights: "
+            f"{contents.base['name'] or 'its base'} with fingerprint {_short(wanted)}; "
+            f"this model's is {_short(found)}.",
+            "Load the base model (and revision) that the adapter names, see `dcft inspect`.",
+        )
 
 
 @torch.no_grad()

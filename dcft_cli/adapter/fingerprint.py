@@ -1,7 +1,7 @@
 """A fingerprint of a model's frozen weights: is this the base the adapter was trained on?"""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -11,8 +11,15 @@ from dcft_cli.adapter.inject import base_parameters
 from dcft_cli.adapter.matrix import is_packed
 from dcft_cli.errors import ModelError
 
+_PART = 1 << 20  # numbers hashed at once: no second copy of a large weight
 
-def fingerprint(model: nn.Module, *, exclude: Collection[str] = ()) -> str:
+
+def fingerprint(
+    model: nn.Module,
+    *,
+    exclude: Collection[str] = (),
+    release: Callable[[Tensor], None] | None = None,
+) -> str:
     """Hashes every frozen parameter of a model, by name, shape and value.
 
     Values are rounded to bfloat16 first, so the same checkpoint gives the same fingerprint
@@ -21,6 +28,7 @@ def fingerprint(model: nn.Module, *, exclude: Collection[str] = ()) -> str:
     Args:
         model: the base model; adapters in it are not counted.
         exclude: names of parameters to leave out (the task head's).
+        release: is called with each parameter when it has been read, from any thread.
 
     Returns:
         "sha256:" and 64 hexadecimal digits.
@@ -35,7 +43,7 @@ def fingerprint(model: nn.Module, *, exclude: Collection[str] = ()) -> str:
             "Compute the fingerprint of the base in full precision and hand it over.",
         )
     with ThreadPoolExecutor() as pool:  # hashing lets other threads run
-        digests = list(pool.map(_digest, [p for _, p in parameters]))
+        digests = list(pool.map(lambda entry: _digest(entry[1], release), parameters))
     whole = hashlib.sha256()
     for (name, _), digest in zip(parameters, digests, strict=True):
         whole.update(name.encode() + b"\0" + digest)
@@ -43,7 +51,11 @@ def fingerprint(model: nn.Module, *, exclude: Collection[str] = ()) -> str:
 
 
 @torch.no_grad()
-def _digest(parameter: Tensor) -> bytes:
-    rounded = parameter.detach().to(torch.bfloat16).contiguous().view(torch.int16).cpu()
+def _digest(parameter: Tensor, release: Callable[[Tensor], None] | None) -> bytes:
     shape = "x".join(map(str, parameter.shape)).encode()
-    return hashlib.sha256(shape + b"\0" + rounded.numpy().tobytes()).digest()
+    digest = hashlib.sha256(shape + b"\0")
+    for part in parameter.detach().flatten().split(_PART):  # type: ignore[no-untyped-call]
+        digest.update(part.to(torch.bfloat16).view(torch.int16).cpu().numpy())
+    if release is not None:
+        release(parameter)
+    return digest.digest()

@@ -1,5 +1,6 @@
 """`dcft merge`: fold an adapter into its base, and prove that the result answers the same."""
 
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -8,21 +9,20 @@ from typing import Literal
 
 import torch
 import transformers
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from dcft_cli.adapter.contents import AdapterContents, read_adapter
 from dcft_cli.adapter.file import load_adapter
 from dcft_cli.adapter.inject import merge as fold
-from dcft_cli.adapter.reach import example_of
 from dcft_cli.errors import AdapterFileError, MergeError, RunError
-from dcft_cli.models import head_outputs, load_config, load_model, quiet_transformers
+from dcft_cli.models import load_config, load_model, quiet_transformers
 from dcft_cli.recipe import ModelSection
+from dcft_cli.runs.checkpoints import NotStreamableError
 from dcft_cli.runs.folder import adapter_file
+from dcft_cli.runs.proof import TOLERANCE, largest_difference, logits, probes
+from dcft_cli.runs.streamed_merge import MergeTask, Proof, merge_streamed
 from dcft_cli.tokenizers import agree_on_padding, load_tokenizer
 
-TOLERANCE = 1e-4  # largest logit difference, float32
-_PROBES, _PROBE_LENGTH = 8, 32
 DTypeChoice = Literal["base", "float32", "bfloat16", "float16"]
 
 
@@ -52,10 +52,12 @@ class MergeResult:
 def merge(base: str, adapter: str, out: str, *, dtype: DTypeChoice = "base") -> MergeResult:
     """Writes base + adapter as a plain transformers folder.
 
-    Merged in float32 and rounded once, to the type of the base's checkpoint or the one asked for.
-    The folder is written beside its place and moved there after the proof: the merged model
-    against base + adapter on random inputs in float32, and the folder, loaded as any user would,
-    against the merged model.
+    Each sum is taken in float64 and rounded to float32, then once to the type of the base's
+    checkpoint or the one asked for. The folder is written beside its place and moved there after
+    the proof, which is made of the folder as transformers loads it. Weights are read, merged,
+    written and proved one after the other (`merge_streamed` says how); a model that transformers
+    makes of other tensors than its checkpoint has, or of other files than safetensors, is merged
+    as a whole in memory, with the logits alone as proof.
 
     Args:
         base: Hub name, folder or `package://` address of the base model.
@@ -65,7 +67,8 @@ def merge(base: str, adapter: str, out: str, *, dtype: DTypeChoice = "base") -> 
 
     Raises:
         UserError: an output that exists, or an adapter that does not belong to this base.
-        MergeError: the logits differ by more than 1e-4; nothing is kept.
+        MergeError: the logits differ by more than 1e-4, or a weight is not what it should be;
+            nothing is kept.
     """
     quiet_transformers()
     folder = Path(out).expanduser().resolve()
@@ -75,36 +78,21 @@ def merge(base: str, adapter: str, out: str, *, dtype: DTypeChoice = "base") -> 
     section = ModelSection(name=base, revision=_revision(base, contents))
     stored = _stored_type(section, dtype)
     tokenizer = load_tokenizer(section)
-    model = load_adapter(_base_model(section, contents, tokenizer), contents.path)
-    model.train(False)
-    probes = _probes(model)
-    expected = _logits(model, probes)
-    fold(model)
-    merged = _logits(model, probes)
-    difference = _largest_difference(merged, expected)
-    rounding = None
-    if stored != torch.float32:
-        _cast(model, stored)
-        _cast(model, torch.float32)
-        rounded = _logits(model, probes)
-        rounding = _largest_difference(rounded, merged)
-        merged = rounded
-        _cast(model, stored)
+    model_class = str(contents.model["class"])
+    config = _config(section, contents, tokenizer)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    task = MergeTask(section, contents, config, model_class, stored, beside)
     try:
-        model.save_pretrained(beside)
-        tokenizer.save_pretrained(beside)
-        for file in beside.iterdir():  # safetensors shuts its files to all but their owner
-            file.chmod((beside / "config.json").stat().st_mode)
-        model_class = str(contents.model["class"])
-        loaded = getattr(transformers, model_class).from_pretrained(beside, dtype=torch.float32)
-        reloaded = _largest_difference(_logits(loaded.train(False), probes), merged)
-        if not max(difference, reloaded) <= TOLERANCE:
+        proof = _merge(task)
+        if not proof.difference <= TOLERANCE:
             raise MergeError(
-                f"The merged model differs from base + adapter by {max(difference, reloaded):.2e} "
+                f"The merged model differs from base + adapter by {proof.difference:.2e} "
                 f"in its logits (allowed: {TOLERANCE:.0e}). Nothing was written.",
                 "This is a defect of dcft or of the model's code: please report it.",
             )
+        tokenizer.save_pretrained(beside)
+        for file in beside.iterdir():  # safetensors shuts its files to all but their owner
+            file.chmod((beside / "config.json").stat().st_mode)
         if folder.exists():
             folder.rmdir()
         beside.replace(folder)
@@ -112,13 +100,52 @@ def merge(base: str, adapter: str, out: str, *, dtype: DTypeChoice = "base") -> 
         shutil.rmtree(beside, ignore_errors=True)
     return MergeResult(
         folder=Path(out),
-        difference=max(difference, reloaded),
+        difference=proof.difference,
         dtype=str(stored).removeprefix("torch."),
-        rounding=rounding,
+        rounding=proof.rounding,
         model_class=model_class,
         layers=len(contents.modules),
         bytes=sum(file.stat().st_size for file in folder.iterdir()),
     )
+
+
+def _merge(task: MergeTask) -> Proof:
+    """Tensor by tensor if that can be."""
+    try:
+        task.folder.mkdir(parents=True)
+        return merge_streamed(task)
+    except NotStreamableError:
+        shutil.rmtree(task.folder)
+        return merge_whole(task)
+
+
+def merge_whole(task: MergeTask) -> Proof:
+    """Writes weights and configuration with the whole model in memory, in float32.
+
+    The proof: the merged model against base + adapter on random inputs, and the folder, loaded
+    as any user would, against the merged model.
+    """
+    base = load_model(task.section, task.config, task.model_class).model
+    model = load_adapter(base, task.contents.path)
+    model.train(False)
+    inputs = probes(model)
+    expected = logits(model, inputs)
+    fold(model)
+    merged = logits(model, inputs)
+    difference = largest_difference(merged, expected)
+    rounding = None
+    if task.stored != torch.float32:
+        _cast(model, task.stored)
+        _cast(model, torch.float32)
+        rounded = logits(model, inputs)
+        rounding = largest_difference(rounded, merged)
+        merged = rounded
+        _cast(model, task.stored)
+    model.save_pretrained(task.folder)
+    loaded = type(model).from_pretrained(task.folder, dtype=torch.float32)
+    reloaded = largest_difference(logits(loaded.train(False), inputs), merged)
+    # Not a number counts as the largest: max() would lose it.
+    return Proof(max(difference, reloaded, key=lambda d: (math.isnan(d), d)), rounding)
 
 
 def _stored_type(section: ModelSection, dtype: DTypeChoice) -> torch.dtype:
@@ -131,10 +158,10 @@ def _stored_type(section: ModelSection, dtype: DTypeChoice) -> torch.dtype:
     return torch.float32
 
 
-def _base_model(
+def _config(
     section: ModelSection, contents: AdapterContents, tokenizer: PreTrainedTokenizerBase
-) -> PreTrainedModel:
-    """The base in the class that the adapter was trained in, with its labels."""
+) -> PreTrainedConfig:
+    """The base's configuration with the labels that the adapter was trained for."""
     name = str(contents.model["class"])
     cls = getattr(transformers, name, None)
     if not (isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)):
@@ -153,7 +180,7 @@ def _base_model(
         }
     config = load_config(section, settings)
     agree_on_padding(section, config, tokenizer)
-    return load_model(section, config, name).model
+    return config
 
 
 def _revision(base: str, contents: AdapterContents) -> str | None:
@@ -165,27 +192,3 @@ def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Parameters alone: tables of positions are computed anew when the model is loaded."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
-
-
-def _probes(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Random token ids of several lengths, padded on the right."""
-    positions = getattr(model.config, "max_position_embeddings", None) or 0  # XLNet's are -1
-    length = min(_PROBE_LENGTH, positions - 2) if positions > 2 else _PROBE_LENGTH
-    probes = example_of(model, _PROBES, length)
-    if probes is None:
-        raise MergeError(
-            f"A {type(model).__name__} does not read token ids: the merged model cannot be proved.",
-            "Merge it in Python: load_adapter(model, path), then merge(model).",
-        )
-    return probes
-
-
-@torch.no_grad()
-def _logits(model: PreTrainedModel, inputs: dict[str, Tensor]) -> list[Tensor]:
-    """What the head of a model says."""
-    return head_outputs(model(**inputs))
-
-
-def _largest_difference(found: list[Tensor], expected: list[Tensor]) -> float:
-    pairs = zip(found, expected, strict=True)
-    return max((a - b).abs().max().item() for a, b in pairs)

@@ -10,8 +10,9 @@ from transformers import AutoModelForSequenceClassification
 from dcft_cli import DCFTConfig, adapter_layers, inject, save_adapter
 from dcft_cli.adapter.inject import base_parameters
 from dcft_cli.errors import AdapterFileError, MergeError, ModelError, RunError
-from dcft_cli.runs import merging
-from dcft_cli.runs.merging import merge
+from dcft_cli.runs import merging, streamed_merge
+from dcft_cli.runs.checkpoints import NotStreamableError
+from dcft_cli.runs.merging import MergeTask, merge
 from tests.families import save_base, tokens
 from tests.jobs import Job, recipe, train
 
@@ -21,6 +22,10 @@ def job(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     folder = tmp_path_factory.mktemp("job")
     strong = ("training.learning_rate=0.2", "adapter.orthogonality=1", "adapter.scale=8")
     return train(recipe("stsb", folder, base, *strong), folder / "run")
+
+
+def not_streamed(task: MergeTask) -> None:
+    raise NotStreamableError("for this test")
 
 
 def test_result(job: Job, base: Path, tmp_path: Path) -> None:
@@ -111,6 +116,7 @@ def test_a_failed_proof_leaves_nothing(
 
     merging_fold = merging.fold
     monkeypatch.setattr(merging, "fold", wrong)
+    monkeypatch.setattr(merging, "merge_streamed", not_streamed)
     with pytest.raises(MergeError, match=r"differs from base \+ adapter by \d") as caught:
         merge(str(base), str(job.folder), str(tmp_path / "out" / "merged"))
     assert caught.value.exit_code == 1
@@ -118,10 +124,14 @@ def test_a_failed_proof_leaves_nothing(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("streamed", [True, False])
 def test_not_a_number_is_no_proof(
-    job: Job, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    streamed: bool, job: Job, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merging, "_largest_difference", lambda found, expected: float("nan"))
+    if not streamed:
+        monkeypatch.setattr(merging, "merge_streamed", not_streamed)
+    for module in (merging, streamed_merge):
+        monkeypatch.setattr(module, "largest_difference", lambda found, expected: float("nan"))
     with pytest.raises(MergeError, match="differs"):
         merge(str(base), str(job.folder), str(tmp_path / "merged"))
 

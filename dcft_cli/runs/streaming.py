@@ -1,0 +1,262 @@
+"""Writing base + adapter tensor by tensor, and comparing what was written with it."""
+
+import json
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from dcft_cli.adapter.functional import low_rank_factors
+from dcft_cli.adapter.inject import base_parameters
+from dcft_cli.adapter.layer import Carrier, DCFTAdapter
+from dcft_cli.errors import MergeError
+from dcft_cli.runs.checkpoints import LENGTH, TYPES, MappedCheckpoint, NotStreamableError
+
+_PART = 1 << 17  # numbers formed at once: they fit a processor's cache
+_AHEAD = 4  # parts that wait to be written
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_NAMES = {dtype: name for name, dtype in TYPES.items()}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor of a model is in its checkpoint.
+
+    Attributes:
+        name: of the parameter or buffer.
+        written: its name in the merged checkpoint.
+        shard: the file of the base that has it; None: it is in none, as is a trained head.
+    """
+
+    name: str
+    written: str
+    shard: Path | None
+
+
+def places(
+    model: PreTrainedModel, checkpoint: MappedCheckpoint, *, free: Collection[str]
+) -> list[Place]:
+    """Finds the tensors of a model in the checkpoint that it was loaded from, in place.
+
+    A parameter is a tensor of the checkpoint if both are the same memory, whatever the names:
+    so transformers itself says what it makes of the checkpoint. Names are kept, but for the
+    prefix of the encoder, which a checkpoint without a task head lacks.
+
+    Args:
+        model: without adapters.
+        free: parameters that need not be in the checkpoint.
+
+    Raises:
+        NotStreamableError: transformers made a parameter out of others, or in another type.
+    """
+    keys = {tensor.data_ptr(): key for key, tensor in checkpoint.tensors.items()}
+    made = [n for n, p in model.named_parameters() if p.data_ptr() not in keys and n not in free]
+    if made:
+        raise NotStreamableError(f"{made[0]} is no tensor of the checkpoint")
+    prefix = f"{model.base_model_prefix}."
+    found: dict[int, Place] = {}
+    for name, tensor in model.state_dict().items():
+        key = keys.get(tensor.data_ptr())
+        alike = key in (None, name.removeprefix(prefix), f"{prefix}{name}")
+        written = name if alike or key is None else key
+        shard = None if key is None else checkpoint.files[key]
+        found.setdefault(tensor.data_ptr(), Place(name, written, shard))  # the first of tied ones
+    if len({place.written for place in found.values()}) < len(found):
+        raise NotStreamableError("two tensors would have the same name")
+    order = {address: number for number, address in enumerate(keys)}
+    return [found[address] for address in sorted(found, key=lambda a: order.get(a, len(order)))]
+
+
+class MergedTensors:
+    """The tensors of base + adapter, formed part by part.
+
+    Args:
+        model: the base with its adapters and its trained head.
+        dtype: type to round floating-point tensors to.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        buffers = {n: b for n, b in model.named_buffers() if n in model.state_dict()}
+        self.stored: Mapping[str, Tensor] = base_parameters(model) | buffers
+        self.dtype = dtype
+        carriers = (module for module in model.modules() if isinstance(module, Carrier))
+        self._carriers = {c.matrix.parameter.data_ptr(): c for c in carriers}
+
+    def type_of(self, name: str) -> torch.dtype:
+        """The type that a tensor is written in."""
+        stored = self.stored[name]
+        return self.dtype if stored.is_floating_point() else stored.dtype
+
+    @torch.no_grad()
+    def parts(self, name: str) -> Iterator[Tensor]:
+        """W, or W + dW where there is an adapter, as it is stored, in flat parts.
+
+        The sum is taken in float64 and rounded to float32, and once more to `dtype`.
+        """
+        stored = self.stored[name].detach()
+        carrier = self._carriers.get(stored.data_ptr())
+        dtype = self.type_of(name)
+        if carrier is None:
+            for part in stored.flatten().split(_PART):  # type: ignore[no-untyped-call]
+                yield part.to(dtype)
+            return
+        left, right = _factors(carrier)
+        weights = stored.view(len(left), left.shape[-2], right.shape[-1])
+        rows = max(1, _PART // right.shape[-1])
+        room = right.new_empty(rows, right.shape[-1])  # fresh memory for each part takes time
+        for weight, one_left, one_right in zip(weights, left, right, strict=True):
+            for part, some in zip(weight.split(rows), one_left.split(rows), strict=True):
+                whole = torch.mm(some, one_right, out=room[: len(part)]).add_(part)
+                yield whole.float().to(dtype).flatten()
+
+
+def _factors(carrier: Carrier) -> tuple[Tensor, Tensor]:
+    """(n, rows, k) and (n, k, columns) in float64: dW of a weight as it is stored, n of a stack."""
+    matrix, downs, ups = carrier.matrix, [], []
+    for adapter in carrier.adapters:
+        assert isinstance(adapter, DCFTAdapter)
+        down, up = low_rank_factors(
+            adapter.A.double(), adapter.B.double(), adapter.C.double(), **adapter.sizes
+        )
+        first, end = adapter.rows or (0, matrix.out_features)
+        downs.append(down)
+        ups.append(F.pad(up, (0, 0, first, matrix.out_features - end)))
+    down, up = torch.cat(downs, dim=-2), torch.cat(ups, dim=-1)
+    if matrix.count is None:
+        down, up = down[None], up[None]
+    return (down.mT.contiguous(), up.mT.contiguous()) if matrix.transposed else (up, down)
+
+
+def write_merged(
+    folder: Path, tensors: MergedTensors, found: Sequence[Place], checkpoint: MappedCheckpoint
+) -> list[Path]:
+    """Writes a checkpoint in as many files as the base has; those of the trained head last.
+
+    Returns:
+        The files.
+    """
+    shards: dict[Path | None, list[Place]] = {}
+    for place in found:
+        shards.setdefault(place.shard, []).append(place)
+    if None in shards and len(shards) > 1:
+        alone = shards.pop(None)
+        shards[list(shards)[-1]] += alone
+    files = [folder / SAFE_WEIGHTS_NAME]
+    if len(shards) > 1:
+        files = [
+            folder / f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            for number in range(1, len(shards) + 1)
+        ]
+    size = sum(
+        _write_file(file, tensors, some, checkpoint.release)
+        for file, some in zip(files, shards.values(), strict=True)
+    )
+    if len(files) > 1:
+        pairs = zip(files, shards.values(), strict=True)
+        homes = {place.written: file.name for file, some in pairs for place in some}
+        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(homes.items()))}
+        text = json.dumps(index, indent=2) + "\n"
+        (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(text, encoding="utf-8")
+    return files
+
+
+def _write_file(
+    path: Path,
+    tensors: MergedTensors,
+    found: Sequence[Place],
+    release: Callable[[Tensor], None],
+) -> int:
+    """One safetensors file, one tensor after the other. Returns the bytes of the tensors."""
+    # The widest numbers first: each tensor then lies where its type wants it.
+    found = sorted(found, key=lambda place: -tensors.type_of(place.name).itemsize)
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for place in found:
+        dtype, shape = tensors.type_of(place.name), tensors.stored[place.name].shape
+        start, end = end, end + shape.numel() * dtype.itemsize
+        entry = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+        header[place.written] = entry
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % LENGTH.size)
+    with path.open("wb") as file, ThreadPoolExecutor(1) as writer, one_thread():
+        file.write(LENGTH.pack(len(text)) + text)
+        waiting: deque[Future[None]] = deque()  # the next part is formed while one is written
+        for place in found:
+            for part in tensors.parts(place.name):
+                waiting.append(writer.submit(_write, file, part))
+                if len(waiting) > _AHEAD:
+                    waiting.popleft().result()
+            waiting.append(writer.submit(release, tensors.stored[place.name]))
+        for future in waiting:
+            future.result()
+    return end
+
+
+def _write(file: BinaryIO, part: Tensor) -> None:
+    file.write(part.view(torch.uint8).numpy().data)
+
+
+def compare(
+    tensors: MergedTensors, found: Mapping[str, Tensor], release: Callable[[Tensor], None]
+) -> None:
+    """Compares every tensor of a loaded model, bit for bit, with base + adapter.
+
+    Args:
+        found: parameters and buffers by name.
+        release: is called with each tensor when it has been read.
+
+    Raises:
+        MergeError: one differs.
+    """
+
+    def differs(name: str) -> bool:
+        try:
+            return not _same(tensors.parts(name), found[name].detach().flatten())
+        finally:
+            release(tensors.stored[name])
+            release(found[name])
+
+    with one_thread(), ThreadPoolExecutor(2) as pool:
+        for name, wrong in zip(found, pool.map(differs, found), strict=True):
+            if wrong:
+                raise MergeError(
+                    f"{name} was not written as it was computed. Nothing was kept.",
+                    "Is the disk sound? Otherwise this is a defect of dcft: please report it.",
+                )
+
+
+def _same(parts: Iterator[Tensor], flat: Tensor) -> bool:
+    position = 0
+    for part in parts:
+        there = flat[position : position + part.numel()]
+        if there.itemsize > part.itemsize:  # some models keep weights in float32 whatever is asked
+            part = part.to(there.dtype)
+        if part.dtype != there.dtype or not torch.equal(_bits(part), _bits(there)):
+            return False
+        position += part.numel()
+    return position == flat.numel()
+
+
+def _bits(flat: Tensor) -> Tensor:
+    """A flat tensor's numbers as integers: there a NaN is itself, and -0 is not 0."""
+    return flat.view(_INTEGERS[flat.itemsize])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Parts are small: threads of torch's own would cost more than they save."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
