@@ -221,6 +221,8 @@ class TrainingSection(_Section):
     """Batches of similar lengths, so that little is padded."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    compile: bool = False
+    """Have torch.compile make a program of the model: minutes at first, then faster steps."""
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Processes that load batches beside the training; auto: two for a CUDA device, else none."""
     report_to: list[str] = []

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
@@ -29,6 +30,7 @@ from dcft_cli.runs.plan import adapter_config
 from dcft_cli.runs.preparation import Preparation, description, resting_in
 from dcft_cli.runs.training_plan import TrainingPlan
 from dcft_cli.training.callbacks import ReportingCallback
+from dcft_cli.training.compiling import compile_errors_told, compile_model
 from dcft_cli.training.reporting import Reporter
 from dcft_cli.training.trainer import AdapterTrainer
 
@@ -86,6 +88,8 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
             info=description(recipe),
         )
 
+    if recipe.training.compile:
+        compile_model(model)
     reporting = ReportingCallback(
         reporter,
         folder.log if args.should_save else None,
@@ -124,7 +128,8 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
     if finished and checkpoint is not None:
         trainer.take_up(checkpoint)  # the Trainer would take one step more
     else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with compile_errors_told() if recipe.training.compile else nullcontext():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - began
     metrics = _metrics(plan, trainer, reporting.tokens_per_second, seconds)
     if args.should_save:

@@ -11,6 +11,7 @@ from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.plan import AdapterPlan, plan_adapter
 from dcft_cli.runs.preparation import Preparation, prepare
 from dcft_cli.training.arguments import device_in_words, optimizer_steps, training_arguments
+from dcft_cli.training.compiling import check_compiler
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ def plan_training(
     folder = RunFolder(place.expanduser())
     folder.check_free(overwrite=overwrite, resume=resume)
     machine = training_arguments(recipe.training, recipe.model, output=folder.checkpoints)
+    if recipe.training.compile:
+        check_compiler(machine.device)
     preparation = prepare(recipe)
     assert preparation.train_set is not None
     recipe = preparation.recipe

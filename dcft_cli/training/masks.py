@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -25,6 +26,7 @@ def masks_without_looking() -> Iterator[None]:
         ALL_MASK_ATTENTION_FUNCTIONS.update(before)
 
 
+@cache  # torch.compile compiles anew for another function
 def _always(make: Callable[..., Any]) -> Callable[..., Any]:
     def mask(*args: Any, **kwargs: Any) -> Any:
         if kwargs.get("attention_mask") is not None:
