@@ -27,14 +27,35 @@ def spread(factor: Tensor, kernel_size: int, stride: int, size: int) -> Tensor:
     Returns:
         (..., k, d, size) with result[k, m, i] = factor[k, j] where i = s j + m, else 0.
     """
-    *lead, n = factor.shape
+    n = factor.shape[-1]
+    placed = factor.new_zeros(*factor.shape[:-1], kernel_size, (n - 1) * stride + kernel_size)
+    _diagonals(placed, stride, n).copy_(factor.unsqueeze(-2))
+    return placed[..., :size]
+
+
+def gather(windows: Tensor, stride: int, n: int) -> Tensor:
+    """The adjoint of `spread`: adds up where each entry was laid.
+
+    Args:
+        windows: (..., k, d, size).
+        stride: s.
+        n: entries to a row.
+
+    Returns:
+        (..., k, n) with result[k, j] = sum over m of windows[k, m, s j + m].
+    """
+    *_, kernel_size, size = windows.shape
     full = (n - 1) * stride + kernel_size
-    # One row holds the entries s apart. Repeated d times with a row length of full + 1 and read
-    # again with a row length of full, row m comes out shifted right by m.
-    row = F.pad(factor.unsqueeze(-1), (0, stride - 1)).flatten(-2)
-    row = F.pad(row, (0, full + 1 - n * stride))
-    rows = row.unsqueeze(-2).expand(*lead, kernel_size, full + 1).flatten(-2)
-    return rows[..., : kernel_size * full].reshape(*lead, kernel_size, full)[..., :size]
+    if size < full:
+        windows = F.pad(windows, (0, full - size))
+    return _diagonals(windows, stride, n).sum(-2)
+
+
+def _diagonals(tensor: Tensor, stride: int, n: int) -> Tensor:
+    """The entries [..., m, s j + m] of (..., d, size), as a view (..., d, n)."""
+    tensor = tensor.contiguous()
+    *lead, row, _ = tensor.stride()
+    return tensor.as_strided((*tensor.shape[:-1], n), (*lead, row + 1, stride))
 
 
 def low_rank_factors(

@@ -9,12 +9,14 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from dcft_cli.adapter.config import DCFTConfig
+from dcft_cli.adapter.factors import SharedFactors
 from dcft_cli.adapter.layer import Carrier, DCFTAdapter, DCFTLinear, DCFTWeight
 from dcft_cli.adapter.reach import example_of, reach
 from dcft_cli.adapter.targets import Target, find_targets
 from dcft_cli.errors import ModelError, TargetError
 
 M = TypeVar("M", bound=nn.Module)
+_SHARED = "_dcft_shared_factors"  # attribute of an adapted model
 _FROZEN = "_dcft_frozen"  # attribute of an adapted model: names of the parameters frozen by us
 # Of transformers' models; and whether it was us who asked for it.
 _NEED_GRADIENTS, _NO_GRADIENTS = "enable_input_require_grads", "disable_input_require_grads"
@@ -111,6 +113,7 @@ def leave_out_unreached(model: nn.Module, inputs: Mapping[str, Any]) -> list[str
     for carrier in carriers:
         carrier.adapters = nn.ModuleList(a for a in carrier.adapters if a not in dead)
     _take_out(model, [carrier for carrier in carriers if not len(carrier.adapters)])
+    _share_factors(model)
     return [adapter.name for adapter in dead]
 
 
@@ -135,6 +138,7 @@ def insert(
                     matrix.module, matrix.tensor, DCFTWeight(matrix, adapters)
                 )
     _replace(model, wrappers)
+    _share_factors(model)
 
 
 def adapter_layers(model: nn.Module) -> dict[str, DCFTAdapter]:
@@ -231,8 +235,19 @@ def _take_out(model: nn.Module, carriers: Iterable[Carrier]) -> None:
     _replace(model, wrapped)
 
 
+def _share_factors(model: nn.Module) -> None:
+    """Has a forward pass make the factors of all its linear layers at once."""
+    if (shared := model.__dict__.pop(_SHARED, None)) is not None:
+        shared.stop()
+    layers = (module for module in model.modules() if isinstance(module, DCFTLinear))
+    adapters = {a: None for layer in layers for a in layer.adapters if isinstance(a, DCFTAdapter)}
+    if adapters:
+        setattr(model, _SHARED, SharedFactors(model, list(adapters)))
+
+
 def _thaw(model: M) -> M:
     """Lets the parameters learn again that injection froze."""
+    _share_factors(model)
     frozen = set(model.__dict__.pop(_FROZEN, ()))
     if model.__dict__.pop(_ASKED_FOR_GRADIENTS, False):
         getattr(model, _NO_GRADIENTS)()

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcft_cli.adapter.config import DCFTConfig
+from dcft_cli.adapter.factors import Factors, SharedFactors, factors
 from dcft_cli.adapter.functional import increment, low_rank_factors
 from dcft_cli.adapter.matrix import Matrix, is_packed
 from dcft_cli.adapter.product import adapted_product
@@ -71,6 +72,7 @@ class DCFTAdapter(nn.Module):
             out_features=self.out_features,
             in_features=self.in_features,
         )
+        self.shared: SharedFactors | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -92,6 +94,11 @@ class DCFTAdapter(nn.Module):
         """A' (..., k d, in) and B' (..., out, k d) of the whole weight: dW = B' A'."""
         down, up = low_rank_factors(self.A, self.B, self.C, **self.sizes)
         return down, self._among_all_rows(up)
+
+    def factors(self, dtype: torch.dtype) -> Factors:
+        """A' and B' of the adapted rows for one call of the layer."""
+        shared = None if self.shared is None else self.shared.of(self, dtype)
+        return factors([self], dtype)[0] if shared is None else shared
 
     def whole_increment(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """dW of the whole weight (..., out, in), computed in `dtype`."""
@@ -155,14 +162,13 @@ class DCFTLinear(Carrier):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out), at little more than the frozen layer's cost."""
-        factors = [a.low_rank_factors() for a in self.adapters if isinstance(a, DCFTAdapter)]
-        down, up = factors[0]
-        if len(factors) > 1:
-            down = torch.cat([down for down, _ in factors])
-            up = torch.cat([up.mT for _, up in factors]).mT
-        if not self._is_plain():
+        ours = [adapter for adapter in self.adapters if isinstance(adapter, DCFTAdapter)]
+        if torch.compiler.is_compiling() or not self._is_plain():
             y: Tensor = self.base(x)
-            return y + F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
+            for adapter in ours:
+                down, up = adapter.low_rank_factors()
+                y = y + F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
+            return y
         weight = cast("Tensor", self.base.weight)
         bias = cast("Tensor | None", self.base.bias)
         if self.matrix.transposed:
@@ -170,7 +176,8 @@ class DCFTLinear(Carrier):
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
             weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-        return adapted_product(x, weight, bias, down.to(x.dtype), up.to(x.dtype))
+        rows = [adapter.rows or (0, self.matrix.out_features) for adapter in ours]
+        return adapted_product(x, weight, bias, rows, [a.factors(x.dtype) for a in ours])
 
     def _is_plain(self) -> bool:
         """Whether the wrapped layer computes W x + bias, frozen, and nothing besides."""

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dcft_cli.adapter.functional import increment, low_rank_factors, spread
-from dcft_cli.adapter.product import adapted_product
+from dcft_cli.adapter.functional import gather, increment, low_rank_factors, spread
 from dcft_cli.adapter.sizes import adapter_parameters, lora_parameters, subspace_size
 from tests.adapter.small import by_definition
 
@@ -90,17 +89,15 @@ def test_low_rank_factors_have_rank_k_d_and_multiply_to_the_increment(case: dict
     assert_same(up @ down, by_definition(A, B, C, **sizes(case)), [A, B, C], case["seed"])
 
 
-@given(case=adapters(), tokens=st.integers(1, 3))
+@given(case=adapters())
 @settings(deadline=None)
-def test_the_product_needs_no_increment(case: dict, tokens: int) -> None:
-    A, B, C = factors(case)
-    generator = torch.Generator().manual_seed(case["seed"])
-    shape = (2, tokens, case["in_features"])
-    x = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
-    oracle = x @ by_definition(A, B, C, **sizes(case)).T
-    nothing = torch.zeros(case["out_features"], case["in_features"], dtype=torch.float64)
-    product = adapted_product(x, nothing, None, *low_rank_factors(A, B, C, **sizes(case)))
-    assert_same(product, oracle, [x, A, B, C], case["seed"])
+def test_gather_is_the_adjoint_of_spread(case: dict) -> None:
+    A, _, _ = factors(case)
+    d, stride, n = case["d"], case["stride"], A.shape[-1]
+    placed = spread(A, d, stride, case["in_features"])
+    other = torch.randn_like(placed)
+    product = (A * gather(other, stride, n)).sum()
+    torch.testing.assert_close((placed * other).sum(), product)
 
 
 @given(case=adapters(), lead=st.lists(st.integers(1, 3), min_size=1, max_size=2))

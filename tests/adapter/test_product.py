@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dcft_cli import DCFTConfig, adapter_layers, inject
-from dcft_cli.adapter import product
+from dcft_cli.adapter.factors import Factors
 from dcft_cli.adapter.product import adapted_product
+from tests.adapter.small import perturb
 
 SIZES = st.integers(1, 9)
 
@@ -21,18 +22,26 @@ def tensors(
     def draw(*size: int) -> Tensor:
         return torch.randn(*size, generator=generator, dtype=dtype)
 
-    x, down, up = draw(*shape, into), draw(rank, into), draw(out, rank)
+    x, down, up = draw(*shape, into), draw(rank, into), draw(rank, out)
     for tensor in (x, down, up):
         tensor.requires_grad_()
     return x, draw(out, into), draw(out), down, up
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor) -> Tensor:
+    """With one adapter of all rows, whose factors are any."""
+    none = down.new_zeros(0, 0)
+    return adapted_product(
+        x, weight, bias, [(0, len(weight))], [Factors(1, down, up, none, none, none)]
+    )
 
 
 @settings(deadline=None)
 @given(out=SIZES, into=SIZES, rank=st.integers(1, 4), tokens=st.integers(1, 12))
 def test_values_and_gradients(out: int, into: int, rank: int, tokens: int) -> None:
     x, weight, bias, down, up = tensors(out, into, rank, (2, tokens))
-    found = adapted_product(x, weight, bias, down, up)
-    expected = x @ (weight + up @ down).mT + bias
+    found = product(x, weight, bias, down, up)
+    expected = x @ (weight + up.mT @ down).mT + bias
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
     seed = torch.randn_like(found)
     ours = torch.autograd.grad(found, (x, down, up), seed)
@@ -45,22 +54,61 @@ def test_values_and_gradients(out: int, into: int, rank: int, tokens: int) -> No
 def test_gradcheck(tokens: int) -> None:
     x, weight, bias, down, up = tensors(5, 7, 3, (tokens,))
     assert torch.autograd.gradcheck(
-        lambda x, down, up: adapted_product(x, weight, bias, down, up), (x, down, up)
+        lambda x, down, up: product(x, weight, bias, down, up), (x, down, up)
     )
+
+
+@pytest.mark.parametrize("tokens", [3, 64])
+def test_blocks_of_rows(tokens: int) -> None:
+    """Rows 2 to 4 and 5 to 8 of 9, each with its own factors."""
+    x, weight, bias, down, up = tensors(9, 6, 4, (tokens,))
+    rows = [(2, 4), (5, 8)]
+    none = down.new_zeros(0, 0)
+    parts = [
+        Factors(1, down[:2], up[:2, 2:4], none, none, none),
+        Factors(1, down[2:], up[2:, 5:8], none, none, none),
+    ]
+    found = adapted_product(x, weight, bias, rows, parts)
+    whole = weight.clone()
+    for (first, end), part in zip(rows, parts, strict=True):
+        whole[first:end] += part.up.mT @ part.down
+    expected = x @ whole.mT + bias
+    torch.testing.assert_close(found, expected)
+    ours = torch.autograd.grad(found.square().sum(), (x, down, up))
+    plain = torch.autograd.grad(expected.square().sum(), (x, down, up))
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("sizes", [(1024, 64, 8), (64, 1024, 8), (520, 1024, 12)])
+def test_wide_layers(sizes: tuple[int, int, int]) -> None:
+    """Where float32 on a CPU takes ways of its own."""
+    out, into, tokens = sizes
+    layer = nn.Linear(into, out)
+    model = perturb(inject(nn.Sequential(layer), DCFTConfig(kernel_size=8, targets=["0"])))
+    (adapter,) = adapter_layers(model).values()
+    x = torch.randn(tokens, into, requires_grad=True)
+    dW = adapter.increment()
+    parameters = [x, *adapter.parameters()]
+    seed = torch.randn(tokens, out)
+    ours = torch.autograd.grad(model(x), parameters, seed)
+    plain = torch.autograd.grad(nn.functional.linear(x, layer.weight + dW), parameters, seed)
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 3), (2, 3, 4)])
 def test_any_shape_of_input(shape: tuple[int, ...]) -> None:
     x, weight, _, down, up = tensors(4, 6, 2, shape)
-    found = adapted_product(x, weight, None, down, up)
-    torch.testing.assert_close(found, x @ (weight + up @ down).mT, rtol=0, atol=1e-11)
+    found = product(x, weight, None, down, up)
+    torch.testing.assert_close(found, x @ (weight + up.mT @ down).mT, rtol=0, atol=1e-11)
     found.sum().backward()
     assert x.grad is not None and x.grad.shape == x.shape
 
 
 def test_an_input_that_needs_no_gradient_gets_none() -> None:
     x, weight, bias, down, up = tensors(4, 6, 2, (5,))
-    adapted_product(x.detach(), weight, bias, down, up).sum().backward()
+    product(x.detach(), weight, bias, down, up).sum().backward()
     assert x.grad is None and down.grad is not None
 
 
@@ -70,8 +118,8 @@ def test_half_precision_never_rounds_the_sum() -> None:
     weight = torch.ones(4, 8, dtype=torch.bfloat16)
     weight[:, ::2] = -1  # W x is 0
     down = torch.full((1, 8), 1e-2, dtype=torch.bfloat16)
-    up = torch.full((4, 1), 1e-2, dtype=torch.bfloat16)
-    assert torch.all(adapted_product(x, weight, None, down, up) > 5e-4)
+    up = torch.full((1, 4), 1e-2, dtype=torch.bfloat16)
+    assert torch.all(product(x, weight, None, down, up) > 5e-4)
 
 
 def test_layers_that_are_not_plain_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +143,7 @@ def test_layers_that_are_not_plain_are_called(monkeypatch: pytest.MonkeyPatch) -
         x = torch.randn(3, 6)
         (adapter,) = adapter_layers(model).values()
         torch.testing.assert_close(model(x), layer(x) + x @ adapter.increment().mT)
-        monkeypatch.setattr("dcft_cli.adapter.layer.adapted_product", product.adapted_product)
+        monkeypatch.setattr("dcft_cli.adapter.layer.adapted_product", adapted_product)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
