@@ -20,6 +20,8 @@ STEPS = 3
 
 def peak(name: str, args: argparse.Namespace) -> int:
     """Bytes, of this process."""
+    import peft  # noqa: F401  so that every process holds the same libraries
+
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     base = base_model(args.model).to(device)

@@ -57,6 +57,7 @@ def summary(seconds: dict[str, list[float]], steps: dict[str, Step]) -> list[dic
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--scoring", action="store_true", help="forward passes, DCFT folded")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
@@ -65,11 +66,12 @@ def main() -> None:
     batch = torch.randint(1000, 20000, shape, generator=torch.Generator().manual_seed(0)).to(device)
     names = list(dict.fromkeys([FLOOR, *args.variants]))
     precision = getattr(torch, args.precision)
-    steps = {name: Step(name, base, batch, precision) for name in names}
+    steps = {n: Step(n, base, batch, precision, scoring=args.scoring) for n in names}
     rows = summary(measure(steps, args.rounds, device), steps)
     print(json.dumps({**vars(args), "torch": torch.__version__, "machine": platform.processor(),
                       "rows": rows}))  # fmt: skip
-    print(f"\n{args.model}, batch {args.batch} x {args.length}, {args.precision}, {device.type}\n")
+    print(f"\n{args.model}, batch {args.batch} x {args.length}, {args.precision}, {device.type}"
+          f"{', forward passes' * args.scoring}\n")  # fmt: skip
     print("| variant | parameters | ms | ratio to frozen | quartiles |")
     print("|---|---:|---:|---:|---|")
     for row in rows:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, DebertaV2Config, PreTrainedConfig, RobertaConfig
 
-from dcft_cli import DCFTConfig, adapter_layers, inject, orthogonality
+from dcft_cli import DCFTConfig, adapter_layers, folded, inject, orthogonality
 from dcft_cli.adapter.targets import find_targets
 
 _OFF = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -71,6 +71,16 @@ def _floor(base: nn.Module) -> Variant:
     return Variant(_frozen(base), [])
 
 
+def _floor_to_positions(base: nn.Module) -> Variant:
+    """DeBERTa projects its relative positions by the same Q and K: what is adapted there sends a
+    gradient through them, which a model frozen as a whole does not compute."""
+    model = _frozen(base)
+    norm = getattr(getattr(model, "encoder", None), "LayerNorm", None)
+    if norm is not None:
+        norm.register_forward_hook(lambda module, inputs, output: output.requires_grad_(True))
+    return Variant(model, [])
+
+
 def _full(base: nn.Module) -> Variant:
     model = copy.deepcopy(base, {id(p): nn.Parameter(p.detach()) for p in base.parameters()})
     return Variant(model, list(model.parameters()))
@@ -115,6 +125,7 @@ def _peft(kind: str, **settings: object) -> Callable[[nn.Module], Variant]:
 FLOOR = "frozen"
 VARIANTS: dict[str, Callable[[nn.Module], Variant]] = {
     FLOOR: _floor,
+    "frozen, gradient to positions": _floor_to_positions,
     "full": _full,
     "dcft d8": _dcft(8),
     "dcft d2": _dcft(2),
@@ -136,15 +147,27 @@ class Step:
         base: the model that all variants share.
         batch: token ids (rows, length).
         precision: type of the computation, under autocast if it is not float32.
+        scoring: a forward pass without gradients instead, DCFT folded.
     """
 
-    def __init__(self, name: str, base: nn.Module, batch: Tensor, precision: torch.dtype) -> None:
+    def __init__(
+        self,
+        name: str,
+        base: nn.Module,
+        batch: Tensor,
+        precision: torch.dtype,
+        *,
+        scoring: bool = False,
+    ) -> None:
         self.variant = VARIANTS[name](base)
         model = self.variant.model.to(batch.device).train()
         model.get_input_embeddings().register_forward_hook(
             lambda module, inputs, output: output.requires_grad_(True)
         )
         self.model, self.batch, self.precision = model, batch, precision
+        self.scoring = scoring
+        if scoring:
+            folded(model.eval()).__enter__()  # for good
         self.optimizer = (
             torch.optim.AdamW(self.variant.trained, lr=1e-4, fused=True)
             if self.variant.trained
@@ -153,6 +176,13 @@ class Step:
 
     def __call__(self) -> None:
         half = self.precision != torch.float32
+        if self.scoring:
+            with (
+                torch.no_grad(),
+                torch.autocast(self.batch.device.type, self.precision, enabled=half),
+            ):
+                self.model(input_ids=self.batch)
+            return
         with torch.autocast(self.batch.device.type, self.precision, enabled=half):
             loss = self.model(input_ids=self.batch).last_hidden_state.float().square().mean()
         if self.variant.term is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dcft_cli.adapter.config import DCFTConfig
     from dcft_cli.adapter.file import load_adapter, save_adapter
+    from dcft_cli.adapter.folded import folded
     from dcft_cli.adapter.inject import adapter_layers, inject, merge, remove_adapters
     from dcft_cli.adapter.orthogonality import orthogonality
 
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "DCFTConfig": "dcft_cli.adapter.config",
     "adapter_layers": "dcft_cli.adapter.inject",
+    "folded": "dcft_cli.adapter.folded",
     "inject": "dcft_cli.adapter.inject",
     "load_adapter": "dcft_cli.adapter.file",
     "merge": "dcft_cli.adapter.inject",
@@ -32,6 +34,7 @@ _HOMES = {
 __all__ = [
     "DCFTConfig",
     "adapter_layers",
+    "folded",
     "inject",
     "load_adapter",
     "merge",

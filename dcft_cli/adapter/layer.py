@@ -138,6 +138,10 @@ class Carrier(nn.Module):
         """W + dW in the type of the weight, summed in float32."""
         return (stored + self._increment(torch.float32)).to(stored.dtype)
 
+    def can_form(self) -> bool:
+        """Whether W + dW in the weight's own type is as good as the two products apart."""
+        return self.matrix.parameter.dtype in (torch.float32, torch.float64)
+
     @torch.no_grad()
     def fold(self) -> None:
         """Adds dW to the weight in place: in float64, rounded once to the weight's own type."""
@@ -159,9 +163,22 @@ class DCFTLinear(Carrier):
     def __init__(self, matrix: Matrix, adapters: Sequence[DCFTAdapter]) -> None:
         super().__init__(matrix, adapters)
         self.base = matrix.module
+        self.formed: Tensor | None = None
+
+    def can_form(self) -> bool:
+        """Whether W + dW stands for the whole layer."""
+        return super().can_form() and self._is_plain()
+
+    @torch.no_grad()
+    def form(self) -> None:
+        """Computes W + dW (out, in), which passes without gradients take from then on."""
+        whole = self.adapted(cast("Tensor", self.base.weight))
+        self.formed = whole.mT if self.matrix.transposed else whole
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out), at little more than the frozen layer's cost."""
+        if self.formed is not None and not torch.is_grad_enabled():
+            return F.linear(x, self.formed, cast("Tensor | None", self.base.bias))
         ours = [adapter for adapter in self.adapters if isinstance(adapter, DCFTAdapter)]
         if torch.compiler.is_compiling() or not self._is_plain():
             y: Tensor = self.base(x)
@@ -192,6 +209,8 @@ class DCFTLinear(Carrier):
 
         A quantised weight is given as it is: code can only look at its type.
         """
+        if self.formed is not None and not torch.is_grad_enabled():
+            return self.formed.mT if self.matrix.transposed else self.formed
         stored = cast("Tensor", self.base.weight)  # of this copy of the layer, if there are more
         return stored if is_packed(stored) else self.adapted(stored)
 

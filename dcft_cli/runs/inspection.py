@@ -9,7 +9,6 @@ from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter.contents import read_adapter
 from dcft_cli.adapter.module import Module
 from dcft_cli.errors import UserError
-from dcft_cli.recipe import load_recipe
 from dcft_cli.runs.folder import adapter_file
 
 _RECIPE_ENDINGS = (".yaml", ".yml")
@@ -127,6 +126,7 @@ def inspect(place: str, overrides: Sequence[str] = ()) -> Inspection:
 
 def _inspect_recipe(name: str, overrides: Sequence[str]) -> Inspection:
     from dcft_cli.models import load_config, quiet_transformers
+    from dcft_cli.recipe import load_recipe
     from dcft_cli.runs.plan import plan_adapter
     from dcft_cli.tasks import build_task, load_task
     from dcft_cli.tasks.build import labels_in_data_alone

@@ -29,6 +29,7 @@ from dcft_cli.runs.folder import RunFolder, step_of, write_json
 from dcft_cli.runs.plan import adapter_config
 from dcft_cli.runs.preparation import Preparation, description, resting_in
 from dcft_cli.runs.training_plan import TrainingPlan
+from dcft_cli.training.allocator import keep_freed_memory
 from dcft_cli.training.callbacks import ReportingCallback
 from dcft_cli.training.compiling import compile_errors_told, compile_model
 from dcft_cli.training.reporting import Reporter
@@ -58,6 +59,8 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
     recipe, folder, args = plan.recipe, plan.folder, plan.arguments
     preparation = plan.preparation
     checkpoint = folder.last_checkpoint() if resume else None
+    if args.device.type == "cpu":
+        keep_freed_memory()
     set_seed(recipe.training.seed)
     base = load_model(recipe.model, preparation.config, preparation.auto_class)
     model = base.model

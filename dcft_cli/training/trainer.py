@@ -22,6 +22,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from dcft_cli.adapter.contents import ADAPTER_FILE, read_adapter
 from dcft_cli.adapter.file import load_tensors
+from dcft_cli.adapter.folded import folded
 from dcft_cli.adapter.inject import adapter_layers
 from dcft_cli.adapter.orthogonality import OrthogonalityForm, orthogonality
 from dcft_cli.models import head_outputs
@@ -155,7 +156,7 @@ class AdapterTrainer(Trainer):
         """Scores every evaluation set; names in the result carry the prefix."""
         scores: dict[str, float] = {}
         loaders = [self.get_eval_dataloader(held.features) for held in self.evaluation_sets]
-        with self.reporting.scoring(sum(map(len, loaders))):
+        with self.reporting.scoring(sum(map(len, loaders))), folded(self.trained):
             for held, loader in zip(self.evaluation_sets, loaders, strict=True):
                 output = self.evaluation_loop(
                     loader,

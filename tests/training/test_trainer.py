@@ -153,6 +153,16 @@ def test_predictions_come_in_the_order_of_the_features(
             assert found[number][:width] == pytest.approx(expected[0].numpy(), abs=1e-4)
 
 
+def test_scoring_computes_no_adapter(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = job.trainer.evaluate()
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("an adapter was computed")
+
+    monkeypatch.setattr("dcft_cli.adapter.layer.DCFTAdapter.factors", refuse)
+    assert job.trainer.evaluate() == expected
+
+
 def test_only_adapter_and_head_are_trained(job: Job) -> None:
     parameters = dict(job.model.named_parameters())
     trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
