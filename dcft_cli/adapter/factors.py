@@ -92,9 +92,9 @@ class _LowRankFactors(Function):
     ) -> tuple[Tensor, Tensor]:
         d = C.shape[-1]
         down = spread(A, d, stride, in_features)
-        windows = spread(B, d, stride, out_features)
+        windows = spread(B.mT, d, stride, out_features)
         ctx.windows, ctx.kernel = windows, C.unsqueeze(-3)
-        ctx.sizes = A.shape[-1], B.shape[-1], stride
+        ctx.sizes = A.shape[-1], B.shape[-2], stride
         return down.flatten(-3, -2), (ctx.kernel.mT @ windows).flatten(-3, -2)
 
     @staticmethod
@@ -103,9 +103,10 @@ class _LowRankFactors(Function):
         p, q, stride = ctx.sizes
         d = ctx.kernel.shape[-1]
         to_down, to_up = (_windows(gradient, d) for gradient in (to_down, to_up))
+        to_B = gather(ctx.kernel @ to_up, stride, q).mT
         return (
             gather(to_down, stride, p),
-            gather(ctx.kernel @ to_up, stride, q),
+            to_B.clone(memory_format=torch.contiguous_format),  # as distributed training wants it
             (ctx.windows @ to_up.mT).sum(-3),
             None,
             None,
@@ -126,12 +127,12 @@ def factors(adapters: Sequence["DCFTAdapter"], dtype: torch.dtype) -> list[Facto
     device = adapters[0].A.device.type
     with torch.autocast(device, enabled=False):  # small, and worth their full precision
         A = torch.stack([adapter.A for adapter in adapters])
-        B = torch.stack([adapter.B for adapter in adapters]).mT
+        B = torch.stack([adapter.B for adapter in adapters])
         C = torch.stack([adapter.C for adapter in adapters]) * sizes["scale"]
         down, up = _LowRankFactors.apply(  # type: ignore[no-untyped-call]
             A, B, C, stride, sizes["out_features"], sizes["in_features"]
         )
-    stacks = (down, up, A.detach(), B.detach(), C.detach())
+    stacks = (down, up, A.detach(), B.detach().mT, C.detach())
     singles = (stack.to(dtype).unbind() for stack in stacks)
     return [Factors(stride, *each) for each in zip(*singles, strict=True)]
 

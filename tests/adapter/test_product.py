@@ -1,5 +1,7 @@
 """The adapted product against the plain one: values and gradients, every shape and way through."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -175,3 +177,36 @@ def test_gradients_survive_checkpointing() -> None:
     checkpoint(model, x, use_reentrant=False).square().sum().backward()
     for parameter, gradient in zip(adapter.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_distributed_training_has_the_same_gradients(tmp_path: Path) -> None:
+    """DistributedDataParallel counts on a gradient for every parameter, once a pass."""
+    layers = [nn.Linear(6, 6), nn.GELU(), nn.Linear(6, 6)]
+    model = perturb(inject(nn.Sequential(*layers), DCFTConfig(kernel_size=2, targets=["*"])))
+    x = torch.randn(4, 6)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    expected = torch.autograd.grad(model(x).square().sum(), parameters)
+    place = f"file://{tmp_path / 'meeting'}"
+    torch.distributed.init_process_group("gloo", init_method=place, rank=0, world_size=1)
+    try:
+        parallel = nn.parallel.DistributedDataParallel(model)
+        for _ in range(2):
+            model.zero_grad()
+            parallel(x).square().sum().backward()
+            for parameter, gradient in zip(parameters, expected, strict=True):
+                torch.testing.assert_close(parameter.grad, gradient)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_compiled_layers_give_the_same() -> None:
+    """The compiler gets the plain form, which it can see through, without a break."""
+    layers = [nn.Linear(16, 8), nn.GELU(), nn.Linear(8, 16)]
+    model = perturb(inject(nn.Sequential(*layers), DCFTConfig(kernel_size=4, targets=["*"])))
+    x = torch.randn(5, 16)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    plain = torch.autograd.grad(model(x).square().sum(), parameters)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    ours = torch.autograd.grad(compiled(x).square().sum(), parameters)
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
