@@ -103,6 +103,7 @@ class Bench:
         own = {
             "OMP_NUM_THREADS": str(self.args.threads),
             "HF_DATASETS_CACHE": str(Path(folder, "cache")),
+            "DCFT_CACHE": str(Path(folder, "encoded")),
             "HF_HUB_OFFLINE": "1",  # the network's moods are not to be timed
         }
         done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
