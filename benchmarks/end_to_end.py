@@ -158,7 +158,11 @@ def prepare(args: argparse.Namespace, folder: str) -> Bench:
         train = Path(folder, "train.jsonl")
         train.write_text("\n".join(lines) + "\n", encoding="utf-8")
     # What `dcft train` takes unless told, for all.
-    half = args.device != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    half = (
+        args.device != "cpu"
+        and torch.cuda.is_available()
+        and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
     overrides = [
         f"model.name={BASE}",
         f"data.train={train}",

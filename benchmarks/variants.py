@@ -167,7 +167,8 @@ class Step:
         self.model, self.batch, self.precision = model, batch, precision
         self.scoring = scoring
         if scoring:
-            folded(model.eval()).__enter__()  # for good
+            self.folding = folded(model.eval())
+            self.folding.__enter__()  # for as long as the step is kept
         self.optimizer = (
             torch.optim.AdamW(self.variant.trained, lr=1e-4, fused=True)
             if self.variant.trained

@@ -5,6 +5,8 @@ that they are for. So the forward pass of a whole model makes those of all its l
 shape, when the first of them is asked for, and forgets them at its end.
 """
 
+import threading
+import weakref
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -87,27 +89,28 @@ class _LowRankFactors(Function):
         B: Tensor,
         C: Tensor,
         stride: int,
+        scale: float,
         out_features: int,
         in_features: int,
     ) -> tuple[Tensor, Tensor]:
-        d = C.shape[-1]
-        down = spread(A, d, stride, in_features)
-        windows = spread(B.mT, d, stride, out_features)
-        ctx.windows, ctx.kernel = windows, C.unsqueeze(-3)
-        ctx.sizes = A.shape[-1], B.shape[-2], stride
+        down = spread(A, C.shape[-1], stride, in_features)
+        windows = spread(B.mT, C.shape[-1], stride, out_features)
+        ctx.windows, ctx.kernel = windows, scale * C.unsqueeze(-3)
+        ctx.sizes = A.shape[-1], B.shape[-2], stride, scale
         return down.flatten(-3, -2), (ctx.kernel.mT @ windows).flatten(-3, -2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_down: Tensor, to_up: Tensor) -> tuple[Tensor | None, ...]:
-        p, q, stride = ctx.sizes
+        p, q, stride, scale = ctx.sizes
         d = ctx.kernel.shape[-1]
         to_down, to_up = (_windows(gradient, d) for gradient in (to_down, to_up))
         to_B = gather(ctx.kernel @ to_up, stride, q).mT
         return (
             gather(to_down, stride, p),
             to_B.clone(memory_format=torch.contiguous_format),  # as distributed training wants it
-            (ctx.windows @ to_up.mT).sum(-3),
+            scale * (ctx.windows @ to_up.mT).sum(-3),
+            None,
             None,
             None,
             None,
@@ -123,18 +126,25 @@ def _windows(factor: Tensor, d: int) -> Tensor:
 def factors(adapters: Sequence["DCFTAdapter"], dtype: torch.dtype) -> list[Factors]:
     """Those of adapters of equal shapes and settings, in `dtype`."""
     sizes = adapters[0].sizes
-    stride = sizes["stride"]
     device = adapters[0].A.device.type
     with torch.autocast(device, enabled=False):  # small, and worth their full precision
         A = torch.stack([adapter.A for adapter in adapters])
         B = torch.stack([adapter.B for adapter in adapters])
-        C = torch.stack([adapter.C for adapter in adapters]) * sizes["scale"]
-        down, up = _LowRankFactors.apply(  # type: ignore[no-untyped-call]
-            A, B, C, stride, sizes["out_features"], sizes["in_features"]
-        )
-    stacks = (down, up, A.detach(), B.detach().mT, C.detach())
+        C = torch.stack([adapter.C for adapter in adapters])
+        down, up = _LowRankFactors.apply(A, B, C, *sizes.values())  # type: ignore[no-untyped-call]
+        stacks = (down, up, A.detach(), B.detach().mT, C.detach() * sizes["scale"])
     singles = (stack.to(dtype).unbind() for stack in stacks)
-    return [Factors(stride, *each) for each in zip(*singles, strict=True)]
+    return [Factors(sizes["stride"], *each) for each in zip(*singles, strict=True)]
+
+
+def shared_factors(adapter: "DCFTAdapter", dtype: torch.dtype) -> Factors | None:
+    """Those that the pass of a whole model, now under way in this thread, makes for all layers.
+
+    Returns:
+        None where there is no such pass, or the adapter is none of that model's.
+    """
+    passes = _passes()
+    return passes[-1].factors(adapter, dtype) if passes else None
 
 
 class SharedFactors:
@@ -149,32 +159,15 @@ class SharedFactors:
     """
 
     def __init__(self, model: nn.Module, adapters: Sequence["DCFTAdapter"]) -> None:
-        self._groups: dict[Hashable, list[DCFTAdapter]] = defaultdict(list)
-        for adapter in adapters:
-            adapter.shared = self
-            shapes = adapter.A.shape, adapter.B.shape, adapter.C.shape
-            self._groups[*shapes, *adapter.sizes.values()].append(adapter)
-        self._made: dict[DCFTAdapter, Factors] = {}
-        self._made_for: tuple[torch.dtype, bool] | None = None
-        self._depth = 0
+        self.adapters = {id(adapter): adapter for adapter in adapters}
         self._hooks: list[RemovableHandle] = [
             model.register_forward_pre_hook(self._enter),
             model.register_forward_hook(self._leave, always_call=True),
         ]
 
-    def of(self, adapter: "DCFTAdapter", dtype: torch.dtype) -> Factors | None:
-        """Those of one adapter; None outside a forward pass, and for a copy on another device."""
-        if not self._depth:
-            return None
-        wanted = dtype, torch.is_grad_enabled()
-        if self._made_for not in (wanted, (dtype, True)):
-            self._made = {
-                one: found
-                for group in self._groups.values()
-                for one, found in zip(group, factors(group, dtype), strict=True)
-            }
-            self._made_for = wanted
-        return self._made.get(adapter)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+        self.adapters = {id(adapter): adapter for adapter in self.adapters.values()}
 
     def stop(self) -> None:
         """Every layer makes its own from now on."""
@@ -183,13 +176,57 @@ class SharedFactors:
 
     def _enter(self, model: nn.Module, inputs: object) -> None:
         if not torch.compiler.is_compiling():  # then it is the compiler's work
-            self._forget()
-            self._depth += 1
+            self._close()
+            _passes().append(_Pass(weakref.ref(self)))
 
     def _leave(self, model: nn.Module, inputs: object, outputs: object) -> None:
         if not torch.compiler.is_compiling():
-            self._forget()
-            self._depth -= 1
+            self._close()
 
-    def _forget(self) -> None:
-        self._made, self._made_for = {}, None
+    def _close(self) -> None:
+        # One of ours may be open still: what stops a pass from outside (Ctrl-C) calls no hook.
+        passes = _passes()
+        passes[:] = [one for one in passes if one.owner() not in (self, None)]
+
+
+class _Pass:
+    """A forward pass of a model, from its beginning to its end."""
+
+    def __init__(self, owner: "weakref.ref[SharedFactors]") -> None:
+        self.owner = owner
+        self.made: dict[int, tuple[Factors, tuple[object, ...]]] = {}
+
+    def factors(self, adapter: "DCFTAdapter", dtype: torch.dtype) -> Factors | None:
+        """As `shared_factors`."""
+        owner = self.owner()
+        if owner is None or id(adapter) not in owner.adapters:
+            return None
+        found, state = self.made.get(id(adapter), (None, ()))
+        # With a gradient, they serve a part that runs without, too.
+        if state not in (_state(adapter, dtype, True), _state(adapter, dtype)):
+            groups: dict[Hashable, list[DCFTAdapter]] = defaultdict(list)
+            for one in owner.adapters.values():
+                shapes = one.A.shape, one.B.shape, one.C.shape
+                groups[*shapes, one.A.device, one.A.dtype, *one.sizes.values()].append(one)
+            for group in groups.values():
+                for one, made in zip(group, factors(group, dtype), strict=True):
+                    self.made[id(one)] = made, _state(one, dtype)
+            found, _ = self.made[id(adapter)]
+        return found
+
+
+def _state(
+    adapter: "DCFTAdapter", dtype: torch.dtype, gradients: bool | None = None
+) -> tuple[object, ...]:
+    """What an adapter's factors depend on."""
+    versions = adapter.A._version, adapter.B._version, adapter.C._version
+    return dtype, torch.is_grad_enabled() if gradients is None else gradients, versions
+
+
+def _passes() -> list[_Pass]:
+    """Those under way in this thread, the innermost last."""
+    found: list[_Pass] = _here.__dict__.setdefault("passes", [])
+    return found
+
+
+_here = threading.local()

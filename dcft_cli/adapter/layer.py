@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter.factors import Factors, SharedFactors, factors
+from dcft_cli.adapter.factors import Factors, factors, shared_factors
 from dcft_cli.adapter.functional import increment, low_rank_factors
 from dcft_cli.adapter.matrix import Matrix, is_packed
 from dcft_cli.adapter.product import adapted_product
 from dcft_cli.adapter.sizes import subspace_size
 
+_SOME = 4096  # of a weight's numbers, which tell the precision that it comes from
 INIT_STD = 0.02  # of A, B and C, as in the public implementation
 
 
@@ -72,7 +73,6 @@ class DCFTAdapter(nn.Module):
             out_features=self.out_features,
             in_features=self.in_features,
         )
-        self.shared: SharedFactors | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -97,8 +97,7 @@ class DCFTAdapter(nn.Module):
 
     def factors(self, dtype: torch.dtype) -> Factors:
         """A' and B' of the adapted rows for one call of the layer."""
-        shared = None if self.shared is None else self.shared.of(self, dtype)
-        return factors([self], dtype)[0] if shared is None else shared
+        return shared_factors(self, dtype) or factors([self], dtype)[0]
 
     def whole_increment(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """dW of the whole weight (..., out, in), computed in `dtype`."""
@@ -127,6 +126,7 @@ class Carrier(nn.Module):
         super().__init__()
         self.matrix = matrix
         self.adapters = nn.ModuleList(adapters)
+        self.formed: Tensor | None = None
 
     def _increment(self, dtype: torch.dtype) -> Tensor:
         """dW of all adapters, computed in `dtype`, in the shape that the weight is stored in."""
@@ -139,8 +139,30 @@ class Carrier(nn.Module):
         return (stored + self._increment(torch.float32)).to(stored.dtype)
 
     def can_form(self) -> bool:
-        """Whether W + dW in the weight's own type is as good as the two products apart."""
-        return self.matrix.parameter.dtype in (torch.float32, torch.float64)
+        """Whether W + dW, in the weight's type and in half precision, serves as well as W and dW.
+
+        Not where W itself is of half precision, whatever it is held in: adding a small dW to
+        numbers of that grid and rounding to it again loses most of dW.
+        """
+        weight = self.matrix.parameter.detach()
+        if weight.dtype not in (torch.float32, torch.float64):
+            return False
+        some = weight.flatten()[:_SOME]
+        return not any(
+            torch.equal(some.to(half).to(some.dtype), some)
+            for half in (torch.bfloat16, torch.float16)
+        )
+
+    @torch.no_grad()
+    def form(self) -> None:
+        """Computes W + dW as it is stored, which passes without gradients take from then on."""
+        self.formed = self.adapted(self.matrix.parameter)
+
+    def _formed_for(self, other: Tensor) -> Tensor | None:
+        """W + dW if it is there and serves: not for gradients, nor on another device."""
+        if self.formed is None or torch.is_grad_enabled() or self.formed.device != other.device:
+            return None
+        return self.formed
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -163,22 +185,16 @@ class DCFTLinear(Carrier):
     def __init__(self, matrix: Matrix, adapters: Sequence[DCFTAdapter]) -> None:
         super().__init__(matrix, adapters)
         self.base = matrix.module
-        self.formed: Tensor | None = None
 
     def can_form(self) -> bool:
         """Whether W + dW stands for the whole layer."""
         return super().can_form() and self._is_plain()
 
-    @torch.no_grad()
-    def form(self) -> None:
-        """Computes W + dW (out, in), which passes without gradients take from then on."""
-        whole = self.adapted(cast("Tensor", self.base.weight))
-        self.formed = whole.mT if self.matrix.transposed else whole
-
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out), at little more than the frozen layer's cost."""
-        if self.formed is not None and not torch.is_grad_enabled():
-            return F.linear(x, self.formed, cast("Tensor | None", self.base.bias))
+        if (formed := self._formed_for(x)) is not None:
+            formed = formed.mT if self.matrix.transposed else formed
+            return F.linear(x, formed, cast("Tensor | None", self.base.bias))
         ours = [adapter for adapter in self.adapters if isinstance(adapter, DCFTAdapter)]
         if torch.compiler.is_compiling() or not self._is_plain():
             y: Tensor = self.base(x)
@@ -209,9 +225,9 @@ class DCFTLinear(Carrier):
 
         A quantised weight is given as it is: code can only look at its type.
         """
-        if self.formed is not None and not torch.is_grad_enabled():
-            return self.formed.mT if self.matrix.transposed else self.formed
         stored = cast("Tensor", self.base.weight)  # of this copy of the layer, if there are more
+        if (formed := self._formed_for(stored)) is not None:
+            return formed
         return stored if is_packed(stored) else self.adapted(stored)
 
     def __getattr__(self, name: str) -> Any:
@@ -230,4 +246,5 @@ class DCFTWeight(Carrier):
 
     def forward(self, stored: Tensor) -> Tensor:
         """The weight as it is stored, increments added."""
-        return self.adapted(stored)
+        formed = self._formed_for(stored)
+        return self.adapted(stored) if formed is None else formed

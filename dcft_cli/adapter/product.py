@@ -11,7 +11,7 @@ full size and add them up. Here, with rows for tokens and G = dL/dy:
 
 Both sums are made in place, or, where a weight is small beside the tokens, by forming W + dW for
 the time of its product. Nothing of full size is kept for the backward pass but x, which the adapter
-needs.
+needs, and W, which under autocast is its copy in half precision, as for a frozen layer.
 """
 
 from collections.abc import Sequence
@@ -53,16 +53,21 @@ class _AdaptedProduct(Function):
             y = F.linear(x, weight, bias)
             for (first, end), P, up in zip(rows, inner, thin[len(rows) :], strict=True):
                 y[:, first:end].addmm_(P, up)
-        ctx.rows, ctx.parts = rows, parts
-        ctx.save_for_backward(x, weight, *thin, *inner)
+        ctx.rows, ctx.stride = rows, parts[0].stride
+        constants = [tensor for part in parts for tensor in (part.A, part.B, part.C)]
+        ctx.save_for_backward(x, weight, *thin, *inner, *constants)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, parts, n = ctx.rows, ctx.parts, len(ctx.rows)
+        rows, n = ctx.rows, len(ctx.rows)
         x, weight, *saved = ctx.saved_tensors
-        thin, inner = saved[: 2 * n], saved[2 * n :]
+        thin, inner, constants = saved[: 2 * n], saved[2 * n : 3 * n], saved[3 * n :]
+        parts = [
+            Factors(ctx.stride, thin[i], thin[n + i], *constants[3 * i : 3 * i + 3])
+            for i in range(n)
+        ]
         blocks = [gradient[:, first:end] for first, end in rows]
         outer = [part.project_out(block) for part, block in zip(parts, blocks, strict=True)]
         to_x = None

@@ -13,7 +13,7 @@ from dcft_cli.adapter.layer import DCFTAdapter
 def reach(
     model: nn.Module, adapters: Sequence[DCFTAdapter], inputs: Mapping[str, Any]
 ) -> list[bool | None]:
-    """Whether the loss depends on each adapter; None where it was not even in the graph.
+    """Whether the loss depends on each adapter; None where none of its shape was in the graph.
 
     One forward and one backward pass, in evaluation mode where the model allows it; parameters,
     their gradients and the random state stay as they are.

@@ -115,6 +115,8 @@ def _describe(path: KeyPath, details: list[ErrorDetails]) -> str:
 def _wanted(detail: ErrorDetails) -> str:
     if words := _WORDS.get(detail["type"]):
         return words.format(**detail.get("ctx", {}))
+    if detail["type"] == "literal_error":  # the last of several types that a key takes
+        return _choice(detail)[0].removeprefix("must be ")
     return detail["msg"]
 
 

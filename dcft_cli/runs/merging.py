@@ -92,7 +92,8 @@ def merge(base: str, adapter: str, out: str, *, dtype: DTypeChoice = "base") -> 
             )
         tokenizer.save_pretrained(beside)
         for file in beside.iterdir():  # safetensors shuts its files to all but their owner
-            file.chmod((beside / "config.json").stat().st_mode)
+            if file.is_file():
+                file.chmod((beside / "config.json").stat().st_mode)
         if folder.exists():
             folder.rmdir()
         beside.replace(folder)
@@ -112,6 +113,7 @@ def merge(base: str, adapter: str, out: str, *, dtype: DTypeChoice = "base") -> 
 def _merge(task: MergeTask) -> Proof:
     """Tensor by tensor if that can be."""
     try:
+        shutil.rmtree(task.folder, ignore_errors=True)  # of a run that was killed
         task.folder.mkdir(parents=True)
         return merge_streamed(task)
     except NotStreamableError:

@@ -52,9 +52,9 @@ def logits(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]
 
 
 def largest_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """Between two models' logits."""
+    """Between two models' logits; not a number where one of them is none."""
     pairs = zip(found, expected, strict=True)
-    return max((a - b).abs().max().item() for a, b in pairs)
+    return torch.stack([(a - b).abs().max() for a, b in pairs]).max().item()
 
 
 class InFloat32(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from dcft_cli.adapter.contents import AdapterContents
 from dcft_cli.adapter.file import load_adapter, refuse_other_base
 from dcft_cli.adapter.fingerprint import fingerprint
-from dcft_cli.models import BaseModel, load_config, load_model
+from dcft_cli.models import BaseModel, load_config, load_model, revision_of, source_of
 from dcft_cli.recipe import ModelSection
 from dcft_cli.runs.checkpoints import MappedCheckpoint, NotStreamableError, safetensors_files
 from dcft_cli.runs.proof import (
@@ -122,14 +123,21 @@ def _write_config(model: PreTrainedModel, task: MergeTask) -> None:
     model.config.architectures = [task.model_class]
     model.config.save_pretrained(task.folder)
     if model.can_generate():
+        with suppress(OSError):  # a base without one has what its configuration says
+            model.generation_config = GenerationConfig.from_pretrained(
+                source_of(task.section.name), revision=revision_of(task.section)
+            )
         model.generation_config.save_pretrained(task.folder)
 
 
 def _read_back(task: MergeTask, merged: MappedCheckpoint) -> PreTrainedModel:
     """The model that transformers makes of the folder, its parameters the files' own tensors."""
-    by_name, report = getattr(transformers, task.model_class).from_pretrained(
-        task.folder, dtype=task.stored, output_loading_info=True
-    )
+    try:
+        by_name, report = getattr(transformers, task.model_class).from_pretrained(
+            task.folder, dtype=task.stored, output_loading_info=True
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise NotStreamableError(f"the folder is not read: {error}") from error
     section = ModelSection(name=str(task.folder))
     read = _mapped(section, load_config(section, {}), task.model_class, merged, task.stored).model
     ours, plain = _tensors_of(read), _tensors_of(by_name)

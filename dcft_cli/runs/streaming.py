@@ -59,7 +59,12 @@ def places(
         NotStreamableError: transformers made a parameter out of others, or in another type.
     """
     keys = {tensor.data_ptr(): key for key, tensor in checkpoint.tensors.items()}
-    made = [n for n, p in model.named_parameters() if p.data_ptr() not in keys and n not in free]
+    shapes = {tensor.data_ptr(): tensor.shape for tensor in checkpoint.tensors.values()}
+    made = [
+        name
+        for name, p in model.named_parameters()
+        if name not in free and (shapes.get(p.data_ptr()) != p.shape or not p.is_contiguous())
+    ]
     if made:
         raise NotStreamableError(f"{made[0]} is no tensor of the checkpoint")
     prefix = f"{model.base_model_prefix}."

@@ -83,7 +83,7 @@ def plan_training(
     folder.check_free(overwrite=overwrite, resume=resume)
     machine = training_arguments(recipe.training, recipe.model, output=folder.checkpoints)
     if recipe.training.compile:
-        check_compiler(machine.device)
+        check_compiler(machine.device, machine.n_gpu)
     preparation = prepare(recipe)
     assert preparation.train_set is not None
     recipe = preparation.recipe

@@ -129,6 +129,7 @@ def _tokenizer_state(tokenizer: "PreTrainedTokenizerBase") -> Iterator[bytes]:
         list(tokenizer.model_input_names),
         sorted(tokenizer.special_tokens_map.items()),
         tokenizer.cls_token_id,
+        getattr(tokenizer, "split_special_tokens", False),
     )
     yield repr(told).encode()
     if tokenizer.is_fast:
@@ -166,7 +167,7 @@ def _found(folder: Path, key: str) -> Dataset | None:
     for file in folder.glob(f"{key}-*.arrow"):
         with suppress(OSError):
             if _checksum(file) == file.stem.rpartition("-")[2]:
-                with suppress(PermissionError):  # it may be shared, and read only
+                with suppress(OSError):  # it may be shared, and read only
                     os.utime(file)
                 return Dataset.from_file(str(file))
             file.unlink()

@@ -15,12 +15,20 @@ _OLDEST_CAPABILITY = (7, 0)  # of the CUDA devices that Triton knows
 _WITHOUT = "Or train without: training.compile=false."
 
 
-def check_compiler(device: torch.device) -> None:
+def check_compiler(device: torch.device, in_one_process: int = 1) -> None:
     """Looks for what torch.compile needs on a device; nothing is compiled.
+
+    Args:
+        in_one_process: devices that one process would share out a batch to.
 
     Raises:
         UserError: something is missing; says what.
     """
+    if in_one_process > 1:
+        raise UserError(
+            f"training.compile=true works for one device a process, and {in_one_process} are seen.",
+            "Start with torchrun, or name one device: CUDA_VISIBLE_DEVICES=0. " + _WITHOUT,
+        )
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < _OLDEST_CAPABILITY:
         name = torch.cuda.get_device_name(device)
         raise UserError(

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -156,7 +156,9 @@ class AdapterTrainer(Trainer):
         """Scores every evaluation set; names in the result carry the prefix."""
         scores: dict[str, float] = {}
         loaders = [self.get_eval_dataloader(held.features) for held in self.evaluation_sets]
-        with self.reporting.scoring(sum(map(len, loaders))), folded(self.trained):
+        # Where one process shares a batch out to several devices, each has a copy of the layers.
+        fold = folded(self.trained) if self.args.n_gpu <= 1 else nullcontext()
+        with self.reporting.scoring(sum(map(len, loaders))), fold:
             for held, loader in zip(self.evaluation_sets, loaders, strict=True):
                 output = self.evaluation_loop(
                     loader,

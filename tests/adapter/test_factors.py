@@ -1,7 +1,9 @@
 """The factors of all layers, made together: the same as each by itself, and never out of date."""
 
 import copy
+import gc
 import io
+import weakref
 
 import pytest
 import torch
@@ -149,13 +151,66 @@ def test_with_and_without_gradients_in_one_pass() -> None:
     assert second.A.grad is not None and second.A.grad.any()
 
 
-def test_a_pass_that_fails_leaves_nothing_behind() -> None:
-    model = network()
-    with pytest.raises(RuntimeError):
-        model(torch.randn(3, 5, dtype=torch.float64))
+@pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
+def test_a_pass_that_is_stopped_leaves_nothing_out_of_date(stop: type[BaseException]) -> None:
+    model, x = network(), torch.randn(3, 8, dtype=torch.float64)
+
+    def fail(module: nn.Module, inputs: object) -> None:
+        raise stop
+
+    handle = model[3].register_forward_pre_hook(fail)
+    with pytest.raises(stop):
+        model(x)
+    handle.remove()
     (adapter, *_) = adapter_layers(model).values()
-    assert adapter.shared is not None
-    assert adapter.shared.of(adapter, torch.float64) is None
+    for _ in range(2):  # a part by itself, trained step by step
+        layer = adapter.matrix.module
+        torch.testing.assert_close(model[0](x), layer(x) + x @ increment_of(adapter).mT)
+        model[0](x).sum().backward()
+        with torch.no_grad():
+            adapter.C.add_(1)
+
+
+def test_a_model_is_freed_with_its_last_name() -> None:
+    model = network()
+    model(torch.randn(3, 8, dtype=torch.float64))
+    weight = weakref.ref(model[0].base.weight)
+    gc.disable()
+    try:
+        del model
+        assert weight() is None
+    finally:
+        gc.enable()
+
+
+def test_a_copied_part_is_a_part() -> None:
+    model = network()
+    alone, whole = io.BytesIO(), io.BytesIO()
+    torch.save(model[0], alone)
+    torch.save(model, whole)
+    assert len(alone.getvalue()) < len(whole.getvalue()) * 0.6
+
+
+def test_passes_within_passes() -> None:
+    """A model with adapters that calls another one, and itself."""
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(8, 8), nn.Linear(12, 8)
+            self.inner = [network()]  # no module of this one
+
+        def forward(self, x: Tensor, again: bool = True) -> Tensor:
+            x = self.last(self.inner[0](self.first(x)))
+            return self(x, False) if again else x
+
+    outer = inject(Outer(), DCFTConfig(kernel_size=4, targets=["first", "last"])).double()
+    perturb(outer)
+    x = torch.randn(3, 8, dtype=torch.float64)
+    found = outer(x)
+    inner = merge(copy.deepcopy(outer.inner[0]))
+    outer.inner = [inner]
+    torch.testing.assert_close(found, merge(outer)(x))
 
 
 def test_copies_keep_to_themselves() -> None:

@@ -65,17 +65,23 @@ def test_adapters_go_on_afterwards() -> None:
 def test_a_pass_with_gradients_is_as_ever() -> None:
     model = adapt(Everything(), "*")
     with folded(model):
+        with torch.no_grad():
+            model(X)
         model(X).sum().backward()
     assert all(adapter.C.grad.any() for adapter in adapter_layers(model).values())
 
 
-@pytest.mark.parametrize("how", ["half", "packed", "hooked", "large"])
+@pytest.mark.parametrize("how", ["half", "held in float32", "packed", "hooked", "large"])
 def test_what_cannot_be_folded_is_left(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = linear(6, 6)
+    layer: nn.Module = linear(6, 6)
     if how == "packed":
         layer = Packed(layer, torch.uint8)
         layer.quant_state = None
-    model = adapt(nn.Sequential(layer.to(torch.bfloat16) if how == "half" else layer), "0")
+    if how in ("half", "held in float32"):
+        layer = layer.to(torch.bfloat16)
+    if how == "held in float32":
+        layer = layer.float()
+    model = adapt(nn.Sequential(layer), "0")
     if how == "hooked":
         layer.register_forward_hook(lambda module, inputs, output: output + 1)
     if how == "large":

@@ -1,5 +1,6 @@
 """Folding an adapter into its base, and the proof that comes with it."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dcft_cli.errors import AdapterFileError, MergeError, ModelError, RunError
 from dcft_cli.runs import merging, streamed_merge
 from dcft_cli.runs.checkpoints import NotStreamableError
 from dcft_cli.runs.merging import MergeTask, merge
+from dcft_cli.runs.proof import largest_difference
 from tests.families import save_base, tokens
 from tests.jobs import Job, recipe, train
 
@@ -122,6 +124,13 @@ def test_a_failed_proof_leaves_nothing(
     assert caught.value.exit_code == 1
     assert caught.value.hint
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_not_a_number_among_numbers_is_no_small_difference() -> None:
+    zeros, lost = torch.zeros(2), torch.tensor([0.0, float("nan")])
+    assert largest_difference([zeros, zeros + 3], [zeros, zeros]) == 3
+    for found in ([zeros, lost], [lost, zeros]):
+        assert math.isnan(largest_difference(found, [zeros, zeros]))
 
 
 @pytest.mark.parametrize("streamed", [True, False])

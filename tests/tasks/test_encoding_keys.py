@@ -85,7 +85,15 @@ def other_end() -> PreTrainedTokenizerFast:
     return tiny_tokenizer(truncation_side="left")
 
 
-@pytest.mark.parametrize("make", [other_words, other_normalizer, other_inputs, other_end])
+def other_splitting() -> PreTrainedTokenizerFast:
+    tokenizer = tiny_tokenizer()
+    tokenizer.split_special_tokens = True
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    "make", [other_words, other_normalizer, other_inputs, other_end, other_splitting]
+)
 def test_another_tokenizer(
     make: Callable[[], PreTrainedTokenizerFast], folder: Path, calls: list[int], tmp_path: Path
 ) -> None:

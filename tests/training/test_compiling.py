@@ -97,6 +97,9 @@ def test_a_machine_without_a_compiler(
     (tmp_path / "mine").chmod(0o755)
     monkeypatch.setenv("CXX", "mine")
     check_compiler(torch.device("cpu"))
+    with pytest.raises(UserError, match="one device a process, and 2 are seen") as caught:
+        check_compiler(torch.device("cpu"), 2)
+    assert "torchrun" in caught.value.hint
 
 
 @pytest.mark.parametrize(
