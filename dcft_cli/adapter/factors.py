@@ -18,10 +18,10 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
-from dcft_cli.adapter.functional import gather, spread
+from dcft_cli.adapter.functional import gather, low_rank_factors, spread
 
 if TYPE_CHECKING:
-    from dcft_cli.adapter.layer import DCFTAdapter
+    from dcft_cli.adapter.layer import DCFTAdapter, Sizes
 
 
 # Measured on CPUs: from so many columns on, many small products beat one that ends in a few.
@@ -83,36 +83,23 @@ class _LowRankFactors(Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        stride: int,
-        scale: float,
-        out_features: int,
-        in_features: int,
-    ) -> tuple[Tensor, Tensor]:
-        down = spread(A, C.shape[-1], stride, in_features)
-        windows = spread(B.mT, C.shape[-1], stride, out_features)
-        ctx.windows, ctx.kernel = windows, scale * C.unsqueeze(-3)
-        ctx.sizes = A.shape[-1], B.shape[-2], stride, scale
-        return down.flatten(-3, -2), (ctx.kernel.mT @ windows).flatten(-3, -2)
+    def forward(ctx: Any, A: Tensor, B: Tensor, C: Tensor, sizes: "Sizes") -> tuple[Tensor, Tensor]:
+        ctx.B, ctx.C, ctx.p, ctx.sizes = B, C, A.shape[-1], sizes
+        down, up = low_rank_factors(A, B, C, **sizes)
+        return down, up.mT
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_down: Tensor, to_up: Tensor) -> tuple[Tensor | None, ...]:
-        p, q, stride, scale = ctx.sizes
-        d = ctx.kernel.shape[-1]
+        B, stride, scale = ctx.B.mT, ctx.sizes["stride"], ctx.sizes["scale"]
+        d = ctx.C.shape[-1]
         to_down, to_up = (_windows(gradient, d) for gradient in (to_down, to_up))
-        to_B = gather(ctx.kernel @ to_up, stride, q).mT
+        to_B = gather(scale * ctx.C.unsqueeze(-3) @ to_up, stride, B.shape[-1]).mT
+        to_C = spread(B, d, stride, to_up.shape[-1]) @ to_up.mT
         return (
-            gather(to_down, stride, p),
+            gather(to_down, stride, ctx.p),
             to_B.clone(memory_format=torch.contiguous_format),  # as distributed training wants it
-            scale * (ctx.windows @ to_up.mT).sum(-3),
-            None,
-            None,
-            None,
+            scale * to_C.sum(-3),
             None,
         )
 
@@ -131,7 +118,7 @@ def factors(adapters: Sequence["DCFTAdapter"], dtype: torch.dtype) -> list[Facto
         A = torch.stack([adapter.A for adapter in adapters])
         B = torch.stack([adapter.B for adapter in adapters])
         C = torch.stack([adapter.C for adapter in adapters])
-        down, up = _LowRankFactors.apply(A, B, C, *sizes.values())  # type: ignore[no-untyped-call]
+        down, up = _LowRankFactors.apply(A, B, C, sizes)  # type: ignore[no-untyped-call]
         stacks = (down, up, A.detach(), B.detach().mT, C.detach() * sizes["scale"])
     singles = (stack.to(dtype).unbind() for stack in stacks)
     return [Factors(sizes["stride"], *each) for each in zip(*singles, strict=True)]

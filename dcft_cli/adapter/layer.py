@@ -18,7 +18,9 @@ _SOME = 4096  # of a weight's numbers, which tell the precision that it comes fr
 INIT_STD = 0.02  # of A, B and C, as in the public implementation
 
 
-class _Sizes(TypedDict):
+class Sizes(TypedDict):
+    """What `functional.increment` is told besides A, B and C."""
+
     stride: int
     scale: float
     out_features: int
@@ -67,7 +69,7 @@ class DCFTAdapter(nn.Module):
                 (d, d),
             )
         )
-        self.sizes = _Sizes(
+        self.sizes = Sizes(
             stride=s,
             scale=config.scale,
             out_features=self.out_features,
