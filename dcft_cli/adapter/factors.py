@@ -1,8 +1,8 @@
 """A' and B' of adapters, for all layers of a model at once.
 
-A layer alone makes its factors of a dozen small operations, which cost more time than the products
-that they are for. So the forward pass of a whole model makes those of all its layers, stacked by
-shape, when the first of them is asked for, and forgets them at its end.
+A layer alone makes its factors of a dozen small operations, and as many for their gradients. So the
+forward pass of a whole model makes those of all its layers, stacked by shape, when the first of
+them is asked for, and forgets them at its end.
 """
 
 import threading

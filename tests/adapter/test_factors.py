@@ -219,6 +219,7 @@ def test_copies_keep_to_themselves() -> None:
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)
+    # A model as a whole, with its hooks, is code; these bytes were made three lines above.
     for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
         torch.testing.assert_close(other(x), expected)
         for adapter in adapter_layers(other).values():
