@@ -19,6 +19,7 @@ from transformers import (
 
 from dcft_cli.adapter.fingerprint import fingerprint
 from dcft_cli.addresses import SCHEME, local_path
+from dcft_cli.attention import set_attention
 from dcft_cli.errors import ModelError
 from dcft_cli.quantization import make_trainable, quantization_settings
 from dcft_cli.recipe.schema import ModelSection
@@ -119,9 +120,11 @@ def load_model(
             f"The weights of {section.name} are quantised in the checkpoint.",
             "Name the model in full precision; model.quantization=4bit quantises it for training.",
         )
-    quantized = {}
+    settings: dict[str, Any] = {}
+    if section.attention == "eager":
+        settings["attn_implementation"] = "eager"
     if section.quantization is not None:
-        quantized = quantization_settings(section, skeleton(config, auto_class))
+        settings |= quantization_settings(section, skeleton(config, auto_class))
     try:
         model, report = getattr(transformers, auto_class).from_pretrained(
             source_of(section.name) if tensors is None else None,
@@ -132,7 +135,7 @@ def load_model(
             output_loading_info=True,
             # A head of another size (other labels) counts as lacking.
             ignore_mismatched_sizes=True,
-            **quantized,
+            **settings,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise not_loaded("weights", section, error) from error
@@ -146,6 +149,7 @@ def load_model(
         parameters[name].data = parameters[name].data.float()
     if section.classifier_dropout is not None:
         _set_head_dropout(model, config, section.classifier_dropout)
+    set_attention(model, section.attention)
     return BaseModel(model, frozenset(lacking))
 
 

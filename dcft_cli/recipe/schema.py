@@ -45,6 +45,8 @@ class ModelSection(_Section):
     """Type the frozen weights are held in; the adapter always trains in float32."""
     quantization: Literal["4bit", "8bit"] | None = None
     """Bits in which the frozen linear layers are held, by bitsandbytes; None: as `dtype` says."""
+    attention: Literal["auto", "eager"] = "auto"
+    """How attention is computed. auto: the shortest way known; eager: transformers' plain way."""
     classifier_dropout: Fraction | None = None
     """Dropout before the task head; None keeps the base model's own setting."""
 

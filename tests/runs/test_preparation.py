@@ -69,5 +69,6 @@ def test_an_adapter_trained_on_files_does_not_claim_hub_data() -> None:
     assert (hub["data"]["hub"], hub["data"]["config"]) == ("nyu-mll/glue", "rte")
     quickstart = description(load_recipe("recipes/quickstart.yaml").recipe)
     assert quickstart["data"]["train"] == "package://vaderSentiment/vader_lexicon.txt"
+    assert "attention" not in hub["model"]  # it is the machine's, not the adapter's
     told = {**hub, "model": {"name": "m"}}
     assert recipe_from_mapping(told, "adapter").task.name == "rte"
