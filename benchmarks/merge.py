@@ -33,7 +33,13 @@ from dcft_cli import DCFTConfig, inject, save_adapter
 WIDTH = 2048
 SAMPLE = 0.01  # seconds between two looks at a process's memory
 COPY = "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2])"
-IMPORTS = "import dcft_cli.cli, dcft_cli.runs.merging"
+# As the command has it.
+IMPORTS = """
+import dcft_cli.cli
+from dcft_cli.runs.start_up import imports_uncollected
+with imports_uncollected():
+    import dcft_cli.runs.merging
+"""
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,11 @@ def merge(
     """
     from dcft_cli.console.output import waiting
     from dcft_cli.console.tables import show_merge
+    from dcft_cli.runs.start_up import imports_uncollected
 
     with waiting("Merging, and comparing with base + adapter"):
-        from dcft_cli.runs import merging
+        with imports_uncollected():
+            from dcft_cli.runs import merging
 
         result = merging.merge(base, adapter, out, dtype=dtype.value)
     show_merge(result)

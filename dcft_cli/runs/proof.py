@@ -20,7 +20,7 @@ from dcft_cli.models import head_outputs
 TOLERANCE = 1e-4  # largest logit difference, float32
 _HALF = (torch.bfloat16, torch.float16)
 # Rows and length of the probes; of a large model's, whose forward passes take time.
-_PROBES, _FEW_PROBES, _LARGE = (8, 32), (4, 8), 200_000_000
+_PROBES, _FEW_PROBES, _LARGE = (8, 32), (2, 8), 200_000_000
 _GATHERED = {torch.ops.aten.embedding.default, torch.ops.aten.index_select.default}
 
 

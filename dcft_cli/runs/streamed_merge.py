@@ -1,7 +1,7 @@
 """Merging tensor by tensor: base and merged model are read in place, neither is in memory."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from dcft_cli.adapter.fingerprint import fingerprint
 from dcft_cli.models import BaseModel, load_config, load_model, revision_of, source_of
 from dcft_cli.recipe import ModelSection
 from dcft_cli.runs.checkpoints import MappedCheckpoint, NotStreamableError, safetensors_files
+from dcft_cli.runs.merged_tensors import MergedTensors
 from dcft_cli.runs.proof import (
     InFloat32,
     folded_on_the_fly,
@@ -24,7 +25,7 @@ from dcft_cli.runs.proof import (
     logits,
     probes,
 )
-from dcft_cli.runs.streaming import MergedTensors, compare, places, write_merged
+from dcft_cli.runs.streaming import compare, flush, places, write_merged
 
 _SEEN = 256  # numbers of each tensor that are compared where a folder was loaded by its name
 
@@ -62,7 +63,7 @@ def merge_streamed(task: MergeTask) -> Proof:
 
     1. The base is mapped into memory, and what its parameters are in the checkpoint is what
        transformers makes of it.
-    2. It is written tensor by tensor, in as many files as it has.
+    2. It is written tensor by tensor, in as many files as it has, and those go to the disk.
     3. transformers loads the folder by its name: nothing may be missing, of another shape, or
        left over.
     4. The files are mapped in turn, transformers makes a model of them, and every parameter and
@@ -88,19 +89,31 @@ def merge_streamed(task: MergeTask) -> Proof:
     load_adapter(model, task.contents.path, check_base=False)
     tensors = MergedTensors(model, task.stored)
     _write_config(model, task)
-    with ThreadPoolExecutor(1) as pool:  # the fingerprint is taken while the system writes
+    # While the files are written the fingerprint is taken; while they are proved they go to the
+    # disk, which takes no processor.
+    with ThreadPoolExecutor(2) as pool:
         known = pool.submit(fingerprint, model, exclude=head, release=checkpoint.release)
-        files = write_merged(task.folder, tensors, found, checkpoint)
-    refuse_other_base(task.contents, known.result())
-    merged = MappedCheckpoint(files)
+        flushed: list[Future[None]] = []
+        files = write_merged(
+            task.folder,
+            tensors,
+            found,
+            checkpoint,
+            wrote=lambda file: flushed.append(pool.submit(flush, file)),
+        )
+        refuse_other_base(task.contents, known.result())
+        merged = MappedCheckpoint(files)
 
-    def release(tensor: Tensor) -> None:
-        checkpoint.release(tensor)
-        merged.release(tensor)
+        def release(tensor: Tensor) -> None:
+            checkpoint.release(tensor)
+            merged.release(tensor)
 
-    written = _read_back(task, merged)
-    compare(tensors, _tensors_of(written), release)
-    return _prove_logits(task, model, written, release)
+        written = _read_back(task, merged)
+        compare(tensors, _tensors_of(written), release)
+        proof = _prove_logits(task, model, written, release)
+        for file in flushed:
+            file.result()
+    return proof
 
 
 def _mapped(

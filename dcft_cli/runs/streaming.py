@@ -1,27 +1,23 @@
 """Writing base + adapter tensor by tensor, and comparing what was written with it."""
 
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from dcft_cli.adapter.functional import low_rank_factors
-from dcft_cli.adapter.inject import base_parameters
-from dcft_cli.adapter.layer import Carrier, DCFTAdapter
 from dcft_cli.errors import MergeError
 from dcft_cli.runs.checkpoints import LENGTH, TYPES, MappedCheckpoint, NotStreamableError
+from dcft_cli.runs.merged_tensors import MergedTensors, one_thread
 
-_PART = 1 << 17  # numbers formed at once: they fit a processor's cache
 _AHEAD = 4  # parts that wait to be written
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _NAMES = {dtype: name for name, dtype in TYPES.items()}
@@ -81,70 +77,17 @@ def places(
     return [found[address] for address in sorted(found, key=lambda a: order.get(a, len(order)))]
 
 
-class MergedTensors:
-    """The tensors of base + adapter, formed part by part.
-
-    Args:
-        model: the base with its adapters and its trained head.
-        dtype: type to round floating-point tensors to.
-    """
-
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        buffers = {n: b for n, b in model.named_buffers() if n in model.state_dict()}
-        self.stored: Mapping[str, Tensor] = base_parameters(model) | buffers
-        self.dtype = dtype
-        carriers = (module for module in model.modules() if isinstance(module, Carrier))
-        self._carriers = {c.matrix.parameter.data_ptr(): c for c in carriers}
-
-    def type_of(self, name: str) -> torch.dtype:
-        """The type that a tensor is written in."""
-        stored = self.stored[name]
-        return self.dtype if stored.is_floating_point() else stored.dtype
-
-    @torch.no_grad()
-    def parts(self, name: str) -> Iterator[Tensor]:
-        """W, or W + dW where there is an adapter, as it is stored, in flat parts.
-
-        The sum is taken in float64 and rounded to float32, and once more to `dtype`.
-        """
-        stored = self.stored[name].detach()
-        carrier = self._carriers.get(stored.data_ptr())
-        dtype = self.type_of(name)
-        if carrier is None:
-            for part in stored.flatten().split(_PART):  # type: ignore[no-untyped-call]
-                yield part.to(dtype)
-            return
-        left, right = _factors(carrier)
-        weights = stored.view(len(left), left.shape[-2], right.shape[-1])
-        rows = max(1, _PART // right.shape[-1])
-        room = right.new_empty(rows, right.shape[-1])  # fresh memory for each part takes time
-        for weight, one_left, one_right in zip(weights, left, right, strict=True):
-            for part, some in zip(weight.split(rows), one_left.split(rows), strict=True):
-                whole = torch.mm(some, one_right, out=room[: len(part)]).add_(part)
-                yield whole.float().to(dtype).flatten()
-
-
-def _factors(carrier: Carrier) -> tuple[Tensor, Tensor]:
-    """(n, rows, k) and (n, k, columns) in float64: dW of a weight as it is stored, n of a stack."""
-    matrix, downs, ups = carrier.matrix, [], []
-    for adapter in carrier.adapters:
-        assert isinstance(adapter, DCFTAdapter)
-        down, up = low_rank_factors(
-            adapter.A.double(), adapter.B.double(), adapter.C.double(), **adapter.sizes
-        )
-        first, end = adapter.rows or (0, matrix.out_features)
-        downs.append(down)
-        ups.append(F.pad(up, (0, 0, first, matrix.out_features - end)))
-    down, up = torch.cat(downs, dim=-2), torch.cat(ups, dim=-1)
-    if matrix.count is None:
-        down, up = down[None], up[None]
-    return (down.mT.contiguous(), up.mT.contiguous()) if matrix.transposed else (up, down)
-
-
 def write_merged(
-    folder: Path, tensors: MergedTensors, found: Sequence[Place], checkpoint: MappedCheckpoint
+    folder: Path,
+    tensors: MergedTensors,
+    found: Sequence[Place],
+    checkpoint: MappedCheckpoint,
+    wrote: Callable[[Path], object],
 ) -> list[Path]:
     """Writes a checkpoint in as many files as the base has; those of the trained head last.
+
+    Args:
+        wrote: is called with each file of weights when it is whole.
 
     Returns:
         The files.
@@ -161,10 +104,10 @@ def write_merged(
             folder / f"model-{number:05d}-of-{len(shards):05d}.safetensors"
             for number in range(1, len(shards) + 1)
         ]
-    size = sum(
-        _write_file(file, tensors, some, checkpoint.release)
-        for file, some in zip(files, shards.values(), strict=True)
-    )
+    size = 0
+    for file, some in zip(files, shards.values(), strict=True):
+        size += _write_file(file, tensors, some, checkpoint.release)
+        wrote(file)
     if len(files) > 1:
         pairs = zip(files, shards.values(), strict=True)
         homes = {place.written: file.name for file, some in pairs for place in some}
@@ -208,6 +151,12 @@ def _write_file(
 
 def _write(file: BinaryIO, part: Tensor) -> None:
     file.write(part.view(torch.uint8).numpy().data)
+
+
+def flush(path: Path) -> None:
+    """Waits until a file is on the disk, or until the disk says that it cannot be."""
+    with path.open("r+b") as file:  # Windows flushes what is open for writing alone
+        os.fsync(file.fileno())
 
 
 def compare(
@@ -254,14 +203,3 @@ def _same(parts: Iterator[Tensor], flat: Tensor) -> bool:
 def _bits(flat: Tensor) -> Tensor:
     """A flat tensor's numbers as integers: there a NaN is itself, and -0 is not 0."""
     return flat.view(_INTEGERS[flat.itemsize])
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Parts are small: threads of torch's own would cost more than they save."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

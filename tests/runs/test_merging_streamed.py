@@ -1,8 +1,11 @@
 """Merging tensor by tensor: the same folder as of the whole model, and when it cannot be."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -150,8 +153,8 @@ def test_a_wrong_weight_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     adapter = adapter_for(base)
     write = streaming.write_merged
 
-    def damaged(*arguments: object) -> list[Path]:
-        files = write(*arguments)  # type: ignore[arg-type]
+    def damaged(*arguments: Any, **named: Any) -> list[Path]:
+        files = write(*arguments, **named)
         tensors = load_file(files[0])
         tensors["bert.embeddings.position_embeddings.weight"][-1, -1] += 1e-7
         save_file(tensors, files[0], {"format": "pt"})
@@ -159,6 +162,20 @@ def test_a_wrong_weight_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(streamed_merge, "write_merged", damaged)
     with pytest.raises(MergeError, match=r"position_embeddings\.weight was not written"):
+        merge(str(base), str(adapter), str(tmp_path / "out" / "merged"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_disk_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told when files are flushed, at times long after they were written."""
+    base = save_base(tmp_path / "base")
+    adapter = adapter_for(base)
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("dcft_cli.runs.streaming.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
         merge(str(base), str(adapter), str(tmp_path / "out" / "merged"))
     assert list((tmp_path / "out").iterdir()) == []
 
