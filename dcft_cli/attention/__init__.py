@@ -1,16 +1,19 @@
 """How a model computes its attention, where there is a choice."""
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from dcft_cli.attention.disentangled import speed_up_attention
+from dcft_cli.attention.fused import check_fused, confirm_fused, fuse_attention
 
-__all__ = ["set_attention"]
+__all__ = ["check_fused", "confirm_fused", "set_attention"]
 
 
-def set_attention(model: nn.Module, kind: str) -> None:
+def set_attention(model: PreTrainedModel, kind: str) -> None:
     """Has a loaded model compute its attention as a recipe's `model.attention` says.
 
     In place; parameters, their names and what is saved stay as they are.
     """
     if kind == "auto":
         speed_up_attention(model)
+    elif kind == "fused":
+        fuse_attention(model)

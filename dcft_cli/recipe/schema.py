@@ -45,8 +45,9 @@ class ModelSection(_Section):
     """Type the frozen weights are held in; the adapter always trains in float32."""
     quantization: Literal["4bit", "8bit"] | None = None
     """Bits in which the frozen linear layers are held, by bitsandbytes; None: as `dtype` says."""
-    attention: Literal["auto", "eager"] = "auto"
-    """How attention is computed. auto: the shortest way known; eager: transformers' plain way."""
+    attention: Literal["auto", "eager", "fused"] = "auto"
+    """How attention is computed. auto: the shortest way in PyTorch; eager: transformers' plain
+    way; fused: DeBERTa's in Triton kernels, on CUDA."""
     classifier_dropout: Fraction | None = None
     """Dropout before the task head; None keeps the base model's own setting."""
 

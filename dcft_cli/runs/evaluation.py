@@ -9,6 +9,7 @@ from typing import Any
 
 from dcft_cli.adapter.contents import AdapterContents, read_adapter
 from dcft_cli.adapter.file import load_adapter
+from dcft_cli.attention import check_fused
 from dcft_cli.errors import AdapterFileError
 from dcft_cli.models import base_fingerprint, load_model
 from dcft_cli.recipe import LoadedRecipe, Recipe, load_recipe, recipe_from_mapping
@@ -81,6 +82,8 @@ def evaluate(
         training = recipe.training.model_copy(update={"report_to": []})  # no run to track
         args = training_arguments(training, recipe.model, output=Path(scratch))
         config, auto_class = preparation.config, preparation.auto_class
+        if recipe.model.attention == "fused":
+            check_fused(config, args.device)
         loaded = load_model(recipe.model, config, auto_class)
         mark = base_fingerprint(loaded.model, contents.head.keys(), recipe.model, auto_class)
         model = load_adapter(loaded.model, path, base_fingerprint=mark)

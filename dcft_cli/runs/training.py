@@ -22,6 +22,7 @@ from dcft_cli.adapter.inject import (
     leave_out_unreached,
 )
 from dcft_cli.adapter.targets import find_targets, general_name
+from dcft_cli.attention import confirm_fused
 from dcft_cli.errors import AdapterFileError, RunError
 from dcft_cli.models import BaseModel, base_fingerprint, load_model
 from dcft_cli.recipe import dump_recipe
@@ -69,6 +70,8 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
         model, find_targets(model, config.targets, exclude=base.lacking), config, head=base.lacking
     )
     nn.Module.to(model, args.device)  # where its layers compute what they will in training
+    if recipe.model.attention == "fused":
+        confirm_fused(model, args.device)
     if left_out := leave_out_unreached(model, _longest_rows(model, preparation, args.device)):
         reporter.noted(_about_unreached(left_out))
     if recipe.training.gradient_checkpointing:

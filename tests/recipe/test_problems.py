@@ -131,7 +131,8 @@ def test_entries_of_lists_and_mappings_are_named() -> None:
         ("data.holdout.frction=1", "did you mean fraction?"),
         (
             "model.xyz=1",
-            "section model takes name, revision, dtype, quantization, attention, classifier_dropout",
+            "section model takes name, revision, dtype, quantization, attention, "
+            "classifier_dropout",
         ),
         ("xyz=1", "a recipe takes model, task, data, adapter, training"),
     ],

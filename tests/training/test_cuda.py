@@ -57,3 +57,19 @@ def test_auto_takes_cuda_and_bfloat16(tmp_path: Path) -> None:
     assert "cuda" in job.metrics["device"]
     supported = torch.cuda.is_bf16_supported(including_emulation=False)
     assert job.metrics["precision"] == ("bfloat16" if supported else "float32")
+
+
+def test_fused_attention(tmp_path: Path) -> None:
+    pytest.importorskip("disentangled_flash")
+    base = save_base(
+        tmp_path / "base", "deberta-v2", hidden_size=64, num_attention_heads=2,
+        pooler_hidden_size=64, initializer_range=0.1,
+    )  # fmt: skip
+    fused, auto = (
+        train(
+            recipe("stsb", tmp_path, base, f"model.attention={kind}", *STEPS), tmp_path / kind
+        ).metrics
+        for kind in ("fused", "auto")
+    )
+    assert fused["metrics"] == pytest.approx(auto["metrics"], abs=0.1)
+    assert fused["train_loss"] == pytest.approx(auto["train_loss"], rel=0.1)
