@@ -26,7 +26,8 @@ def peak(name: str, args: argparse.Namespace) -> int:
     device = torch.device(args.device)
     base = base_model(args.model).to(device)
     batch = torch.randint(1000, 20000, (args.batch, args.length)).to(device)
-    step = Step(name, base, batch, getattr(torch, args.precision))
+    precision = getattr(torch, args.precision)
+    step = Step(name, base, batch, precision, to_inputs=args.to_inputs)
     for _ in range(STEPS):
         step()
     if device.type == "cuda":

@@ -66,7 +66,8 @@ def main() -> None:
     batch = torch.randint(1000, 20000, shape, generator=torch.Generator().manual_seed(0)).to(device)
     names = list(dict.fromkeys([FLOOR, *args.variants]))
     precision = getattr(torch, args.precision)
-    steps = {n: Step(n, base, batch, precision, scoring=args.scoring) for n in names}
+    how = {"to_inputs": args.to_inputs, "scoring": args.scoring}
+    steps = {name: Step(name, base, batch, precision, **how) for name in names}
     rows = summary(measure(steps, args.rounds, device), steps)
     print(json.dumps({**vars(args), "torch": torch.__version__, "machine": platform.processor(),
                       "rows": rows}))  # fmt: skip

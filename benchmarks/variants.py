@@ -12,6 +12,7 @@ from transformers import AutoModel, BertConfig, DebertaV2Config, PreTrainedConfi
 
 from dcft_cli import DCFTConfig, adapter_layers, folded, inject, orthogonality
 from dcft_cli.adapter.targets import find_targets
+from dcft_cli.attention import set_attention
 
 _OFF = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 MODELS: dict[str, Callable[[], PreTrainedConfig]] = {
@@ -71,6 +72,12 @@ def _floor(base: nn.Module) -> Variant:
     return Variant(_frozen(base), [])
 
 
+def _floor_with_attention(base: nn.Module) -> Variant:
+    model = _frozen(base)
+    set_attention(model, "auto")
+    return Variant(model, [])
+
+
 def _floor_to_positions(base: nn.Module) -> Variant:
     """DeBERTa projects its relative positions by the same Q and K: what is adapted there sends a
     gradient through them, which a model frozen as a whole does not compute."""
@@ -86,10 +93,16 @@ def _full(base: nn.Module) -> Variant:
     return Variant(model, list(model.parameters()))
 
 
-def _dcft(kernel_size: int, stride: int | None = None) -> Callable[[nn.Module], Variant]:
+def _dcft(
+    kernel_size: int, stride: int | None = None, attention: str = "auto"
+) -> Callable[[nn.Module], Variant]:
+    """As `dcft train` has it, with its own attention for DeBERTa."""
+
     def make(base: nn.Module) -> Variant:
         config = DCFTConfig(kernel_size=kernel_size, stride=stride, targets=TARGETS)
-        model = inject(_frozen(base), config, head=())
+        model = _frozen(base)
+        set_attention(model, attention)
+        inject(model, config, head=())
         layers = list(adapter_layers(model).values())
         trained = [p for p in model.parameters() if p.requires_grad]
         return Variant(model, trained, lambda: 0.1 * orthogonality(layers))
@@ -126,8 +139,10 @@ FLOOR = "frozen"
 VARIANTS: dict[str, Callable[[nn.Module], Variant]] = {
     FLOOR: _floor,
     "frozen, gradient to positions": _floor_to_positions,
+    "frozen, attention of dcft": _floor_with_attention,
     "full": _full,
     "dcft d8": _dcft(8),
+    "dcft d8, transformers' attention": _dcft(8, attention="eager"),
     "dcft d2": _dcft(2),
     "dcft d8 s4": _dcft(8, 4),
     "dcft d8 s1": _dcft(8, 1),
@@ -140,13 +155,17 @@ VARIANTS: dict[str, Callable[[nn.Module], Variant]] = {
 
 
 class Step:
-    """One training step of a variant: forward, backward to the inputs, AdamW.
+    """One training step of a variant: forward, backward, AdamW.
+
+    A frozen model is taken back to its inputs, the embeddings' output. What is trained goes back as
+    far as there is something to train, as in training.
 
     Args:
         name: of the variant.
         base: the model that all variants share.
         batch: token ids (rows, length).
         precision: type of the computation, under autocast if it is not float32.
+        to_inputs: what is trained goes back to the inputs, too.
         scoring: a forward pass without gradients instead, DCFT folded.
     """
 
@@ -157,13 +176,15 @@ class Step:
         batch: Tensor,
         precision: torch.dtype,
         *,
+        to_inputs: bool = False,
         scoring: bool = False,
     ) -> None:
         self.variant = VARIANTS[name](base)
         model = self.variant.model.to(batch.device).train()
-        model.get_input_embeddings().register_forward_hook(
-            lambda module, inputs, output: output.requires_grad_(True)
-        )
+        if to_inputs or not self.variant.trained:
+            model.get_input_embeddings().register_forward_hook(
+                lambda module, inputs, output: output.requires_grad_(True)
+            )
         self.model, self.batch, self.precision = model, batch, precision
         self.scoring = scoring
         if scoring:
@@ -212,5 +233,6 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), help="names to compare")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--to-inputs", action="store_true", help="gradients of the inputs for all")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     return parser

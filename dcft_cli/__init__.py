@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dcft_cli.adapter.folded import folded
     from dcft_cli.adapter.inject import adapter_layers, inject, merge, remove_adapters
     from dcft_cli.adapter.orthogonality import orthogonality
+    from dcft_cli.attention import set_attention
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ _HOMES = {
     "orthogonality": "dcft_cli.adapter.orthogonality",
     "remove_adapters": "dcft_cli.adapter.inject",
     "save_adapter": "dcft_cli.adapter.file",
+    "set_attention": "dcft_cli.attention",
 }
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "orthogonality",
     "remove_adapters",
     "save_adapter",
+    "set_attention",
 ]
 
 

@@ -8,10 +8,15 @@ from dcft_cli.attention.fused import check_fused, confirm_fused, fuse_attention
 __all__ = ["check_fused", "confirm_fused", "set_attention"]
 
 
-def set_attention(model: PreTrainedModel, kind: str) -> None:
+def set_attention(model: PreTrainedModel, kind: str = "auto") -> None:
     """Has a loaded model compute its attention as a recipe's `model.attention` says.
 
-    In place; parameters, their names and what is saved stay as they are.
+    In place; parameters, their names and what is saved stay as they are. With adapters or without.
+
+    Args:
+        kind: auto: DeBERTa v2 and v3 in fewer steps, to the same numbers but for rounding. fused:
+            in Triton kernels, on CUDA (extra `deberta`). eager: as transformers has it. Models of
+            other families are left alone.
     """
     if kind == "auto":
         speed_up_attention(model)
