@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import nox
@@ -21,8 +22,8 @@ nox.options.sessions = ["oldest", "newest"]
 @nox.session(python=PYTHON)
 def oldest(session: nox.Session) -> None:
     """With the first release in each of our ranges."""
-    requirements = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]
-    pinned = [oldest_in_range(session, Requirement(text)) for text in requirements]
+    requirements = [*map(Requirement, PROJECT["dependencies"]), *extra("test")]
+    pinned = [oldest_in_range(session, requirement) for requirement in requirements]
     constraints = Path(session.create_tmp()) / "oldest.txt"
     constraints.write_text("\n".join(pinned) + "\n", "utf-8")
     session.log("constraints: %s", " ".join(pinned))
@@ -36,6 +37,16 @@ def newest(session: nox.Session) -> None:
     """With the last releases that our ranges admit."""
     session.install("--upgrade", "-e", ".[test]")
     session.run("pytest", *session.posargs)
+
+
+def extra(name: str) -> Iterator[Requirement]:
+    """What an extra requires, with the extras that it names."""
+    for requirement in map(Requirement, PROJECT["optional-dependencies"][name]):
+        if requirement.name == PROJECT["name"]:
+            for named in sorted(requirement.extras):
+                yield from extra(named)
+        else:
+            yield requirement
 
 
 def oldest_in_range(session: nox.Session, requirement: Requirement) -> str:
