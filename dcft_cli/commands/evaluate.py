@@ -24,7 +24,10 @@ def evaluate(
     from dcft_cli.console.output import print_json
     from dcft_cli.console.progress import reporter
     from dcft_cli.console.tables import show_evaluation
-    from dcft_cli.runs import evaluation
+    from dcft_cli.runs.start_up import imports_uncollected
+
+    with imports_uncollected():
+        from dcft_cli.runs import evaluation
 
     with reporter(scores=False) as view:
         result = evaluation.evaluate(adapter, overrides or (), view, base=base)

@@ -41,10 +41,12 @@ def train(
     from dcft_cli.console.output import waiting
     from dcft_cli.console.progress import reporter
     from dcft_cli.console.tables import show_plan, show_training
+    from dcft_cli.runs.start_up import imports_uncollected
 
     with waiting("Reading the data"):
-        from dcft_cli.runs.training import train as run
-        from dcft_cli.runs.training_plan import plan_training
+        with imports_uncollected():
+            from dcft_cli.runs.training import train as run
+            from dcft_cli.runs.training_plan import plan_training
 
         plan = plan_training(loaded, output=output, overwrite=overwrite, resume=resume)
     if plan.arguments.should_save:
