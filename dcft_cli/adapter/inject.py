@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.nn.utils import parametrize
 
+from dcft_cli.adapter.activations import unwatch, watch
 from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter.factors import SharedFactors
 from dcft_cli.adapter.layer import Carrier, DCFTAdapter, DCFTLinear, DCFTWeight
@@ -236,13 +237,18 @@ def _take_out(model: nn.Module, carriers: Iterable[Carrier]) -> None:
 
 
 def _share_factors(model: nn.Module) -> None:
-    """Has a forward pass make the factors of all its linear layers at once."""
+    """Has a forward pass make the factors of all its linear layers at once.
+
+    And has it remember where their inputs come from.
+    """
     if (shared := model.__dict__.pop(_SHARED, None)) is not None:
         shared.stop()
+    unwatch(model)
     layers = (module for module in model.modules() if isinstance(module, DCFTLinear))
     adapters = {a: None for layer in layers for a in layer.adapters if isinstance(a, DCFTAdapter)}
     if adapters:
         setattr(model, _SHARED, SharedFactors(model, list(adapters)))
+        watch(model)
 
 
 def _thaw(model: M) -> M:

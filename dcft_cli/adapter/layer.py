@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dcft_cli.adapter.activations import origin
 from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter.factors import Factors, factors, shared_factors
 from dcft_cli.adapter.functional import increment, low_rank_factors
@@ -208,11 +209,13 @@ class DCFTLinear(Carrier):
         bias = cast("Tensor | None", self.base.bias)
         if self.matrix.transposed:
             weight = weight.mT
+        source = origin(x)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
             weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
         rows = [adapter.rows or (0, self.matrix.out_features) for adapter in ours]
-        return adapted_product(x, weight, bias, rows, [a.factors(x.dtype) for a in ours])
+        parts = [adapter.factors(x.dtype) for adapter in ours]
+        return adapted_product(x, weight, bias, rows, parts, source)
 
     def _is_plain(self) -> bool:
         """Whether the wrapped layer computes W x + bias, frozen, and nothing besides."""

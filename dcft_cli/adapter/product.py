@@ -11,7 +11,8 @@ full size and add them up. Here, with rows for tokens and G = dL/dy:
 
 Both sums are made in place, or, where a weight is small beside the tokens, by forming W + dW for
 the time of its product. Nothing of full size is kept for the backward pass but x, which the adapter
-needs, and W, which under autocast is its copy in half precision, as for a frozen layer.
+needs, or what x is computed from again (`activations`), and W, which under autocast is its copy in
+half precision, as for a frozen layer.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from dcft_cli.adapter.activations import Origin
 from dcft_cli.adapter.factors import Factors, is_wide
 
 Rows = tuple[int, int]  # first and last + 1 of a weight's rows
@@ -31,15 +33,21 @@ Rows = tuple[int, int]  # first and last + 1 of a weight's rows
 # (out, in): measured on a CPU, too.
 _TOKENS_TO_FORM = 1.5
 _CHUNKS = 8  # of tokens, for products that end in few rows
+# Saved with the others, not in ctx: a checkpoint may bring back x where it took away h.
+_YES, _NO = (torch.tensor(answer, device="cpu") for answer in (True, False))
 
 
 class _AdaptedProduct(Function):
-    """Of rows: x (tokens, in) to y (tokens, out). `thin`: A' of every part, then every U."""
+    """Of rows: x (tokens, in) to y (tokens, out). `thin`: A' of every part, then every U.
+
+    Keeps what x can be computed from, where that is known.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
+        source: Origin | None,
         weight: Tensor,
         bias: Tensor | None,
         rows: Sequence[Rows],
@@ -55,14 +63,18 @@ class _AdaptedProduct(Function):
                 y[:, first:end].addmm_(P, up)
         ctx.rows, ctx.stride = rows, parts[0].stride
         constants = [tensor for part in parts for tensor in (part.A, part.B, part.C)]
-        ctx.save_for_backward(x, weight, *thin, *inner, *constants)
+        kept, is_x = x, _YES
+        if source is not None and source.h is not None:
+            kept, is_x = source.h.reshape(x.shape), _NO
+        ctx.compute = None if source is None else source.compute
+        ctx.save_for_backward(is_x, kept, weight, *thin, *inner, *constants)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, n = ctx.rows, len(ctx.rows)
-        x, weight, *saved = ctx.saved_tensors
+        is_x, x, weight, *saved = ctx.saved_tensors
         thin, inner, constants = saved[: 2 * n], saved[2 * n : 3 * n], saved[3 * n :]
         parts = [
             Factors(ctx.stride, thin[i], thin[n + i], *constants[3 * i : 3 * i + 3])
@@ -70,6 +82,10 @@ class _AdaptedProduct(Function):
         ]
         blocks = [gradient[:, first:end] for first, end in rows]
         outer = [part.project_out(block) for part, block in zip(parts, blocks, strict=True)]
+        if not is_x.tolist():  # reads the host's memory, waits for no device
+            x = ctx.compute(x).to(gradient.dtype)
+        to_down = [_over_tokens(Q, x) for Q in outer]
+        del x  # before there is a gradient of its size
         to_x = None
         if ctx.needs_input_grad[0]:
             if _to_form(gradient, weight.shape[0]):
@@ -78,9 +94,8 @@ class _AdaptedProduct(Function):
                 to_x = gradient @ weight
                 for Q, down in zip(outer, thin[:n], strict=True):
                     to_x.addmm_(Q, down)
-        to_down = [_over_tokens(Q, x) for Q in outer]
         to_up = [_over_tokens(P, block) for P, block in zip(inner, blocks, strict=True)]
-        return to_x, None, None, None, None, *to_down, *to_up
+        return to_x, None, None, None, None, None, *to_down, *to_up
 
 
 def _to_form(rows: Tensor, size: int) -> bool:
@@ -111,6 +126,7 @@ def adapted_product(
     bias: Tensor | None,
     rows: Sequence[Rows],
     parts: Sequence[Factors],
+    source: Origin | None = None,
 ) -> Tensor:
     """(W + dW) x + bias with gradients to x, A' and U, none to the frozen W and bias.
 
@@ -119,12 +135,14 @@ def adapted_product(
         weight, bias: (out, in) and (out,), of x's type.
         rows: of the weight that each adapter changes; none twice.
         parts: its factors, of x's type.
+        source: where x comes from, if that shall be kept for the backward pass in its place.
 
     Returns:
         (..., out).
     """
     y: Tensor = _AdaptedProduct.apply(  # type: ignore[no-untyped-call]
         x.reshape(-1, x.shape[-1]),
+        source,
         weight,
         bias,
         rows,
