@@ -21,8 +21,10 @@ from matplotlib.figure import Figure
 
 MODELS = {"minilm": "MiniLM", "deberta-v3-base": "DeBERTaV3-base", "roberta-large": "RoBERTa-large"}
 LABELS = {
+    "frozen, attention of dcft": "frozen, DCFT's attention",
     "full": "full fine-tuning",
     "dcft d8": "DCFT, d = 8",
+    "dcft d8, transformers' attention": "DCFT, its own attention off",
     "dcft d2": "DCFT, d = 2",
     "dcft d8 s4": "DCFT, d = 8, s = 4",
     "dcft d8 s1": "DCFT, d = 8, s = 1",
