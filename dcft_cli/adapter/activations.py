@@ -2,15 +2,17 @@
 
 An adapted layer needs its input x once more, for the gradient of A'. Where x = f(h) comes from an
 activation or a norm, autograd keeps h for the gradient of f, of a frozen model too, and x is f(h)
-at the price of one pass over h. So these remember for their output which input it came from, as
-long as both live: where autograd keeps something else (in a checkpoint, or on another device), h is
-gone by the time it is asked for, and x is kept.
+at the price of one pass over h. So these remember for their output which input it came from, while
+both live. Where saved tensors go elsewhere (into a checkpoint's second pass, to another device),
+autograd keeps no h, and x is saved as ever.
 """
 
 from collections.abc import Callable, MutableMapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, compiler, nn
+from torch.nn.modules.module import _global_forward_hooks
 from torch.utils.weak import TensorWeakRef, WeakIdKeyDictionary
 
 # Each one operation of torch, which keeps its input, not its output (as ReLU and Tanh do), and
@@ -26,11 +28,11 @@ class Origin(NamedTuple):
 
     Attributes:
         compute: the module that made it, without its hooks.
-        h: what it made it from, without a graph; None if that is gone or has changed.
+        h: what it made it from, without a graph.
     """
 
     compute: Callable[[Tensor], Tensor]
-    h: Tensor | None
+    h: Tensor
 
 
 class _Mark(NamedTuple):
@@ -49,11 +51,11 @@ def origin(x: Tensor) -> Origin | None:
     Rows of x are made of rows of h, (tokens, features), each by itself.
     """
     mark = _marks.get(x)
-    if mark is None or mark.versions[1] != x._version:
+    h = None if mark is None else mark.h()
+    if mark is None or h is None or mark.versions != (h._version, x._version):
         return None
-    h = mark.h()
-    if h is None or mark.versions[0] != h._version:
-        return Origin(mark.compute, None)
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        return None
     return Origin(mark.compute, h.detach())
 
 
@@ -68,7 +70,7 @@ def watch(model: nn.Module) -> None:
     for module in modules:
         known = type(module) in _TYPES or type(module).__name__ in _NAMES
         if known and len(getattr(module, "normalized_shape", "1")) == 1:  # of rows
-            module.register_forward_hook(_remember)
+            module.register_forward_hook(_remember, prepend=True)
 
 
 def unwatch(model: nn.Module) -> None:
@@ -85,8 +87,10 @@ def _remember(module: nn.Module, inputs: tuple[object, ...], output: object) -> 
     (h,) = inputs
     if type(h) is not Tensor or type(output) is not Tensor or not output.requires_grad:
         return
+    # Hooks that came first may have given another output.
+    hooked = _global_forward_hooks or next(iter(module._forward_hooks.values())) is not _remember
     other = "forward" in vars(module) or any(p.requires_grad for p in module.parameters())
     alike = (h.shape, h.dtype, h.device) == (output.shape, output.dtype, output.device)
-    if alike and not other and h.data_ptr() != output.data_ptr():
+    if alike and not (hooked or other) and h.data_ptr() != output.data_ptr():
         versions = h._version, output._version
         _marks[output] = _Mark(module.forward, TensorWeakRef(h), versions)

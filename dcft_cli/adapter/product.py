@@ -33,8 +33,6 @@ Rows = tuple[int, int]  # first and last + 1 of a weight's rows
 # (out, in): measured on a CPU, too.
 _TOKENS_TO_FORM = 1.5
 _CHUNKS = 8  # of tokens, for products that end in few rows
-# Saved with the others, not in ctx: a checkpoint may bring back x where it took away h.
-_YES, _NO = (torch.tensor(answer, device="cpu") for answer in (True, False))
 
 
 class _AdaptedProduct(Function):
@@ -63,18 +61,16 @@ class _AdaptedProduct(Function):
                 y[:, first:end].addmm_(P, up)
         ctx.rows, ctx.stride = rows, parts[0].stride
         constants = [tensor for part in parts for tensor in (part.A, part.B, part.C)]
-        kept, is_x = x, _YES
-        if source is not None and source.h is not None:
-            kept, is_x = source.h.reshape(x.shape), _NO
+        kept = x if source is None else source.h.reshape(x.shape)
         ctx.compute = None if source is None else source.compute
-        ctx.save_for_backward(is_x, kept, weight, *thin, *inner, *constants)
+        ctx.save_for_backward(kept, weight, *thin, *inner, *constants)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, n = ctx.rows, len(ctx.rows)
-        is_x, x, weight, *saved = ctx.saved_tensors
+        x, weight, *saved = ctx.saved_tensors
         thin, inner, constants = saved[: 2 * n], saved[2 * n : 3 * n], saved[3 * n :]
         parts = [
             Factors(ctx.stride, thin[i], thin[n + i], *constants[3 * i : 3 * i + 3])
@@ -82,7 +78,7 @@ class _AdaptedProduct(Function):
         ]
         blocks = [gradient[:, first:end] for first, end in rows]
         outer = [part.project_out(block) for part, block in zip(parts, blocks, strict=True)]
-        if not is_x.tolist():  # reads the host's memory, waits for no device
+        if ctx.compute is not None:
             x = ctx.compute(x).to(gradient.dtype)
         to_down = [_over_tokens(Q, x) for Q in outer]
         del x  # before there is a gradient of its size

@@ -15,9 +15,19 @@ def set_attention(model: PreTrainedModel, kind: str = "auto") -> None:
 
     Args:
         kind: auto: DeBERTa v2 and v3 in fewer steps, to the same numbers but for rounding. fused:
-            in Triton kernels, on CUDA (extra `deberta`). eager: as transformers has it. Models of
-            other families are left alone.
+            in Triton kernels, on CUDA (extra `deberta`). eager: as transformers has it, which alone
+            has second derivatives, torch.func's transforms and torch.jit.trace. Other families are
+            left alone.
+
+    Raises:
+        ValueError: no such kind.
+        UserError: the kernels are not installed.
     """
+    if kind not in ("auto", "eager", "fused"):
+        raise ValueError(f"kind must be auto, eager or fused, not {kind!r}")
+    for module in model.modules():
+        if own := getattr(type(module), "replaces", None):
+            module.__class__ = own
     if kind == "auto":
         speed_up_attention(model)
     elif kind == "fused":

@@ -41,6 +41,8 @@ def speed_up_attention(model: nn.Module) -> None:
 class _Attention(DisentangledSelfAttention):
     """In the place of transformers' own, with its parameters."""
 
+    replaces = DisentangledSelfAttention
+
     def forward(
         self,
         hidden_states: Tensor,
@@ -50,9 +52,12 @@ class _Attention(DisentangledSelfAttention):
         relative_pos: Tensor | None = None,
         rel_embeddings: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """As transformers' own: hidden_states (B, L, hidden), attention_mask (B, 1, L, L)."""
-        if query_states is not None or relative_pos is None or relative_pos.dim() != 3:
-            # Not by a whole DeBERTa: its encoder gives every layer the positions of all pairs.
+        """As transformers' own: hidden_states (B, L, hidden), attention_mask (B, 1, L, L).
+
+        relative_pos (1, L, L) must be a function of i - j, as the encoder makes it.
+        """
+        if query_states is not None or relative_pos is None or relative_pos.shape[:-2] != (1,):
+            # Not by a whole DeBERTa: its encoder gives every layer the same positions of all pairs.
             own: Any = super().forward
             result: tuple[Tensor, Tensor | None] = own(
                 hidden_states, attention_mask, output_attentions,
@@ -60,15 +65,18 @@ class _Attention(DisentangledSelfAttention):
             )  # fmt: skip
             return result
         B, L, _ = hidden_states.shape
-        q = self._heads(self.query_proj(hidden_states))
+        terms = 1 + ("c2p" in self.pos_att_type) + ("p2c" in self.pos_att_type)
+        # Before the products, which float16 might not hold; either has one scaled factor.
+        scale = (self.attention_head_size * terms) ** -0.5
+        q = self._heads(self.query_proj(hidden_states) * scale)
         k = self._heads(self.key_proj(hidden_states))
         v = self._heads(self.value_proj(hidden_states))
         to_keys, to_queries = self._positions(relative_pos, self.pos_dropout(rel_embeddings))
-        terms = 1 + (to_keys is not None) + (to_queries is not None)
-        scale = (self.attention_head_size * terms) ** -0.5
+        if to_queries is not None:
+            to_queries = to_queries * scale
         hidden = ~attention_mask.bool()[:, 0]
         compute = _scores if torch.compiler.is_compiling() else _Scores.apply
-        scores = compute(q, k, to_keys, to_queries, hidden, scale)
+        scores = compute(q, k, to_keys, to_queries, hidden)
         probabilities = self.dropout(softmax(scores, dim=-1))  # (heads, B, L, L)
         context = torch.bmm(probabilities.flatten(0, 1), v.flatten(0, 1)).view(v.shape)
         context = context.permute(1, 2, 0, 3).reshape(B, L, self.all_head_size)
@@ -122,18 +130,13 @@ def _by_query(products: Tensor) -> Tensor:
 
 
 def _scores(
-    q: Tensor,
-    k: Tensor,
-    to_keys: Tensor | None,
-    to_queries: Tensor | None,
-    hidden: Tensor,
-    scale: float,
+    q: Tensor, k: Tensor, to_keys: Tensor | None, to_queries: Tensor | None, hidden: Tensor
 ) -> Tensor:
     """Scores of all pairs, hidden ones at the least value of their type.
 
     Args:
-        q, k: (heads, B, L, head size).
-        to_keys, to_queries: K^r and Q^r, (heads, head size, 2 L), or None.
+        q, k: (heads, B, L, head size), q scaled.
+        to_keys, to_queries: K^r, and Q^r scaled, (heads, head size, 2 L), or None.
         hidden: (B, L, L), True where a query may not see a key.
 
     Returns:
@@ -144,7 +147,7 @@ def _scores(
         scores = scores + _by_key((q.flatten(1, 2) @ to_keys).view(*q.shape[:3], -1))
     if to_queries is not None:
         scores = scores + _by_query((k.flatten(1, 2) @ to_queries).view(*k.shape[:3], -1))
-    return (scores * scale).masked_fill(hidden, torch.finfo(scores.dtype).min)
+    return scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
 
 
 class _Scores(Function):
@@ -158,10 +161,8 @@ class _Scores(Function):
         to_keys: Tensor | None,
         to_queries: Tensor | None,
         hidden: Tensor,
-        scale: float,
     ) -> Tensor:
         ctx.save_for_backward(q, k, to_keys, to_queries, hidden)
-        ctx.scale = scale
         heads, B, L, _ = q.shape
         scores = q.new_empty(heads, B, L, L)
         least = torch.finfo(scores.dtype).min
@@ -174,7 +175,7 @@ class _Scores(Function):
                 if columns is not None:
                     torch.bmm(rows[some].flatten(1, 2), columns[some], out=products.flatten(1, 2))
                     part += pairs(products)
-            part.mul_(scale).masked_fill_(hidden, least)
+            part.masked_fill_(hidden, least)
         return scores
 
     @staticmethod
@@ -194,7 +195,7 @@ class _Scores(Function):
                 room = _room(q).zero_()
                 terms.append((rows, to_rows, columns, pairs, room, to_columns[i]))
         for some in _groups(q):
-            part = gradient[some].masked_fill(hidden, 0).mul_(ctx.scale)
+            part = gradient[some].masked_fill(hidden, 0)
             texts = part.flatten(0, 1)
             torch.bmm(texts, k[some].flatten(0, 1), out=to_q[some].flatten(0, 1))
             torch.bmm(texts.mT, q[some].flatten(0, 1), out=to_k[some].flatten(0, 1))
@@ -205,7 +206,7 @@ class _Scores(Function):
                 to_rows[some].flatten(1, 2).baddbmm_(products, columns[some].mT)
                 if to is not None:
                     to[some] = rows[some].flatten(1, 2).mT @ products
-        return to_q, to_k, *to_columns, None, None
+        return to_q, to_k, *to_columns, None
 
 
 def _groups(q: Tensor) -> list[slice]:

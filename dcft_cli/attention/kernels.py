@@ -4,10 +4,13 @@ from typing import Any
 
 from disentangled_flash import TritonTrainingDisentangledSelfAttention
 from torch import Tensor
+from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
 
 
 class FusedAttention(TritonTrainingDisentangledSelfAttention):  # type: ignore[misc]
     """The kernels between projections that may carry adapters."""
+
+    replaces = DisentangledSelfAttention
 
     def _project_qkv(self, hidden_states: Tensor) -> tuple[Tensor, ...]:
         # The package puts the three weights into one and would pass the adapters by.
@@ -23,9 +26,10 @@ class FusedAttention(TritonTrainingDisentangledSelfAttention):  # type: ignore[m
         relative_pos: Tensor | None = None,
         rel_embeddings: Tensor | None = None,
     ) -> tuple[Tensor, None]:
-        """As transformers' own; the positions of all pairs are known from the length."""
+        """As transformers' own; positions are those of the length, masks those of padding."""
         # DeBERTa's mask is of pairs, (B, 1, L, L): a token that sees itself is no padding.
-        tokens = attention_mask.diagonal(dim1=-2, dim2=-1)[:, 0]
+        tokens = attention_mask.expand(-1, -1, attention_mask.shape[-1], -1)
+        tokens = tokens.diagonal(dim1=-2, dim2=-1)[:, 0]
         compute: Any = super()
         if not hidden_states.is_cuda:  # the package's PyTorch form, which its kernels extend
             compute = super(TritonTrainingDisentangledSelfAttention, self)

@@ -71,7 +71,7 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
     )
     nn.Module.to(model, args.device)  # where its layers compute what they will in training
     if recipe.model.attention == "fused":
-        confirm_fused(model, args.device)
+        confirm_fused(model, args.device, getattr(torch, plan.precision))
     if left_out := leave_out_unreached(model, _longest_rows(model, preparation, args.device)):
         reporter.noted(_about_unreached(left_out))
     if recipe.training.gradient_checkpointing:

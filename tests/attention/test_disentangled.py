@@ -99,7 +99,7 @@ def test_lengths_at_which_the_table_is_projected_whole() -> None:
 
 
 def attention_by_hand(q: Tensor, k: Tensor, to_keys: Tensor, to_queries: Tensor) -> Tensor:
-    """Scores pair by pair, as Eq. 4 of arXiv 2006.03654 has them, not yet scaled."""
+    """Scores pair by pair, as Eq. 4 of arXiv 2006.03654 has them."""
     heads, rows, length, _ = q.shape
     scores = torch.zeros(heads, rows, length, length, dtype=q.dtype)
     for i in range(length):
@@ -124,8 +124,8 @@ def test_scores_are_those_of_the_equation(compute: object) -> None:
     tensors = pieces()
     hidden = torch.zeros(2, 4, 4, dtype=torch.bool)
     hidden[1, :, 3] = True
-    scores = compute(*tensors, hidden, 0.5)
-    expected = 0.5 * attention_by_hand(*tensors)
+    scores = compute(*tensors, hidden)
+    expected = attention_by_hand(*tensors)
     assert (scores[:, 1, :, 3] == torch.finfo(torch.float64).min).all()
     torch.testing.assert_close(scores[:, ~hidden], expected[:, ~hidden])
 
@@ -140,7 +140,7 @@ def test_gradients_of_the_scores(missing: int | None) -> None:
     hidden[1, :, 3] = hidden[1, 3, :] = True  # a query that may see nothing, too
 
     def probabilities(*given: Tensor | None) -> Tensor:
-        return softmax(_Scores.apply(*given, hidden, 0.7), dim=-1)
+        return softmax(_Scores.apply(*given, hidden), dim=-1)
 
     assert gradcheck(probabilities, tensors)
 
@@ -148,7 +148,7 @@ def test_gradients_of_the_scores(missing: int | None) -> None:
 def test_nothing_is_computed_for_positions_that_are_not_trained() -> None:
     tensors = [tensor.detach() for tensor in pieces()]
     tensors[0].requires_grad_(True)
-    _Scores.apply(*tensors, torch.zeros(2, 4, 4, dtype=torch.bool), 1.0).sum().backward()
+    _Scores.apply(*tensors, torch.zeros(2, 4, 4, dtype=torch.bool)).sum().backward()
     assert tensors[0].grad is not None
     assert all(tensor.grad is None for tensor in tensors[1:])
 
@@ -248,7 +248,24 @@ def test_other_models_and_other_calls_are_left_alone() -> None:
     torch.testing.assert_close(layer(states, mask, **given)[0], own(states, mask, **given)[0])
 
 
-def test_eager_is_transformers_own() -> None:
+def test_eager_is_transformers_own_again() -> None:
     model = deberta()
-    set_attention(model, "eager")
-    assert not any(isinstance(module, _Attention) for module in model.modules())
+    for kind in ("eager", "auto", "eager"):
+        set_attention(model, kind)
+        ours = [m for m in model.modules() if isinstance(m, _Attention)]
+        assert len(ours) == (2 if kind == "auto" else 0)
+    with pytest.raises(ValueError, match="auto, eager or fused, not 'Fused'"):
+        set_attention(model, "Fused")
+
+
+def test_scores_too_large_for_float16_before_they_are_scaled() -> None:
+    model = deberta(hidden_size=128).float()
+    layer = model.encoder.layer[0].attention.self
+    for projection in (layer.query_proj, layer.key_proj):
+        nn.init.constant_(projection.weight, 2.0)
+    states = torch.full((1, 4, 128), 0.25)
+    scores = layer.query_proj(states)[..., :64].square().sum()
+    assert scores / 4 > torch.finfo(torch.float16).max  # of one token, in one head
+    given = {"attention_mask": torch.ones(1, 4)}
+    ours, theirs = (m.half().encoder(states.half(), **given)[0] for m in (shorter(model), model))
+    assert theirs.isfinite().all() and ours.isfinite().all()

@@ -46,7 +46,7 @@ def test_a_layer_is_confirmed_before_it_is_used() -> None:
     model = deberta(initializer_range=0.1, attention_probs_dropout_prob=0.5).float().train()
     set_attention(model, "fused")
     state = torch.random.get_rng_state()
-    confirm_fused(model, torch.device("cpu"))
+    confirm_fused(model, torch.device("cpu"), torch.bfloat16)
     assert torch.equal(state, torch.random.get_rng_state())
     assert all(module.training for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -73,7 +73,46 @@ def test_kernels_that_compute_something_else(
 
     monkeypatch.setattr(kernels.FusedAttention, "forward", wrong)
     with pytest.raises(ModelError, match=f"another {what} .*on this device"):
-        confirm_fused(model, torch.device("cpu"))
+        confirm_fused(model, torch.device("cpu"), torch.bfloat16)
+
+
+def test_a_layer_that_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("no kernel image\nis available")
+
+    model = deberta().float()
+    set_attention(model, "fused")
+    monkeypatch.setattr(kernels.FusedAttention, "forward", fails)
+    with pytest.raises(ModelError, match=r"does not run on this device: no kernel image\nSet"):
+        confirm_fused(model, torch.device("cpu"), torch.float32)
+
+
+def test_other_models_are_left_alone_and_other_kinds_take_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = deberta()
+    set_attention(model, "fused")
+    set_attention(model, "auto")
+    assert not any(isinstance(m, kernels.FusedAttention) for m in model.modules())
+    assert_same(results(model, batch(7)), results(deberta(), batch(7)))
+    monkeypatch.setattr(fused, "find_spec", lambda name: None)
+    set_attention(deberta(relative_attention=False, pos_att_type=[]), "fused")
+    with pytest.raises(UserError, match="needs the package disentangled-flash"):
+        set_attention(deberta(), "fused")
+
+
+def test_a_mask_of_keys_alone() -> None:
+    model, theirs = deberta(), deberta()
+    set_attention(model, "fused")
+    states, mask = torch.randn(2, 5, 24).double(), torch.ones(2, 1, 1, 5)
+    ours, given = (
+        m.encoder.layer[0].attention.self(
+            states, mask, relative_pos=m.encoder.get_rel_pos(states),
+            rel_embeddings=m.encoder.get_rel_embedding(),
+        )[0]
+        for m in (model, theirs)
+    )  # fmt: skip
+    torch.testing.assert_close(ours, given)
 
 
 def heads_of(size: int, family: str = "deberta-v2", **settings: object) -> PreTrainedConfig:
