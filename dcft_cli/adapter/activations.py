@@ -41,6 +41,12 @@ class _Mark(NamedTuple):
     versions: tuple[int, int]  # of h and of the output
 
 
+# What is done with tensors that autograd saves, if anything. torch 2.6 and 2.7 cannot tell: there
+# x is kept.
+_saving: Callable[[bool], object] | None = getattr(
+    torch._C._autograd, "_top_saved_tensors_default_hooks", None
+)
+
 # Not an attribute of the tensor: who writes it to a file would write the module with it.
 _marks: MutableMapping[Tensor, _Mark] = WeakIdKeyDictionary()
 
@@ -54,7 +60,7 @@ def origin(x: Tensor) -> Origin | None:
     h = None if mark is None else mark.h()
     if mark is None or h is None or mark.versions != (h._version, x._version):
         return None
-    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+    if _saving is None or _saving(True) is not None:
         return None
     return Origin(mark.compute, h.detach())
 

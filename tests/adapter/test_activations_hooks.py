@@ -1,9 +1,11 @@
 """Inputs computed again in the backward pass, and hooks: of autograd and of modules."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dcft_cli.adapter import activations
 from dcft_cli.adapter.activations import Origin
 from tests.adapter.recomputed import (
     assert_same,
@@ -23,6 +25,18 @@ def test_inputs_that_autograd_does_not_keep_are_kept_as_ever() -> None:
         counted(found),
         torch.autograd.graph.saved_tensors_hooks(Tensor.clone, lambda tensor: tensor),
     ):
+        y = model(x)
+    assert found == [None, None, None]
+    assert_same(gradients(y, model, x), plain_gradients(model, x))
+
+
+def test_a_torch_that_does_not_tell_where_tensors_are_saved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(activations, "_saving", None)  # as before 2.8
+    model, x = network(nn.GELU()), inputs()
+    found: list[Origin | None] = []
+    with counted(found):
         y = model(x)
     assert found == [None, None, None]
     assert_same(gradients(y, model, x), plain_gradients(model, x))

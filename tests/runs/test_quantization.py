@@ -17,7 +17,7 @@ from dcft_cli.runs.merging import merge
 from tests.families import save_base, tokens
 from tests.jobs import Job, Watcher, recipe, train
 
-pytest.importorskip("bitsandbytes")
+pytest.importorskip("bitsandbytes", reason="needs the extra quantization")
 
 
 # bitsandbytes packs blocks of 64 numbers.

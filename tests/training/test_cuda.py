@@ -60,7 +60,7 @@ def test_auto_takes_cuda_and_bfloat16(tmp_path: Path) -> None:
 
 
 def test_fused_attention(tmp_path: Path) -> None:
-    pytest.importorskip("disentangled_flash")
+    pytest.importorskip("disentangled_flash", reason="needs the extra deberta")
     base = save_base(
         tmp_path / "base", "deberta-v2", hidden_size=64, num_attention_heads=2,
         pooler_hidden_size=64, initializer_range=0.1,
