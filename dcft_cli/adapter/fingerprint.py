@@ -1,7 +1,7 @@
 """A fingerprint of a model's frozen weights: is this the base the adapter was trained on?"""
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -18,7 +18,7 @@ def fingerprint(
     model: nn.Module,
     *,
     exclude: Collection[str] = (),
-    release: Callable[[Tensor], None] | None = None,
+    digests: Mapping[str, bytes] | None = None,
 ) -> str:
     """Hashes every frozen parameter of a model, by name, shape and value.
 
@@ -28,7 +28,7 @@ def fingerprint(
     Args:
         model: the base model; adapters in it are not counted.
         exclude: names of parameters to leave out (the task head's).
-        release: is called with each parameter when it has been read, from any thread.
+        digests: those of parameters that were hashed already, by name.
 
     Returns:
         "sha256:" and 64 hexadecimal digits.
@@ -42,20 +42,20 @@ def fingerprint(
             f"The model is quantised ({packed[0]}): its base weights cannot be told from it.",
             "Compute the fingerprint of the base in full precision and hand it over.",
         )
+    known = digests or {}
     with ThreadPoolExecutor() as pool:  # hashing lets other threads run
-        digests = list(pool.map(lambda entry: _digest(entry[1], release), parameters))
-    whole = hashlib.sha256()
-    for (name, _), digest in zip(parameters, digests, strict=True):
-        whole.update(name.encode() + b"\0" + digest)
+        taken = pool.map(lambda entry: known.get(entry[0]) or digest_of(entry[1]), parameters)
+        whole = hashlib.sha256()
+        for (name, _), digest in zip(parameters, taken, strict=True):
+            whole.update(name.encode() + b"\0" + digest)
     return f"sha256:{whole.hexdigest()}"
 
 
 @torch.no_grad()
-def _digest(parameter: Tensor, release: Callable[[Tensor], None] | None) -> bytes:
+def digest_of(parameter: Tensor) -> bytes:
+    """The part that a parameter has in the fingerprint: its shape and its values."""
     shape = "x".join(map(str, parameter.shape)).encode()
     digest = hashlib.sha256(shape + b"\0")
     for part in parameter.detach().flatten().split(_PART):  # type: ignore[no-untyped-call]
         digest.update(part.to(torch.bfloat16).view(torch.int16).cpu().numpy())
-    if release is not None:
-        release(parameter)
     return digest.digest()

@@ -11,7 +11,8 @@ from dcft_cli.adapter.functional import low_rank_factors
 from dcft_cli.adapter.inject import base_parameters
 from dcft_cli.adapter.layer import Carrier, DCFTAdapter
 
-_PART = 1 << 17  # numbers formed at once: they fit a processor's cache
+_PART = 1 << 18  # numbers formed at once: they fit a processor's cache
+_SUMS = (torch.float64, torch.float32)  # taken in one, rounded to the other
 
 
 class MergedTensors:
@@ -38,7 +39,8 @@ class MergedTensors:
     def parts(self, name: str) -> Iterator[Tensor]:
         """W, or W + dW where there is an adapter, as it is stored, in flat parts.
 
-        The sum is taken in float64 and rounded to float32, and once more to `dtype`.
+        The sum is taken in float64 and rounded to float32, and once more to `dtype`. A part holds
+        until the next one is asked for, which takes its room.
         """
         stored = self.stored[name].detach()
         carrier = self._carriers.get(stored.data_ptr())
@@ -50,11 +52,16 @@ class MergedTensors:
         left, right = _factors(carrier)
         weights = stored.view(len(left), left.shape[-2], right.shape[-1])
         rows = max(1, _PART // right.shape[-1])
-        room = right.new_empty(rows, right.shape[-1])  # fresh memory for each part takes time
+        # Fresh memory for each part would take as long as the sums.
+        whole, single = (right.new_empty(rows, right.shape[-1], dtype=t) for t in _SUMS)
+        rounded = single if dtype == torch.float32 else torch.empty_like(single, dtype=dtype)
         for weight, one_left, one_right in zip(weights, left, right, strict=True):
             for part, some in zip(weight.split(rows), one_left.split(rows), strict=True):
-                whole = torch.mm(some, one_right, out=room[: len(part)]).add_(part)
-                yield whole.float().to(dtype).flatten()
+                count = len(part)
+                single[:count] = whole[:count].copy_(part).addmm_(some, one_right)
+                if rounded is not single:
+                    rounded[:count] = single[:count]
+                yield rounded[:count].flatten()
 
 
 def _factors(carrier: Carrier) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from dcft_cli.adapter.contents import AdapterContents
 from dcft_cli.adapter.file import load_adapter, refuse_other_base
-from dcft_cli.adapter.fingerprint import fingerprint
+from dcft_cli.adapter.fingerprint import digest_of, fingerprint
 from dcft_cli.models import BaseModel, load_config, load_model, revision_of, source_of
 from dcft_cli.recipe import ModelSection
 from dcft_cli.runs.checkpoints import MappedCheckpoint, NotStreamableError, safetensors_files
@@ -89,19 +89,23 @@ def merge_streamed(task: MergeTask) -> Proof:
     load_adapter(model, task.contents.path, check_base=False)
     tensors = MergedTensors(model, task.stored)
     _write_config(model, task)
-    # While the files are written the fingerprint is taken; while they are proved they go to the
-    # disk, which takes no processor.
-    with ThreadPoolExecutor(2) as pool:
-        known = pool.submit(fingerprint, model, exclude=head, release=checkpoint.release)
+    digests: dict[str, bytes] = {}
+
+    def read(name: str, tensor: Tensor) -> None:
+        digests[name] = digest_of(tensor)  # now that it is in memory
+        checkpoint.release(tensor)
+
+    # While files are written and proved, those that are whole go to the disk.
+    with ThreadPoolExecutor(1) as pool:
         flushed: list[Future[None]] = []
         files = write_merged(
             task.folder,
             tensors,
             found,
-            checkpoint,
+            read,
             wrote=lambda file: flushed.append(pool.submit(flush, file)),
         )
-        refuse_other_base(task.contents, known.result())
+        refuse_other_base(task.contents, fingerprint(model, exclude=head, digests=digests))
         merged = MappedCheckpoint(files)
 
         def release(tensor: Tensor) -> None:

@@ -2,12 +2,11 @@
 
 import json
 import os
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from dcft_cli.errors import MergeError
 from dcft_cli.runs.checkpoints import LENGTH, TYPES, MappedCheckpoint, NotStreamableError
 from dcft_cli.runs.merged_tensors import MergedTensors, one_thread
 
-_AHEAD = 4  # parts that wait to be written
+_WORKERS = 2  # tensors in work at once
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _NAMES = {dtype: name for name, dtype in TYPES.items()}
 
@@ -81,12 +80,13 @@ def write_merged(
     folder: Path,
     tensors: MergedTensors,
     found: Sequence[Place],
-    checkpoint: MappedCheckpoint,
+    read: Callable[[str, Tensor], object],
     wrote: Callable[[Path], object],
 ) -> list[Path]:
     """Writes a checkpoint in as many files as the base has; those of the trained head last.
 
     Args:
+        read: is called with each name and base tensor when it has been read, from any thread.
         wrote: is called with each file of weights when it is whole.
 
     Returns:
@@ -104,10 +104,26 @@ def write_merged(
             folder / f"model-{number:05d}-of-{len(shards):05d}.safetensors"
             for number in range(1, len(shards) + 1)
         ]
-    size = 0
+    size, jobs = 0, []
     for file, some in zip(files, shards.values(), strict=True):
-        size += _write_file(file, tensors, some, checkpoint.release)
-        wrote(file)
+        starts, length = _begin(file, tensors, some)
+        size += length
+        jobs += [(file, name, start) for name, start in starts.items()]
+
+    def write(job: tuple[Path, str, int]) -> None:
+        file, name, start = job
+        with file.open("r+b") as opened:
+            opened.seek(start)
+            for part in tensors.parts(name):
+                opened.write(part.view(torch.uint8).numpy().data)
+        read(name, tensors.stored[name])
+
+    missing = Counter(file for file, *_ in jobs)
+    with one_thread(), ThreadPoolExecutor(_WORKERS) as pool:
+        for (file, *_), _ in zip(jobs, pool.map(write, jobs), strict=True):
+            missing[file] -= 1
+            if not missing[file]:
+                wrote(file)
     if len(files) > 1:
         pairs = zip(files, shards.values(), strict=True)
         homes = {place.written: file.name for file, some in pairs for place in some}
@@ -117,40 +133,24 @@ def write_merged(
     return files
 
 
-def _write_file(
-    path: Path,
-    tensors: MergedTensors,
-    found: Sequence[Place],
-    release: Callable[[Tensor], None],
-) -> int:
-    """One safetensors file, one tensor after the other. Returns the bytes of the tensors."""
+def _begin(
+    path: Path, tensors: MergedTensors, found: Sequence[Place]
+) -> tuple[dict[str, int], int]:
+    """Begins a safetensors file. Returns where in it each tensor goes, and their bytes in all."""
     # The widest numbers first: each tensor then lies where its type wants it.
     found = sorted(found, key=lambda place: -tensors.type_of(place.name).itemsize)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
+    starts, end = {}, 0
     for place in found:
         dtype, shape = tensors.type_of(place.name), tensors.stored[place.name].shape
         start, end = end, end + shape.numel() * dtype.itemsize
         entry = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
-        header[place.written] = entry
+        header[place.written], starts[place.name] = entry, start
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % LENGTH.size)
-    with path.open("wb") as file, ThreadPoolExecutor(1) as writer, one_thread():
-        file.write(LENGTH.pack(len(text)) + text)
-        waiting: deque[Future[None]] = deque()  # the next part is formed while one is written
-        for place in found:
-            for part in tensors.parts(place.name):
-                waiting.append(writer.submit(_write, file, part))
-                if len(waiting) > _AHEAD:
-                    waiting.popleft().result()
-            waiting.append(writer.submit(release, tensors.stored[place.name]))
-        for future in waiting:
-            future.result()
-    return end
-
-
-def _write(file: BinaryIO, part: Tensor) -> None:
-    file.write(part.view(torch.uint8).numpy().data)
+    path.write_bytes(LENGTH.pack(len(text)) + text)
+    body = LENGTH.size + len(text)
+    return {name: body + start for name, start in starts.items()}, end
 
 
 def flush(path: Path) -> None:
@@ -179,7 +179,7 @@ def compare(
             release(tensors.stored[name])
             release(found[name])
 
-    with one_thread(), ThreadPoolExecutor(2) as pool:
+    with one_thread(), ThreadPoolExecutor(_WORKERS) as pool:
         for name, wrong in zip(found, pool.map(differs, found), strict=True):
             if wrong:
                 raise MergeError(

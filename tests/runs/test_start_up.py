@@ -1,6 +1,7 @@
 """Python's collector while modules are imported."""
 
 import gc
+import sys
 
 import pytest
 
@@ -22,3 +23,13 @@ def test_the_collector_is_as_it_was() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_what_was_imported_is_looked_at_no_more() -> None:
+    gc.unfreeze()
+    with imports_uncollected():
+        assert gc.get_freeze_count() == 0
+    try:
+        assert gc.get_freeze_count() > len(sys.modules)
+    finally:
+        gc.unfreeze()
