@@ -17,7 +17,7 @@ from dcft_cli.adapter.fingerprint import digest_of, fingerprint
 from dcft_cli.models import BaseModel, load_config, load_model, revision_of, source_of
 from dcft_cli.recipe import ModelSection
 from dcft_cli.runs.checkpoints import MappedCheckpoint, NotStreamableError, safetensors_files
-from dcft_cli.runs.merged_tensors import MergedTensors
+from dcft_cli.runs.merged_tensors import MergedTensors, one_thread
 from dcft_cli.runs.proof import (
     InFloat32,
     folded_on_the_fly,
@@ -181,15 +181,21 @@ def _prove_logits(
 ) -> Proof:
     inputs = probes(adapted, few=True)
     rounding = None
-    try:
+
+    def answers(model: PreTrainedModel) -> list[Tensor]:
         with InFloat32(release):
-            expected, found = logits(adapted, inputs), logits(written, inputs)
-            if task.stored != torch.float32:
-                with folded_on_the_fly(adapted):
-                    exact = logits(adapted, inputs)
-                rounding = largest_difference(found, exact)
-                found = exact
-            return Proof(largest_difference(found, expected), rounding)
+            return logits(model, inputs)
+
+    try:
+        # Weights are read once only: it takes as long as the products, and torch's threads wait.
+        with one_thread(), ThreadPoolExecutor(2) as pool:
+            expected, found = pool.map(answers, (adapted, written))
+        if task.stored != torch.float32:
+            with folded_on_the_fly(adapted):
+                exact = answers(adapted)
+            rounding = largest_difference(found, exact)
+            found = exact
+        return Proof(largest_difference(found, expected), rounding)
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         # Code that takes the types of its weights for those of its numbers.
         raise NotStreamableError(f"{type(error).__name__}: {error}") from error

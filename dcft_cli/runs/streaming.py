@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -35,6 +36,16 @@ class Place:
     name: str
     written: str
     shard: Path | None
+
+
+@dataclass(frozen=True)
+class _Spot:
+    """Where in a file a tensor is written: its first byte, and how many there are."""
+
+    file: Path
+    name: str
+    start: int
+    length: int
 
 
 def places(
@@ -104,53 +115,56 @@ def write_merged(
             folder / f"model-{number:05d}-of-{len(shards):05d}.safetensors"
             for number in range(1, len(shards) + 1)
         ]
-    size, jobs = 0, []
-    for file, some in zip(files, shards.values(), strict=True):
-        starts, length = _begin(file, tensors, some)
-        size += length
-        jobs += [(file, name, start) for name, start in starts.items()]
+    begun = [_begin(*entry, tensors) for entry in zip(files, shards.values(), strict=True)]
+    spots = list(_in_turn(begun))
 
-    def write(job: tuple[Path, str, int]) -> None:
-        file, name, start = job
-        with file.open("r+b") as opened:
-            opened.seek(start)
-            for part in tensors.parts(name):
-                opened.write(part.view(torch.uint8).numpy().data)
-        read(name, tensors.stored[name])
+    def write(spot: _Spot) -> None:
+        with spot.file.open("r+b") as file:
+            file.seek(spot.start)
+            for part in tensors.parts(spot.name):
+                file.write(part.view(torch.uint8).numpy().data)
+        read(spot.name, tensors.stored[spot.name])
 
-    missing = Counter(file for file, *_ in jobs)
+    missing = Counter(spot.file for spot in spots)
     with one_thread(), ThreadPoolExecutor(_WORKERS) as pool:
-        for (file, *_), _ in zip(jobs, pool.map(write, jobs), strict=True):
-            missing[file] -= 1
-            if not missing[file]:
-                wrote(file)
+        for spot, _ in zip(spots, pool.map(write, spots), strict=True):
+            missing[spot.file] -= 1
+            if not missing[spot.file]:
+                wrote(spot.file)
     if len(files) > 1:
         pairs = zip(files, shards.values(), strict=True)
         homes = {place.written: file.name for file, some in pairs for place in some}
+        size = sum(spot.length for spot in spots)
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(homes.items()))}
         text = json.dumps(index, indent=2) + "\n"
         (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(text, encoding="utf-8")
     return files
 
 
-def _begin(
-    path: Path, tensors: MergedTensors, found: Sequence[Place]
-) -> tuple[dict[str, int], int]:
-    """Begins a safetensors file. Returns where in it each tensor goes, and their bytes in all."""
+def _in_turn(files: Sequence[Sequence[_Spot]]) -> Iterator[_Spot]:
+    """Goes through as many files at once as there are threads: those in one wait for each other."""
+    for first in range(0, len(files), _WORKERS):
+        for some in zip_longest(*files[first : first + _WORKERS]):
+            yield from filter(None, some)
+
+
+def _begin(path: Path, found: Sequence[Place], tensors: MergedTensors) -> list[_Spot]:
+    """A safetensors file with nothing but its header. Returns where its tensors go."""
     # The widest numbers first: each tensor then lies where its type wants it.
     found = sorted(found, key=lambda place: -tensors.type_of(place.name).itemsize)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    starts, end = {}, 0
+    spots, end = [], 0
     for place in found:
         dtype, shape = tensors.type_of(place.name), tensors.stored[place.name].shape
         start, end = end, end + shape.numel() * dtype.itemsize
         entry = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
-        header[place.written], starts[place.name] = entry, start
+        header[place.written] = entry
+        spots.append((place.name, start, end - start))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % LENGTH.size)
     path.write_bytes(LENGTH.pack(len(text)) + text)
     body = LENGTH.size + len(text)
-    return {name: body + start for name, start in starts.items()}, end
+    return [_Spot(path, name, body + start, length) for name, start, length in spots]
 
 
 def flush(path: Path) -> None:
