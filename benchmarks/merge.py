@@ -6,6 +6,9 @@
 The base is a BERT of random weights, 2048 wide, with as many layers as the size takes. Copy, merge
 and the imports alone take turns, each in a fresh process, from files that are in the system's
 cache. What is written is flushed to the disk (fsync of every file) within the time that counts.
+Where a virtual machine gives freed memory back to its host, fresh memory takes seconds a gigabyte
+for a while: `--rest 10` has that be so for the copy too, which else takes what the merge before it
+has just left.
 
 Memory is what the process had resident at most (of Linux alone), and of that what belongs to no
 file: anonymous memory, which the system cannot take back. Python with torch and transformers has
@@ -130,6 +133,7 @@ def main() -> None:
     parser.add_argument("--shard", default="1GB", help="largest file of it")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rest", type=float, default=0, help="seconds to wait before each process")
     parser.add_argument("--folder", help="where to make it all; None: the system's place")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
@@ -147,6 +151,7 @@ def main() -> None:
         samples: dict[str, list[Sample]] = {kind: [] for kind in kinds}
         for _ in range(args.rounds):
             for kind, (command, written) in kinds.items():
+                time.sleep(args.rest)
                 samples[kind].append(measure(command, written))
         sizes = [file.stat().st_size for file in base.glob("*.safetensors")]
     report(args, samples, sizes)

@@ -208,12 +208,14 @@ def _same(parts: Iterator[Tensor], flat: Tensor) -> bool:
         there = flat[position : position + part.numel()]
         if there.itemsize > part.itemsize:  # some models keep weights in float32 whatever is asked
             part = part.to(there.dtype)
-        if part.dtype != there.dtype or not torch.equal(_bits(part), _bits(there)):
+        if part.dtype != there.dtype or not _same_bits(part, there):
             return False
         position += part.numel()
     return position == flat.numel()
 
 
-def _bits(flat: Tensor) -> Tensor:
-    """A flat tensor's numbers as integers: there a NaN is itself, and -0 is not 0."""
-    return flat.view(_INTEGERS[flat.itemsize])
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    """Compares flat tensors of a type as integers: there a NaN is itself, and -0 is not 0."""
+    whole = all((t.storage_offset() * t.itemsize | t.nbytes) % 8 == 0 for t in (a, b))
+    integers = torch.int64 if whole else _INTEGERS[a.itemsize]  # the widest are the fastest
+    return torch.equal(a.view(integers), b.view(integers))

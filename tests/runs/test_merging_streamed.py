@@ -3,8 +3,9 @@
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from dcft_cli import DCFTConfig, inject, save_adapter
 from dcft_cli.errors import AdapterFileError, MergeError
 from dcft_cli.runs import merging, streamed_merge, streaming
 from dcft_cli.runs.checkpoints import MappedCheckpoint, NotStreamableError
+from dcft_cli.runs.merged_tensors import MergedTensors
 from dcft_cli.runs.merging import DTypeChoice, MergeTask, merge
 from dcft_cli.runs.proof import InFloat32
 from tests.architectures.tiny import tiny_config
@@ -178,6 +180,46 @@ def test_a_disk_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="No space left"):
         merge(str(base), str(adapter), str(tmp_path / "out" / "merged"))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_tensor_that_cannot_be_written_stops_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = save_base(tmp_path / "base")
+    adapter = adapter_for(base)
+    formed: list[str] = []
+
+    def parts(tensors: MergedTensors, name: str) -> Iterator[torch.Tensor]:
+        formed.append(name)
+        if len(formed) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sleep(0.01)  # time for those that wait to be called off
+        yield from whole(tensors, name)
+
+    whole = MergedTensors.parts
+    monkeypatch.setattr(MergedTensors, "parts", parts)
+    with pytest.raises(OSError, match="No space left"):
+        merge(str(base), str(adapter), str(tmp_path / "out" / "merged"))
+    assert len(formed) < len(load_file(base / "model.safetensors")) / 2
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8, torch.bool])
+@pytest.mark.parametrize("length", [1, 8, 1001])
+def test_bits_are_compared(dtype: torch.dtype, length: int) -> None:
+    for start in (0, 1, 8):
+        ones = torch.ones(start + length).to(dtype)[start:]
+        other = ones.clone()
+        assert streaming._same(iter([ones]), other)
+        other[-1] = 0
+        assert not streaming._same(iter([ones]), other)
+    assert not streaming._same(iter([ones]), ones[1:])
+
+
+def test_not_a_number_is_itself_and_zero_has_a_sign() -> None:
+    odd = torch.tensor([float("nan"), 0.0])
+    assert streaming._same(iter([odd]), odd.clone())
+    assert not streaming._same(iter([odd]), torch.tensor([float("nan"), -0.0]))
 
 
 def test_other_base_weights_leave_nothing(tmp_path: Path) -> None:
