@@ -1,6 +1,7 @@
 """Logits of models in float32, whatever type and place their weights are in."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,11 +17,14 @@ from dcft_cli.adapter.layer import DCFTLinear
 from dcft_cli.adapter.reach import example_of
 from dcft_cli.errors import MergeError
 from dcft_cli.models import head_outputs
+from dcft_cli.runs.merged_tensors import MergedTensors
 
 TOLERANCE = 1e-4  # largest logit difference, float32
 _HALF = (torch.bfloat16, torch.float16)
 # Rows and length of the probes; of a large model's, whose forward passes take time.
 _PROBES, _FEW_PROBES, _LARGE = (8, 32), (2, 8), 200_000_000
+_PART = 1 << 18  # numbers cast at once
+_PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default}
 _GATHERED = {torch.ops.aten.embedding.default, torch.ops.aten.index_select.default}
 
 
@@ -60,8 +64,8 @@ def largest_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> f
 class InFloat32(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Computes in float32 with half-precision weights, each cast for the operation that reads it.
 
-    The same numbers come out as from a model whose weights were cast beforehand, but there is
-    never more than one of them in float32.
+    The same comes out as of a model whose weights were cast beforehand, but for the order in which
+    float32 is summed, and there is never more than one of them in float32.
 
     Args:
         release: is called with every tensor that an operation has read.
@@ -83,12 +87,26 @@ class InFloat32(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func.is_view:
             return func(*args, **kwargs)
         read = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-        if func not in _GATHERED:  # a few rows of a large table
-            args, kwargs = tree_map(_widened, (args, kwargs))
-        result = tree_map(_widened, func(*args, **kwargs))
+        if func in _PRODUCTS and not kwargs and args[-1].dtype in _HALF:
+            result = _product(*args)
+        else:
+            if func not in _GATHERED:  # a few rows of a large table
+                args, kwargs = tree_map(_widened, (args, kwargs))
+            result = tree_map(_widened, func(*args, **kwargs))
         for tensor in read:
             self.release(tensor)
         return result
+
+
+def _product(*args: Tensor) -> Tensor:
+    """[(columns),] (rows, n) and a weight (n, columns), cast part by part in a processor's cache.
+
+    Memory for the whole of a weight in float32, fresh each time, takes longer than the product.
+    """
+    *bias, x, weight = args
+    parts = weight.split(max(1, _PART // len(weight)), dim=1)  # type: ignore[no-untyped-call]
+    product = torch.cat([_widened(x) @ part.float() for part in parts], dim=1)
+    return product + _widened(bias[0]) if bias else product
 
 
 def _widened(value: Any) -> Any:
@@ -99,18 +117,38 @@ def _widened(value: Any) -> Any:
 
 
 @contextmanager
-def folded_on_the_fly(model: nn.Module) -> Iterator[None]:
-    """Has each adapted linear layer form W + dW, where it else adds two thin products."""
+def folded_on_the_fly(model: nn.Module, release: Callable[[Tensor], None]) -> Iterator[None]:
+    """Has each adapted linear layer form W + dW, where it else adds two thin products.
+
+    Args:
+        release: is called with each W that has been read.
+    """
     layers = [module for module in model.modules() if isinstance(module, DCFTLinear)]
-    for layer in layers:
-        layer.forward = partial(_folded, layer)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
+    tensors = MergedTensors(model, torch.float32)
+    # One room for all of them: fresh memory takes longer than the sums.
+    room = torch.empty(max((layer.matrix.parameter.numel() for layer in layers), default=0))
+
+    def form(layer: DCFTLinear) -> Tensor:
+        stored = layer.matrix.parameter
+        weight = room[: stored.numel()]
+        position = 0
+        for part in tensors.parts(layer.matrix.parameter_name):
+            weight[position : position + len(part)] = part
+            position += len(part)
+        release(stored)
+        return weight.view_as(stored)
+
+    def forward(layer: DCFTLinear, x: Tensor) -> Tensor:
+        # Formed in a thread of its own: `InFloat32` need not look at each part.
+        weight = former.submit(form, layer).result()
+        y: Tensor = functional_call(layer.base, {layer.matrix.tensor: weight}, (x,))
+        return y
+
+    with ThreadPoolExecutor(1) as former:
         for layer in layers:
-            del layer.forward
-
-
-def _folded(layer: DCFTLinear, x: Tensor) -> Tensor:
-    y: Tensor = functional_call(layer.base, {layer.matrix.tensor: layer.weight}, (x,))
-    return y
+            layer.forward = partial(forward, layer)  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            for layer in layers:
+                del layer.forward

@@ -191,7 +191,7 @@ def _prove_logits(
         with one_thread(), ThreadPoolExecutor(2) as pool:
             expected, found = pool.map(answers, (adapted, written))
         if task.stored != torch.float32:
-            with folded_on_the_fly(adapted):
+            with folded_on_the_fly(adapted, release):
                 exact = answers(adapted)
             rounding = largest_difference(found, exact)
             found = exact

@@ -14,13 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
-from dcft_cli import DCFTConfig, inject, save_adapter
+from dcft_cli import DCFTConfig, adapter_layers, inject, save_adapter
+from dcft_cli.adapter.inject import merge as fold
 from dcft_cli.errors import AdapterFileError, MergeError
-from dcft_cli.runs import merging, streamed_merge, streaming
+from dcft_cli.runs import merging, proof, streamed_merge, streaming
 from dcft_cli.runs.checkpoints import MappedCheckpoint, NotStreamableError
 from dcft_cli.runs.merged_tensors import MergedTensors
 from dcft_cli.runs.merging import DTypeChoice, MergeTask, merge
-from dcft_cli.runs.proof import InFloat32
+from dcft_cli.runs.proof import InFloat32, folded_on_the_fly
 from tests.architectures.tiny import tiny_config
 from tests.families import save_base, tiny_tokenizer, tokens
 
@@ -254,8 +255,12 @@ def test_what_is_no_safetensors_file(damage: bytes, tmp_path: Path) -> None:
         MappedCheckpoint([tmp_path / "file.safetensors"])
 
 
-@pytest.mark.parametrize("model_type", ["bert", "t5", "qwen3"])
-def test_half_precision_weights_computed_in_float32(model_type: str) -> None:
+@pytest.mark.parametrize("part", [1, 100, 1 << 18])
+@pytest.mark.parametrize("model_type", ["bert", "t5", "qwen3", "gpt2"])
+def test_half_precision_weights_computed_in_float32(
+    model_type: str, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof, "_PART", part)
     torch.manual_seed(0)
     half: PreTrainedModel = AUTO.from_config(
         tiny_config(model_type, vocab_size=128, pad_token_id=0, eos_token_id=3)
@@ -268,4 +273,24 @@ def test_half_precision_weights_computed_in_float32(model_type: str) -> None:
             found = half(**inputs).logits
         expected = half.float()(**inputs).logits
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2"])
+def test_folded_on_the_fly_is_folded_without_rounding(model_type: str) -> None:
+    torch.manual_seed(0)
+    model: PreTrainedModel = AUTO.from_config(
+        tiny_config(model_type, vocab_size=128, pad_token_id=0, eos_token_id=3)
+    ).bfloat16()
+    inject(model, DCFTConfig(kernel_size=3, rank=2)).eval()
+    for layer in adapter_layers(model).values():
+        nn.init.normal_(layer.C, std=0.3)
+    inputs, before = tokens(), [p.clone() for p in model.parameters()]
+    read: list[torch.Tensor] = []
+    with torch.no_grad():
+        with folded_on_the_fly(model, read.append), InFloat32(lambda tensor: None):
+            found = model(**inputs).logits
+        assert all(torch.equal(p, was) for p, was in zip(model.parameters(), before, strict=True))
+        expected = fold(model.float())(**inputs).logits
+    assert len(read) == len({id(tensor) for tensor in read}) > 4
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
