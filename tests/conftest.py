@@ -20,3 +20,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.families import save_base
 
     return save_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(autouse=True)
+def every_size_is_worth_computing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests have small inputs, which training keeps."""
+    monkeypatch.setattr("dcft_cli.adapter.activations._WORTH", 0)

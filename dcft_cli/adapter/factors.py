@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from dcft_cli.adapter.functional import gather, low_rank_factors, spread
 
 if TYPE_CHECKING:
-    from dcft_cli.adapter.layer import DCFTAdapter, Sizes
+    from dcft_cli.adapter.increment import DCFTAdapter, Sizes
 
 
 # Measured on CPUs: from so many columns on, many small products beat one that ends in a few.
@@ -47,32 +47,61 @@ class Factors(NamedTuple):
         stride: s.
         down: A' (k d, in).
         up: U = B'^T (k d, out).
-        A, B, C: the same increment's A (k, p), B^T (k, q) and scale C (d, d), as constants.
+        stacks: A (n, k, p), B^T (n, k, q) and scale C (n, d, d), as constants, of this increment
+            and others.
+        number: of this one among them.
     """
 
     stride: int
     down: Tensor
     up: Tensor
-    A: Tensor
-    B: Tensor
-    C: Tensor
+    stacks: tuple[Tensor, Tensor, Tensor]
+    number: int
 
     def project_in(self, x: Tensor) -> Tensor:
         """P = x A'^T, (tokens, in) to (tokens, k d)."""
         if self._is_tiled(x):
-            return _tiled(x, self.A).flatten(1)
+            return _tiled(x, self.stacks[0][self.number]).flatten(1)
         return F.linear(x, self.down)
 
     def project_out(self, gradient: Tensor) -> Tensor:
         """Q = G U^T, (tokens, out) to (tokens, k d)."""
         if self._is_tiled(gradient):
-            return (_tiled(gradient, self.B) @ self.C).flatten(1)
+            B, C = self.stacks[1][self.number], self.stacks[2][self.number]
+            return (_tiled(gradient, B) @ C).flatten(1)
         return F.linear(gradient, self.up)
 
     def _is_tiled(self, rows: Tensor) -> bool:
         """Whether the kernel's windows lie side by side over rows, and are many."""
-        d = len(self.C)
-        return self.stride == d and rows.shape[1] % d == 0 and is_wide(rows)
+        d = self.stacks[2].shape[-1]
+        return is_wide(rows) and self.stride == d and rows.shape[1] % d == 0
+
+
+def project_in(parts: Sequence[Factors], x: Tensor) -> Sequence[Tensor]:
+    """P = x A'^T of every part, x read once: (tokens, in) to (tokens, k d) of each.
+
+    Args:
+        parts: of equal kernel size and stride, as in one model.
+    """
+    if len(parts) == 1:
+        return [parts[0].project_in(x)]
+    if parts[0]._is_tiled(x):
+        P = _tiled(x, torch.cat([part.stacks[0][part.number] for part in parts])).flatten(1)
+    else:
+        P = F.linear(x, torch.cat([part.down for part in parts]))
+    return parted(P, parts, 1)
+
+
+def joined(tensors: Sequence[Tensor], dim: int) -> Tensor:
+    """Tensors of parts, side by side."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim)
+
+
+def parted(tensor: Tensor, parts: Sequence[Factors], dim: int) -> Sequence[Tensor]:
+    """The other way: one tensor of (..., k d, ...) for each part."""
+    if len(parts) == 1:
+        return [tensor]
+    return torch.split(tensor, [part.down.shape[0] for part in parts], dim)
 
 
 class _LowRankFactors(Function):
@@ -113,15 +142,14 @@ def _windows(factor: Tensor, d: int) -> Tensor:
 def factors(adapters: Sequence["DCFTAdapter"], dtype: torch.dtype) -> list[Factors]:
     """Those of adapters of equal shapes and settings, in `dtype`."""
     sizes = adapters[0].sizes
-    device = adapters[0].A.device.type
-    with torch.autocast(device, enabled=False):  # small, and worth their full precision
-        A = torch.stack([adapter.A for adapter in adapters])
-        B = torch.stack([adapter.B for adapter in adapters])
-        C = torch.stack([adapter.C for adapter in adapters])
+    own = [cast("dict[str, Tensor]", adapter._parameters) for adapter in adapters]
+    A, B, C = (torch.stack([parameters[name] for parameters in own]) for name in ("A", "B", "C"))
+    with torch.autocast(A.device.type, enabled=False):  # small, and worth their full precision
         down, up = _LowRankFactors.apply(A, B, C, sizes)  # type: ignore[no-untyped-call]
-        stacks = (down, up, A.detach(), B.detach().mT, C.detach() * sizes["scale"])
-    singles = (stack.to(dtype).unbind() for stack in stacks)
-    return [Factors(sizes["stride"], *each) for each in zip(*singles, strict=True)]
+        scaled = C.detach() * sizes["scale"]
+    constants = A.detach().to(dtype), B.detach().mT.to(dtype), scaled.to(dtype)
+    pairs = zip(down.to(dtype).unbind(), up.to(dtype).unbind(), strict=True)
+    return [Factors(sizes["stride"], *pair, constants, n) for n, pair in enumerate(pairs)]
 
 
 def shared_factors(adapter: "DCFTAdapter", dtype: torch.dtype) -> Factors | None:
@@ -176,38 +204,53 @@ class SharedFactors:
         passes[:] = [one for one in passes if one.owner() not in (self, None)]
 
 
+class _Made(NamedTuple):
+    """Factors, and what they were made from."""
+
+    factors: Factors
+    dtype: torch.dtype
+    with_graph: bool
+    versions: list[int]
+
+    def serves(self, adapter: "DCFTAdapter", dtype: torch.dtype) -> bool:
+        """Whether they are what would be made now; with a graph, they serve without one, too."""
+        graph = self.with_graph or not torch.is_grad_enabled()
+        return graph and self.dtype == dtype and self.versions == _versions(adapter)
+
+
 class _Pass:
     """A forward pass of a model, from its beginning to its end."""
 
     def __init__(self, owner: "weakref.ref[SharedFactors]") -> None:
         self.owner = owner
-        self.made: dict[int, tuple[Factors, tuple[object, ...]]] = {}
+        self.made: dict[int, _Made] = {}
 
     def factors(self, adapter: "DCFTAdapter", dtype: torch.dtype) -> Factors | None:
         """As `shared_factors`."""
-        owner = self.owner()
-        if owner is None or id(adapter) not in owner.adapters:
-            return None
-        found, state = self.made.get(id(adapter), (None, ()))
-        # With a gradient, they serve a part that runs without, too.
-        if state not in (_state(adapter, dtype, True), _state(adapter, dtype)):
-            groups: dict[Hashable, list[DCFTAdapter]] = defaultdict(list)
-            for one in owner.adapters.values():
-                shapes = one.A.shape, one.B.shape, one.C.shape
-                groups[*shapes, one.A.device, one.A.dtype, *one.sizes.values()].append(one)
-            for group in groups.values():
-                for one, made in zip(group, factors(group, dtype), strict=True):
-                    self.made[id(one)] = made, _state(one, dtype)
-            found, _ = self.made[id(adapter)]
-        return found
+        made = self.made.get(id(adapter))
+        if made is None or not made.serves(adapter, dtype):
+            owner = self.owner()
+            if owner is None or id(adapter) not in owner.adapters:
+                return None
+            self._make(list(owner.adapters.values()), dtype)
+            made = self.made[id(adapter)]
+        return made.factors
+
+    def _make(self, adapters: Sequence["DCFTAdapter"], dtype: torch.dtype) -> None:
+        groups: dict[Hashable, list[DCFTAdapter]] = defaultdict(list)
+        for one in adapters:
+            A, B, C = (p for p in one._parameters.values() if p is not None)
+            settings = *one.sizes.values(), A.device, A.dtype
+            groups[A.shape, B.shape, C.shape, settings].append(one)
+        graph = torch.is_grad_enabled()
+        for group in groups.values():
+            for one, found in zip(group, factors(group, dtype), strict=True):
+                self.made[id(one)] = _Made(found, dtype, graph, _versions(one))
 
 
-def _state(
-    adapter: "DCFTAdapter", dtype: torch.dtype, gradients: bool | None = None
-) -> tuple[object, ...]:
-    """What an adapter's factors depend on."""
-    versions = adapter.A._version, adapter.B._version, adapter.C._version
-    return dtype, torch.is_grad_enabled() if gradients is None else gradients, versions
+def _versions(adapter: "DCFTAdapter") -> list[int]:
+    """Another one after every change of A, B or C."""
+    return [p._version for p in adapter._parameters.values() if p is not None]
 
 
 def _passes() -> list[_Pass]:

@@ -22,8 +22,8 @@ from dcft_cli.adapter.contents import (
     read_adapter,
 )
 from dcft_cli.adapter.fingerprint import fingerprint
+from dcft_cli.adapter.increment import DCFTAdapter
 from dcft_cli.adapter.inject import M, adapter_layers, base_parameters, head_parameters, insert
-from dcft_cli.adapter.layer import DCFTAdapter
 from dcft_cli.adapter.module import Module
 from dcft_cli.adapter.targets import Target, find_weights
 from dcft_cli.errors import AdapterFileError, ModelError, TargetError

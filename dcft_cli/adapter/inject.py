@@ -8,16 +8,16 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.nn.utils import parametrize
 
-from dcft_cli.adapter.activations import unwatch, watch
 from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter.factors import SharedFactors
-from dcft_cli.adapter.layer import Carrier, DCFTAdapter, DCFTLinear, DCFTWeight
+from dcft_cli.adapter.increment import DCFTAdapter
+from dcft_cli.adapter.layer import Carrier, DCFTLinear, DCFTWeight
 from dcft_cli.adapter.reach import example_of, reach
+from dcft_cli.adapter.shared import linear_layers, share_work
+from dcft_cli.adapter.siblings import calls, find_groups
 from dcft_cli.adapter.targets import Target, find_targets
 from dcft_cli.errors import ModelError, TargetError
 
 M = TypeVar("M", bound=nn.Module)
-_SHARED = "_dcft_shared_factors"  # attribute of an adapted model
 _FROZEN = "_dcft_frozen"  # attribute of an adapted model: names of the parameters frozen by us
 # Of transformers' models; and whether it was us who asked for it.
 _NEED_GRADIENTS, _NO_GRADIENTS = "enable_input_require_grads", "disable_input_require_grads"
@@ -96,25 +96,28 @@ def leave_out_unreached(model: nn.Module, inputs: Mapping[str, Any]) -> list[str
         TargetError: no adapter is in the graph of the loss.
     """
     adapters = list(adapter_layers(model).values())
-    found = reach(model, adapters, inputs)
-    if not any(reached is not None for reached in found) and hasattr(model, _NEED_GRADIENTS):
-        # Layers that go backward by themselves (Reformer's) do so where their input needs it.
-        getattr(model, _NEED_GRADIENTS)()
-        setattr(model, _ASKED_FOR_GRADIENTS, True)
+    with calls(linear_layers(model)) as called:
         found = reach(model, adapters, inputs)
+        if not any(reached is not None for reached in found) and hasattr(model, _NEED_GRADIENTS):
+            # Layers that go backward by themselves (Reformer's) do so where their input needs it.
+            getattr(model, _NEED_GRADIENTS)()
+            setattr(model, _ASKED_FOR_GRADIENTS, True)
+            found = reach(model, adapters, inputs)
     if not any(reached is not None for reached in found):
         raise TargetError(
             f"The loss of {type(model).__name__} depends on no adapter: none would learn.",
             "Does its forward pass run without gradients?",
         )
+    groups = find_groups(model, called)
     if not any(found):
+        share_work(model, groups)
         return []
     dead = [adapter for adapter, reached in zip(adapters, found, strict=True) if not reached]
     carriers = list(_carriers(model))
     for carrier in carriers:
         carrier.adapters = nn.ModuleList(a for a in carrier.adapters if a not in dead)
     _take_out(model, [carrier for carrier in carriers if not len(carrier.adapters)])
-    _share_factors(model)
+    share_work(model, groups)
     return [adapter.name for adapter in dead]
 
 
@@ -139,7 +142,7 @@ def insert(
                     matrix.module, matrix.tensor, DCFTWeight(matrix, adapters)
                 )
     _replace(model, wrappers)
-    _share_factors(model)
+    share_work(model)
 
 
 def adapter_layers(model: nn.Module) -> dict[str, DCFTAdapter]:
@@ -236,24 +239,9 @@ def _take_out(model: nn.Module, carriers: Iterable[Carrier]) -> None:
     _replace(model, wrapped)
 
 
-def _share_factors(model: nn.Module) -> None:
-    """Has a forward pass make the factors of all its linear layers at once.
-
-    And has it remember where their inputs come from.
-    """
-    if (shared := model.__dict__.pop(_SHARED, None)) is not None:
-        shared.stop()
-    unwatch(model)
-    layers = (module for module in model.modules() if isinstance(module, DCFTLinear))
-    adapters = {a: None for layer in layers for a in layer.adapters if isinstance(a, DCFTAdapter)}
-    if adapters:
-        setattr(model, _SHARED, SharedFactors(model, list(adapters)))
-        watch(model)
-
-
 def _thaw(model: M) -> M:
     """Lets the parameters learn again that injection froze."""
-    _share_factors(model)
+    share_work(model)
     frozen = set(model.__dict__.pop(_FROZEN, ()))
     if model.__dict__.pop(_ASKED_FOR_GRADIENTS, False):
         getattr(model, _NO_GRADIENTS)()

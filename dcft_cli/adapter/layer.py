@@ -1,125 +1,21 @@
-"""A trained increment, and the two ways in which a model carries it."""
+"""The two ways in which a model carries a trained increment."""
 
 from collections.abc import Sequence
-from typing import Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcft_cli.adapter.activations import origin
-from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter.factors import Factors, factors, shared_factors
-from dcft_cli.adapter.functional import increment, low_rank_factors
+from dcft_cli.adapter.increment import DCFTAdapter
 from dcft_cli.adapter.matrix import Matrix, is_packed
-from dcft_cli.adapter.product import adapted_product
-from dcft_cli.adapter.sizes import subspace_size
+from dcft_cli.adapter.product import Weight, adapted_products
+
+if TYPE_CHECKING:
+    from dcft_cli.adapter.siblings import Siblings
 
 _SOME = 4096  # of a weight's numbers, which tell the precision that it comes from
-INIT_STD = 0.02  # of A, B and C, as in the public implementation
-
-
-class Sizes(TypedDict):
-    """What `functional.increment` is told besides A, B and C."""
-
-    stride: int
-    scale: float
-    out_features: int
-    in_features: int
-
-
-class DCFTAdapter(nn.Module):
-    """A trained DCFT increment dW of a weight, or of some of its rows (Eq. 5).
-
-    Args:
-        name: of the layer, for listings and files.
-        role: what the layer does in its model; for example "Q".
-        config: kernel size, stride, rank, scale and initialisation.
-        matrix: the weight.
-        rows: first and last + 1 of the weight's rows that dW belongs to; None: all.
-
-    Attributes:
-        A: (rank, p), B: (q, rank), C: (kernel_size, kernel_size); float32 and trained,
-            with p and q from `subspace_size` of in and out. For a stack of weights each has one
-            more dimension in front.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        role: str,
-        config: DCFTConfig,
-        matrix: Matrix,
-        rows: tuple[int, int] | None = None,
-    ) -> None:
-        super().__init__()
-        self.name = name
-        self.role = role
-        self.config = config
-        self.matrix = matrix
-        self.rows = rows
-        self.out_features = matrix.out_features if rows is None else rows[1] - rows[0]
-        self.in_features = matrix.in_features
-        d, s, k = config.kernel_size, config.window_step, config.rank
-        stack = () if matrix.count is None else (matrix.count,)
-        self.A, self.B, self.C = (
-            nn.Parameter(torch.empty(*stack, *shape, device=matrix.parameter.device))
-            for shape in (
-                (k, subspace_size(self.in_features, d, s)),
-                (subspace_size(self.out_features, d, s), k),
-                (d, d),
-            )
-        )
-        self.sizes = Sizes(
-            stride=s,
-            scale=config.scale,
-            out_features=self.out_features,
-            in_features=self.in_features,
-        )
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws A, B and C anew from torch's global random state."""
-        if self.config.init == "normal":
-            for parameter in (self.A, self.B, self.C):
-                nn.init.normal_(parameter, std=INIT_STD)
-        else:
-            for factor in (self.A, self.B):
-                for one in factor.detach().view(-1, *factor.shape[-2:]):
-                    nn.init.orthogonal_(one)
-            nn.init.zeros_(self.C)
-
-    def increment(self) -> Tensor:
-        """dW (..., out, in) of the adapted rows, in float32."""
-        return increment(self.A, self.B, self.C, **self.sizes)
-
-    def low_rank_factors(self) -> tuple[Tensor, Tensor]:
-        """A' (..., k d, in) and B' (..., out, k d) of the whole weight: dW = B' A'."""
-        down, up = low_rank_factors(self.A, self.B, self.C, **self.sizes)
-        return down, self._among_all_rows(up)
-
-    def factors(self, dtype: torch.dtype) -> Factors:
-        """A' and B' of the adapted rows for one call of the layer."""
-        return shared_factors(self, dtype) or factors([self], dtype)[0]
-
-    def whole_increment(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """dW of the whole weight (..., out, in), computed in `dtype`."""
-        A, B, C = (factor.to(dtype) for factor in (self.A, self.B, self.C))
-        return self._among_all_rows(increment(A, B, C, **self.sizes))
-
-    def _among_all_rows(self, tensor: Tensor) -> Tensor:
-        if self.rows is None:
-            return tensor
-        first, end = self.rows
-        return F.pad(tensor, (0, 0, first, self.matrix.out_features - end))
-
-    def extra_repr(self) -> str:
-        """Settings for `print(model)`."""
-        c = self.config
-        return (
-            f"role={self.role}, kernel_size={c.kernel_size}, stride={c.window_step}, "
-            f"rank={c.rank}, scale={c.scale}"
-        )
 
 
 class Carrier(nn.Module):
@@ -188,6 +84,7 @@ class DCFTLinear(Carrier):
     def __init__(self, matrix: Matrix, adapters: Sequence[DCFTAdapter]) -> None:
         super().__init__(matrix, adapters)
         self.base = matrix.module
+        self.siblings: Siblings | None = None
 
     def can_form(self) -> bool:
         """Whether W + dW stands for the whole layer."""
@@ -198,31 +95,58 @@ class DCFTLinear(Carrier):
         if (formed := self._formed_for(x)) is not None:
             formed = formed.mT if self.matrix.transposed else formed
             return F.linear(x, formed, cast("Tensor | None", self.base.bias))
-        ours = [adapter for adapter in self.adapters if isinstance(adapter, DCFTAdapter)]
-        if torch.compiler.is_compiling() or not self._is_plain():
-            y: Tensor = self.base(x)
-            for adapter in ours:
+        compiling, siblings = torch.compiler.is_compiling(), self.siblings
+        if siblings is not None and not compiling and (y := siblings.take(self, x)) is not None:
+            return y
+        if compiling or not self._is_plain():
+            y = cast("Tensor", self.base(x))
+            for adapter in self._ours():
                 down, up = adapter.low_rank_factors()
                 y = y + F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
             return y
-        weight = cast("Tensor", self.base.weight)
-        bias = cast("Tensor | None", self.base.bias)
+        layers, source = self._computed_together(), origin(x)
+        kind, given = x.device.type, x
+        if cast_weights := torch.is_autocast_enabled(kind):
+            given = x.to(torch.get_autocast_dtype(kind))
+        weights = [layer._adapted(given.dtype, cast_weights) for layer in layers]
+        outputs = adapted_products(given, weights, source)
+        if siblings is not None and len(layers) > 1:
+            siblings.keep(x, layers[1:], outputs[1:])
+        return outputs[0]
+
+    def _computed_together(self) -> "list[DCFTLinear]":
+        """This layer, and those whose outputs it computes beside its own."""
+        if self.siblings is not None and torch.is_grad_enabled():
+            layers = cast("list[DCFTLinear]", self.siblings.of(self))
+            # What is hooked before a layer may change its input, or bring its weight.
+            if layers and all(one._is_plain() and not one._forward_pre_hooks for one in layers):
+                return layers
+        return [self]
+
+    def _ours(self) -> list[DCFTAdapter]:
+        # Straight from where torch keeps them: by their names they take longer to find than the
+        # products of a small batch take.
+        adapters = cast("nn.Module", self._modules["adapters"])
+        return cast("list[DCFTAdapter]", list(adapters._modules.values()))
+
+    def _adapted(self, dtype: torch.dtype, cast_weights: bool) -> Weight:
+        """W, bias and what is added in `dtype`, to which W and bias are cast where need be."""
+        base, ours = cast("nn.Linear", self._modules["base"]), self._ours()
+        weight, bias = base.weight, cast("Tensor | None", base.bias)
+        if cast_weights:
+            weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
         if self.matrix.transposed:
             weight = weight.mT
-        source = origin(x)
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))
-            weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
         rows = [adapter.rows or (0, self.matrix.out_features) for adapter in ours]
-        parts = [adapter.factors(x.dtype) for adapter in ours]
-        return adapted_product(x, weight, bias, rows, parts, source)
+        return Weight(weight, bias, rows, [adapter.factors(dtype) for adapter in ours])
 
     def _is_plain(self) -> bool:
         """Whether the wrapped layer computes W x + bias, frozen, and nothing besides."""
-        base = self.base
+        base = cast("nn.Module", self._modules["base"])
         linear = type(base) is nn.Linear or self.matrix.transposed
         changed = "forward" in vars(base) or base._forward_hooks or base._forward_pre_hooks
-        return linear and not changed and not any(p.requires_grad for p in base.parameters())
+        own = base._parameters.values()
+        return linear and not changed and not any(p is not None and p.requires_grad for p in own)
 
     @property
     def weight(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""The product with an adapted weight, forward and backward, at little more than the frozen cost.
+"""The product with adapted weights, forward and backward, at little more than the frozen cost.
 
 y = (W + dW) x + bias with dW = U^T A'. Autograd over two thin products would make temporaries of
 full size and add them up. Here, with rows for tokens and G = dL/dy:
@@ -13,10 +13,13 @@ Both sums are made in place, or, where a weight is small beside the tokens, by f
 the time of its product. Nothing of full size is kept for the backward pass but x, which the adapter
 needs, or what x is computed from again (`activations`), and W, which under autocast is its copy in
 half precision, as for a frozen layer.
+
+Weights that read the same x (`siblings`: Q, K and V) go through together: x is read once for all
+their P, and once for all their dL/dA'; their dL/dx are added up in place.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,125 +28,137 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from dcft_cli.adapter.activations import Origin
-from dcft_cli.adapter.factors import Factors, is_wide
+from dcft_cli.adapter.factors import Factors, is_wide, joined, parted, project_in
 
 Rows = tuple[int, int]  # first and last + 1 of a weight's rows
 
 # A sum in place passes twice over (tokens, out) or (tokens, in), forming W + dW three times over
 # (out, in): measured on a CPU, too.
 _TOKENS_TO_FORM = 1.5
-_CHUNKS = 8  # of tokens, for products that end in few rows
+_CHUNKS, _CHUNK = 8, 16  # of tokens, and how many at least, for products that end in few rows
+
+_unsafe_view = torch.ops.aten._unsafe_view.default
 
 
-class _AdaptedProduct(Function):
-    """Of rows: x (tokens, in) to y (tokens, out). `thin`: A' of every part, then every U.
+class Weight(NamedTuple):
+    """A frozen weight and what is added to it.
 
-    Keeps what x can be computed from, where that is known.
+    Attributes:
+        stored, bias: (out, in) and (out,), frozen, of the input's type.
+        rows: of the weight that each adapter changes; none twice.
+        parts: its factors, of the input's type.
+    """
+
+    stored: Tensor
+    bias: Tensor | None
+    rows: Sequence[Rows]
+    parts: Sequence[Factors]
+
+
+class _AdaptedProducts(Function):
+    """x (..., in) to y (..., out) of every weight. `thin`: A' of every part, then every U.
+
+    Keeps what x can be computed from, where that is known. Called for every layer in every step,
+    so that on small batches its Python is what takes the time: what has no gradient comes in one
+    piece, shapes are undone in here and not by operations of their own, and small tensors that
+    live as long as the pass are left out of what is saved.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        source: Origin | None,
-        weight: Tensor,
-        bias: Tensor | None,
-        rows: Sequence[Rows],
-        parts: Sequence[Factors],
-        *thin: Tensor,
-    ) -> Tensor:
-        inner = [part.project_in(x) for part in parts]
-        if _to_form(x, weight.shape[1]):
-            y = F.linear(x, _formed(weight, rows, thin), bias)
-        else:
-            y = F.linear(x, weight, bias)
-            for (first, end), P, up in zip(rows, inner, thin[len(rows) :], strict=True):
-                y[:, first:end].addmm_(P, up)
-        ctx.rows, ctx.stride = rows, parts[0].stride
-        constants = [tensor for part in parts for tensor in (part.A, part.B, part.C)]
-        kept = x if source is None else source.h.reshape(x.shape)
+        ctx: Any, x: Tensor, weights: Sequence[Weight], source: Origin | None, *thin: Tensor
+    ) -> tuple[Tensor, ...]:
+        tokens = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+        inner = project_in([part for weight in weights for part in weight.parts], tokens)
+        formed, P = _to_form(tokens, x.shape[-1]), iter(inner)
+        outputs = []
+        for weight in weights:
+            y = F.linear(tokens, _formed(weight) if formed else weight.stored, weight.bias)
+            for rows, part in zip(weight.rows, weight.parts, strict=True):
+                if not formed:
+                    _block(y, rows).addmm_(next(P), part.up)
+            # Not a view in autograd's eyes: those that come out of a Function cannot be changed.
+            outputs.append(y if x is tokens else _unsafe_view(y, (*x.shape[:-1], y.shape[1])))
+        ctx.shape, ctx.adapted = x.shape, [(weight.rows, weight.parts) for weight in weights]
         ctx.compute = None if source is None else source.compute
-        ctx.save_for_backward(kept, weight, *thin, *inner, *constants)
-        return y
+        kept = tokens if source is None else source.h
+        ctx.save_for_backward(kept, *[weight.stored for weight in weights], *inner)
+        return tuple(outputs)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, n = ctx.rows, len(ctx.rows)
-        x, weight, *saved = ctx.saved_tensors
-        thin, inner, constants = saved[: 2 * n], saved[2 * n : 3 * n], saved[3 * n :]
-        parts = [
-            Factors(ctx.stride, thin[i], thin[n + i], *constants[3 * i : 3 * i + 3])
-            for i in range(n)
-        ]
-        blocks = [gradient[:, first:end] for first, end in rows]
-        outer = [part.project_out(block) for part, block in zip(parts, blocks, strict=True)]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        n = len(gradients)
+        x, *saved = ctx.saved_tensors
+        stored, inner = saved[:n], saved[n:]
+        by_token = [G.reshape(-1, G.shape[-1]) for G in gradients]
+        parts, blocks = [], []
+        for G, (rows, some) in zip(by_token, ctx.adapted, strict=True):
+            parts += some
+            blocks += [_block(G, one) for one in rows]
+        Q = joined([part.project_out(G) for part, G in zip(parts, blocks, strict=True)], 1)
         if ctx.compute is not None:
-            x = ctx.compute(x).to(gradient.dtype)
-        to_down = [_over_tokens(Q, x) for Q in outer]
+            x = ctx.compute(x).to(Q.dtype)
+        to_down = _over_tokens(Q, x.reshape(-1, ctx.shape[-1]))
         del x  # before there is a gradient of its size
         to_x = None
         if ctx.needs_input_grad[0]:
-            if _to_form(gradient, weight.shape[0]):
-                to_x = gradient @ _formed(weight, rows, thin)
-            else:
-                to_x = gradient @ weight
-                for Q, down in zip(outer, thin[:n], strict=True):
-                    to_x.addmm_(Q, down)
-        to_up = [_over_tokens(P, block) for P, block in zip(inner, blocks, strict=True)]
-        return to_x, None, None, None, None, None, *to_down, *to_up
+            if formed := _to_form(Q, sum(G.shape[1] for G in by_token)):
+                pairs = zip(stored, ctx.adapted, strict=True)
+                stored = [_formed(Weight(W, None, *adapted)) for W, adapted in pairs]
+            to_x = by_token[0] @ stored[0]
+            for G, W in zip(by_token[1:], stored[1:], strict=True):
+                to_x.addmm_(G, W)
+            if not formed:
+                to_x.addmm_(Q, joined([part.down for part in parts], 0))
+            to_x = to_x.view(ctx.shape)
+        to_up = [_over_tokens(P, G) for P, G in zip(inner, blocks, strict=True)]
+        return to_x, None, None, *parted(to_down, parts, 0), *to_up
 
 
-def _to_form(rows: Tensor, size: int) -> bool:
+def _to_form(tokens: Tensor, size: int) -> bool:
     """Whether W + dW is formed; in half precision it would lose most of a small dW."""
-    return len(rows) > _TOKENS_TO_FORM * size and rows.dtype in (torch.float32, torch.float64)
+    many = tokens.shape[0] > _TOKENS_TO_FORM * size
+    return many and tokens.dtype in (torch.float32, torch.float64)
 
 
-def _formed(weight: Tensor, rows: Sequence[Rows], thin: Sequence[Tensor]) -> Tensor:
-    whole = weight.clone()
-    for (first, end), down, up in zip(rows, thin[: len(rows)], thin[len(rows) :], strict=True):
-        whole[first:end].addmm_(up.mT, down)
+def _block(tokens: Tensor, rows: Rows) -> Tensor:
+    """The columns of (tokens, out) that rows of a weight make."""
+    return tokens if rows == (0, tokens.shape[1]) else tokens[:, slice(*rows)]
+
+
+def _formed(weight: Weight) -> Tensor:
+    whole = weight.stored.clone()
+    for (first, end), part in zip(weight.rows, weight.parts, strict=True):
+        whole[first:end].addmm_(part.up.mT, part.down)
     return whole
 
 
 def _over_tokens(thin: Tensor, rows: Tensor) -> Tensor:
     """thin^T rows: (tokens, r) and (tokens, size) to (r, size)."""
     tokens, size = rows.shape
-    if is_wide(rows) and tokens % _CHUNKS == 0:
-        chunk = tokens // _CHUNKS
+    chunk = tokens // _CHUNKS
+    if chunk >= _CHUNK and tokens % _CHUNKS == 0 and is_wide(rows):
         thin, rows = thin.view(_CHUNKS, chunk, thin.shape[1]), rows.view(_CHUNKS, chunk, size)
         return torch.bmm(thin.mT, rows).sum(0)
     return thin.mT @ rows
 
 
-def adapted_product(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    rows: Sequence[Rows],
-    parts: Sequence[Factors],
-    source: Origin | None = None,
-) -> Tensor:
-    """(W + dW) x + bias with gradients to x, A' and U, none to the frozen W and bias.
+def adapted_products(
+    x: Tensor, weights: Sequence[Weight], source: Origin | None = None
+) -> tuple[Tensor, ...]:
+    """(W + dW) x + bias of every weight, with gradients to x, A' and U, none to W and bias.
 
     Args:
         x: (..., in).
-        weight, bias: (out, in) and (out,), of x's type.
-        rows: of the weight that each adapter changes; none twice.
-        parts: its factors, of x's type.
+        weights: at least one; W, its bias, and what is added to it.
         source: where x comes from, if that shall be kept for the backward pass in its place.
 
     Returns:
-        (..., out).
+        (..., out) of each.
     """
-    y: Tensor = _AdaptedProduct.apply(  # type: ignore[no-untyped-call]
-        x.reshape(-1, x.shape[-1]),
-        source,
-        weight,
-        bias,
-        rows,
-        parts,
-        *(part.down for part in parts),
-        *(part.up for part in parts),
+    parts = [part for weight in weights for part in weight.parts]
+    found: tuple[Tensor, ...] = _AdaptedProducts.apply(  # type: ignore[no-untyped-call]
+        x, weights, source, *[part.down for part in parts], *[part.up for part in parts]
     )
-    return y.view(*x.shape[:-1], weight.shape[0])
+    return found

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dcft_cli.adapter.layer import DCFTAdapter
+from dcft_cli.adapter.increment import DCFTAdapter
 
 
 def reach(

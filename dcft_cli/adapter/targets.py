@@ -8,7 +8,7 @@ from itertools import groupby
 
 from torch import nn
 
-from dcft_cli.adapter.layer import DCFTAdapter
+from dcft_cli.adapter.increment import DCFTAdapter
 from dcft_cli.adapter.matrix import Matrix, find_matrices
 from dcft_cli.adapter.roles import GROUPS, ROLES, Block, blocks_of, members
 from dcft_cli.errors import TargetError

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcft_cli.adapter.functional import low_rank_factors
+from dcft_cli.adapter.increment import DCFTAdapter
 from dcft_cli.adapter.inject import base_parameters
-from dcft_cli.adapter.layer import Carrier, DCFTAdapter
+from dcft_cli.adapter.layer import Carrier
 
 _PART = 1 << 18  # numbers formed at once: they fit a processor's cache
 _SUMS = (torch.float64, torch.float32)  # taken in one, rounded to the other

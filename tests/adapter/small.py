@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcft_cli import DCFTConfig, adapter_layers
+from dcft_cli.adapter.increment import DCFTAdapter
 from dcft_cli.adapter.inject import insert
-from dcft_cli.adapter.layer import DCFTAdapter
 from dcft_cli.adapter.targets import find_targets
 
 

@@ -46,6 +46,15 @@ def test_computed_again_with_the_same_gradients(name: str) -> None:
     torch.testing.assert_close(gradients(model(x), model, x)[-1], to_x, rtol=1e-4, atol=1e-4)
 
 
+def test_small_inputs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    model, x = network(nn.GELU()), inputs()
+    found: list[Origin | None] = []
+    with counted(found):
+        model(x)
+    assert found == [None] * 3
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_activations_that_keep_something_else_are_left_alone(name: str) -> None:
     model, x = network(ACT2FN[name]), inputs()

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from dcft_cli import DCFTConfig, adapter_layers, inject, merge, remove_adapters
 from dcft_cli.adapter import factors as made
 from dcft_cli.adapter.factors import factors
-from dcft_cli.adapter.layer import DCFTAdapter
+from dcft_cli.adapter.increment import DCFTAdapter
 from dcft_cli.adapter.matrix import find_matrices
 from tests.adapter.small import increment_of, linear, perturb
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, load_adapter, merge, save_adapter
-from dcft_cli.adapter.layer import DCFTAdapter, DCFTLinear, DCFTWeight
+from dcft_cli.adapter.increment import DCFTAdapter
+from dcft_cli.adapter.layer import DCFTLinear, DCFTWeight
 from dcft_cli.adapter.matrix import Matrix, find_matrices
 from dcft_cli.errors import ModelError
 from tests.adapter.small import Fused, Packed, SmallExperts, adapt, increment_of, linear, perturb

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, orthogonality
-from dcft_cli.adapter.layer import DCFTAdapter
+from dcft_cli.adapter.increment import DCFTAdapter
 from tests.adapter.small import SmallExperts, adapt
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dcft_cli import DCFTConfig, adapter_layers, inject
 from dcft_cli.adapter.factors import Factors
-from dcft_cli.adapter.product import adapted_product
+from dcft_cli.adapter.product import Weight, adapted_products
 from tests.adapter.small import perturb
 
 SIZES = st.integers(1, 9)
@@ -32,10 +32,9 @@ def tensors(
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor) -> Tensor:
     """With one adapter of all rows, whose factors are any."""
-    none = down.new_zeros(0, 0)
-    return adapted_product(
-        x, weight, bias, [(0, len(weight))], [Factors(1, down, up, none, none, none)]
-    )
+    none = (down.new_zeros(1, 0, 0),) * 3
+    parts = [Factors(1, down, up, none, 0)]
+    return adapted_products(x, [Weight(weight, bias, [(0, len(weight))], parts)])[0]
 
 
 @settings(deadline=None)
@@ -65,12 +64,12 @@ def test_blocks_of_rows(tokens: int) -> None:
     """Rows 2 to 4 and 5 to 8 of 9, each with its own factors."""
     x, weight, bias, down, up = tensors(9, 6, 4, (tokens,))
     rows = [(2, 4), (5, 8)]
-    none = down.new_zeros(0, 0)
+    none = (down.new_zeros(1, 0, 0),) * 3
     parts = [
-        Factors(1, down[:2], up[:2, 2:4], none, none, none),
-        Factors(1, down[2:], up[2:, 5:8], none, none, none),
+        Factors(1, down[:2], up[:2, 2:4], none, 0),
+        Factors(1, down[2:], up[2:, 5:8], none, 0),
     ]
-    found = adapted_product(x, weight, bias, rows, parts)
+    (found,) = adapted_products(x, [Weight(weight, bias, rows, parts)])
     whole = weight.clone()
     for (first, end), part in zip(rows, parts, strict=True):
         whole[first:end] += part.up.mT @ part.down
@@ -82,7 +81,7 @@ def test_blocks_of_rows(tokens: int) -> None:
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("sizes", [(1024, 64, 8), (64, 1024, 8), (520, 1024, 12)])
+@pytest.mark.parametrize("sizes", [(1024, 64, 128), (64, 1024, 136), (520, 1024, 132), (64, 1024, 8)])
 def test_wide_layers(sizes: tuple[int, int, int]) -> None:
     """Where float32 on a CPU takes ways of its own."""
     out, into, tokens = sizes
@@ -141,11 +140,11 @@ def test_layers_that_are_not_plain_are_called(monkeypatch: pytest.MonkeyPatch) -
         model = inject(nn.Sequential(layer), DCFTConfig(kernel_size=2, targets=["0"]))
         if layer is learning:
             layer.bias.requires_grad_()
-        monkeypatch.setattr("dcft_cli.adapter.layer.adapted_product", refuse)
+        monkeypatch.setattr("dcft_cli.adapter.layer.adapted_products", refuse)
         x = torch.randn(3, 6)
         (adapter,) = adapter_layers(model).values()
         torch.testing.assert_close(model(x), layer(x) + x @ adapter.increment().mT)
-        monkeypatch.setattr("dcft_cli.adapter.layer.adapted_product", adapted_product)
+        monkeypatch.setattr("dcft_cli.adapter.layer.adapted_products", adapted_products)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

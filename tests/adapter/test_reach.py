@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from transformers import BertConfig
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, remove_adapters
+from dcft_cli.adapter.increment import DCFTAdapter
 from dcft_cli.adapter.inject import leave_out_unreached
-from dcft_cli.adapter.layer import DCFTAdapter
 from dcft_cli.adapter.reach import example_of, reach
 from dcft_cli.errors import TargetError
 from tests.adapter.small import Fused, SmallExperts, adapt, linear, perturb

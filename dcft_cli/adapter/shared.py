@@ -1,0 +1,39 @@
+"""What the adapted layers of a model do together in a forward pass."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from dcft_cli.adapter.activations import unwatch, watch
+from dcft_cli.adapter.factors import SharedFactors
+from dcft_cli.adapter.increment import DCFTAdapter
+from dcft_cli.adapter.layer import DCFTLinear
+from dcft_cli.adapter.siblings import Together
+
+_SHARED = "_dcft_shared_work"  # attribute of an adapted model
+
+
+def linear_layers(model: nn.Module) -> list[DCFTLinear]:
+    """Its layers that are called with adapters."""
+    return [module for module in model.modules() if isinstance(module, DCFTLinear)]
+
+
+def share_work(model: nn.Module, groups: Sequence[Sequence[nn.Module]] = ()) -> None:
+    """Has a forward pass make the factors of all its linear layers at once.
+
+    And has it remember where their inputs come from, and compute layers together that read the
+    same one.
+
+    Args:
+        groups: of such layers; those that have no adapters any more are left out.
+    """
+    for shared in model.__dict__.pop(_SHARED, ()):
+        shared.stop()
+    unwatch(model)
+    layers = linear_layers(model)
+    adapters = {a: None for layer in layers for a in layer.adapters if isinstance(a, DCFTAdapter)}
+    if adapters:
+        left = [[layer for layer in group if layer in layers] for group in groups]
+        together = Together(model, [group for group in left if len(group) > 1])
+        setattr(model, _SHARED, (SharedFactors(model, list(adapters)), together))
+        watch(model)
