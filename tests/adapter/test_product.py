@@ -81,7 +81,10 @@ def test_blocks_of_rows(tokens: int) -> None:
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("sizes", [(1024, 64, 128), (64, 1024, 136), (520, 1024, 132), (64, 1024, 8)])
+WIDE = [(1024, 64, 128), (64, 1024, 136), (520, 1024, 132), (64, 1024, 8)]
+
+
+@pytest.mark.parametrize("sizes", WIDE)
 def test_wide_layers(sizes: tuple[int, int, int]) -> None:
     """Where float32 on a CPU takes ways of its own."""
     out, into, tokens = sizes
