@@ -24,13 +24,12 @@ if TYPE_CHECKING:
     from dcft_cli.adapter.increment import DCFTAdapter, Sizes
 
 
-# Measured on CPUs: from so many columns on, many small products beat one that ends in a few.
-_WIDE = 512
+_WIDE = 512  # columns from which on many small products beat one that ends in a few: on CPUs
 
 
-def is_wide(rows: Tensor) -> bool:
-    """Whether products over the columns of rows are taken in many small ones."""
-    return rows.shape[1] >= _WIDE and rows.device.type == "cpu" and rows.dtype == torch.float32
+def by_hand(rows: Tensor) -> bool:
+    """Whether thin products of rows are cut up here; elsewhere libraries do it well."""
+    return rows.device.type == "cpu" and rows.dtype == torch.float32
 
 
 def _tiled(rows: Tensor, factor: Tensor) -> Tensor:
@@ -73,8 +72,8 @@ class Factors(NamedTuple):
 
     def _is_tiled(self, rows: Tensor) -> bool:
         """Whether the kernel's windows lie side by side over rows, and are many."""
-        d = self.stacks[2].shape[-1]
-        return is_wide(rows) and self.stride == d and rows.shape[1] % d == 0
+        d, size = self.stacks[2].shape[-1], rows.shape[1]
+        return size >= _WIDE and self.stride == d and size % d == 0 and by_hand(rows)
 
 
 def project_in(parts: Sequence[Factors], x: Tensor) -> Sequence[Tensor]:

@@ -28,7 +28,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from dcft_cli.adapter.activations import Origin
-from dcft_cli.adapter.factors import Factors, is_wide, joined, parted, project_in
+from dcft_cli.adapter.factors import Factors, by_hand, joined, parted, project_in
 
 Rows = tuple[int, int]  # first and last + 1 of a weight's rows
 
@@ -138,7 +138,7 @@ def _over_tokens(thin: Tensor, rows: Tensor) -> Tensor:
     """thin^T rows: (tokens, r) and (tokens, size) to (r, size)."""
     tokens, size = rows.shape
     chunk = tokens // _CHUNKS
-    if chunk >= _CHUNK and tokens % _CHUNKS == 0 and is_wide(rows):
+    if chunk >= _CHUNK and tokens % _CHUNKS == 0 and by_hand(rows):
         thin, rows = thin.view(_CHUNKS, chunk, thin.shape[1]), rows.view(_CHUNKS, chunk, size)
         return torch.bmm(thin.mT, rows).sum(0)
     return thin.mT @ rows
