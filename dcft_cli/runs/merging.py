@@ -55,7 +55,7 @@ def merge(base: str, adapter: str, out: str, *, dtype: DTypeChoice = "base") -> 
     Each sum is taken in float64 and rounded to float32, then once to the type of the base's
     checkpoint or the one asked for. The folder is written beside its place and moved there after
     the proof, which is made of the folder as transformers loads it. Weights are read, merged,
-    written and proved one after the other (`merge_streamed` says how); a model that transformers
+    written and proved one by one (`merge_streamed` says how); a model that transformers
     makes of other tensors than its checkpoint has, or of other files than safetensors, is merged
     as a whole in memory, with the logits alone as proof.
 
