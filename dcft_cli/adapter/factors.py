@@ -63,17 +63,24 @@ class Factors(NamedTuple):
             return _tiled(x, self.stacks[0][self.number]).flatten(1)
         return F.linear(x, self.down)
 
-    def project_out(self, gradient: Tensor) -> Tensor:
-        """Q = G U^T, (tokens, out) to (tokens, k d)."""
-        if self._is_tiled(gradient):
-            B, C = self.stacks[1][self.number], self.stacks[2][self.number]
-            return (_tiled(gradient, B) @ C).flatten(1)
-        return F.linear(gradient, self.up)
+    def windows(self) -> tuple[Tensor, ...]:
+        """B^T (k, q) and scale C (d, d) if `project_out` goes by windows, else nothing."""
+        if not self._is_tiled(self.up):
+            return ()
+        return self.stacks[1][self.number], self.stacks[2][self.number]
 
     def _is_tiled(self, rows: Tensor) -> bool:
         """Whether the kernel's windows lie side by side over rows, and are many."""
         d, size = self.stacks[2].shape[-1], rows.shape[1]
         return size >= _WIDE and self.stride == d and size % d == 0 and by_hand(rows)
+
+
+def project_out(gradient: Tensor, up: Tensor, windows: Sequence[Tensor]) -> Tensor:
+    """Q = G U^T, (tokens, out) to (tokens, k d)."""
+    if windows:
+        B, C = windows
+        return (_tiled(gradient, B) @ C).flatten(1)
+    return F.linear(gradient, up)
 
 
 def project_in(parts: Sequence[Factors], x: Tensor) -> Sequence[Tensor]:
@@ -88,7 +95,7 @@ def project_in(parts: Sequence[Factors], x: Tensor) -> Sequence[Tensor]:
         P = _tiled(x, torch.cat([part.stacks[0][part.number] for part in parts])).flatten(1)
     else:
         P = F.linear(x, torch.cat([part.down for part in parts]))
-    return parted(P, parts, 1)
+    return parted(P, [part.down for part in parts], 1)
 
 
 def joined(tensors: Sequence[Tensor], dim: int) -> Tensor:
@@ -96,11 +103,11 @@ def joined(tensors: Sequence[Tensor], dim: int) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim)
 
 
-def parted(tensor: Tensor, parts: Sequence[Factors], dim: int) -> Sequence[Tensor]:
-    """The other way: one tensor of (..., k d, ...) for each part."""
-    if len(parts) == 1:
+def parted(tensor: Tensor, downs: Sequence[Tensor], dim: int) -> Sequence[Tensor]:
+    """The other way: one tensor of (..., k d, ...) for each part, whose A' are given."""
+    if len(downs) == 1:
         return [tensor]
-    return torch.split(tensor, [part.down.shape[0] for part in parts], dim)
+    return torch.split(tensor, [down.shape[0] for down in downs], dim)
 
 
 class _LowRankFactors(Function):
@@ -141,14 +148,22 @@ def _windows(factor: Tensor, d: int) -> Tensor:
 def factors(adapters: Sequence["DCFTAdapter"], dtype: torch.dtype) -> list[Factors]:
     """Those of adapters of equal shapes and settings, in `dtype`."""
     sizes = adapters[0].sizes
-    own = [cast("dict[str, Tensor]", adapter._parameters) for adapter in adapters]
-    A, B, C = (torch.stack([parameters[name] for parameters in own]) for name in ("A", "B", "C"))
+    A, B, C = (torch.stack(some) for some in zip(*map(_trained, adapters), strict=True))
     with torch.autocast(A.device.type, enabled=False):  # small, and worth their full precision
         down, up = _LowRankFactors.apply(A, B, C, sizes)  # type: ignore[no-untyped-call]
         scaled = C.detach() * sizes["scale"]
     constants = A.detach().to(dtype), B.detach().mT.to(dtype), scaled.to(dtype)
     pairs = zip(down.to(dtype).unbind(), up.to(dtype).unbind(), strict=True)
     return [Factors(sizes["stride"], *pair, constants, n) for n, pair in enumerate(pairs)]
+
+
+def _trained(adapter: "DCFTAdapter") -> tuple[Tensor, Tensor, Tensor]:
+    """A, B and C, straight from where torch keeps parameters: by their names it takes longer."""
+    own = cast("dict[str, Tensor]", adapter._parameters)
+    try:
+        return own["A"], own["B"], own["C"]
+    except KeyError:  # a replica of DataParallel, a parametrization, FSDP
+        return adapter.A, adapter.B, adapter.C
 
 
 def shared_factors(adapter: "DCFTAdapter", dtype: torch.dtype) -> Factors | None:
@@ -238,7 +253,7 @@ class _Pass:
     def _make(self, adapters: Sequence["DCFTAdapter"], dtype: torch.dtype) -> None:
         groups: dict[Hashable, list[DCFTAdapter]] = defaultdict(list)
         for one in adapters:
-            A, B, C = (p for p in one._parameters.values() if p is not None)
+            A, B, C = _trained(one)
             settings = *one.sizes.values(), A.device, A.dtype
             groups[A.shape, B.shape, C.shape, settings].append(one)
         graph = torch.is_grad_enabled()
@@ -249,7 +264,7 @@ class _Pass:
 
 def _versions(adapter: "DCFTAdapter") -> list[int]:
     """Another one after every change of A, B or C."""
-    return [p._version for p in adapter._parameters.values() if p is not None]
+    return [factor._version for factor in _trained(adapter)]
 
 
 def _passes() -> list[_Pass]:

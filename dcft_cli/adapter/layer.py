@@ -104,7 +104,7 @@ class DCFTLinear(Carrier):
                 down, up = adapter.low_rank_factors()
                 y = y + F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
             return y
-        layers, source = self._computed_together(), origin(x)
+        layers, source = self._computed_together(x), origin(x)
         kind, given = x.device.type, x
         if cast_weights := torch.is_autocast_enabled(kind):
             given = x.to(torch.get_autocast_dtype(kind))
@@ -114,14 +114,20 @@ class DCFTLinear(Carrier):
             siblings.keep(x, layers[1:], outputs[1:])
         return outputs[0]
 
-    def _computed_together(self) -> "list[DCFTLinear]":
+    def _computed_together(self, x: Tensor) -> "list[DCFTLinear]":
         """This layer, and those whose outputs it computes beside its own."""
-        if self.siblings is not None and torch.is_grad_enabled():
+        if self.siblings is not None and torch.is_grad_enabled() and not x.is_inference():
             layers = cast("list[DCFTLinear]", self.siblings.of(self))
-            # What is hooked before a layer may change its input, or bring its weight.
-            if layers and all(one._is_plain() and not one._forward_pre_hooks for one in layers):
+            if layers and all(layer._can_be_skipped(x.device) for layer in layers):
                 return layers
         return [self]
+
+    def _can_be_skipped(self, device: torch.device) -> bool:
+        """Whether a call does no more than compute: nothing brings weights, or changes inputs."""
+        hooks = self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks
+        base = cast("nn.Linear", self._modules["base"])
+        own = hooks or "forward" in vars(self)
+        return not own and self._is_plain() and base.weight.device == device
 
     def _ours(self) -> list[DCFTAdapter]:
         # Straight from where torch keeps them: by their names they take longer to find than the

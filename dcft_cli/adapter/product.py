@@ -15,10 +15,12 @@ needs, or what x is computed from again (`activations`), and W, which under auto
 half precision, as for a frozen layer.
 
 Weights that read the same x (`siblings`: Q, K and V) go through together: x is read once for all
-their P, and once for all their dL/dA'; their dL/dx are added up in place.
+their P, and once for all their dL/dA'; their dL/dx are added up in place. The backward pass waits
+for the gradients of all of them.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +30,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from dcft_cli.adapter.activations import Origin
-from dcft_cli.adapter.factors import Factors, by_hand, joined, parted, project_in
+from dcft_cli.adapter.factors import Factors, by_hand, joined, parted, project_in, project_out
 
 Rows = tuple[int, int]  # first and last + 1 of a weight's rows
 
@@ -60,8 +62,7 @@ class _AdaptedProducts(Function):
 
     Keeps what x can be computed from, where that is known. Called for every layer in every step,
     so that on small batches its Python is what takes the time: what has no gradient comes in one
-    piece, shapes are undone in here and not by operations of their own, and small tensors that
-    live as long as the pass are left out of what is saved.
+    piece, and shapes are undone in here and not by operations of their own.
     """
 
     @staticmethod
@@ -69,34 +70,42 @@ class _AdaptedProducts(Function):
         ctx: Any, x: Tensor, weights: Sequence[Weight], source: Origin | None, *thin: Tensor
     ) -> tuple[Tensor, ...]:
         tokens = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
-        inner = project_in([part for weight in weights for part in weight.parts], tokens)
+        parts = [part for weight in weights for part in weight.parts]
+        inner = project_in(parts, tokens)
         formed, P = _to_form(tokens, x.shape[-1]), iter(inner)
         outputs = []
         for weight in weights:
-            y = F.linear(tokens, _formed(weight) if formed else weight.stored, weight.bias)
-            for rows, part in zip(weight.rows, weight.parts, strict=True):
+            W, ups = weight.stored, [part.up for part in weight.parts]
+            if formed:
+                W = _formed(W, weight.rows, [part.down for part in weight.parts], ups)
+            y = F.linear(tokens, W, weight.bias)
+            for rows, up in zip(weight.rows, ups, strict=True):
                 if not formed:
-                    _block(y, rows).addmm_(next(P), part.up)
+                    _block(y, rows).addmm_(next(P), up)
             # Not a view in autograd's eyes: those that come out of a Function cannot be changed.
             outputs.append(y if x is tokens else _unsafe_view(y, (*x.shape[:-1], y.shape[1])))
-        ctx.shape, ctx.adapted = x.shape, [(weight.rows, weight.parts) for weight in weights]
+        windows = [part.windows() for part in parts]
+        ctx.shape, ctx.rows = x.shape, [weight.rows for weight in weights]
+        ctx.windowed = [bool(some) for some in windows]
         ctx.compute = None if source is None else source.compute
         kept = tokens if source is None else source.h
-        ctx.save_for_backward(kept, *[weight.stored for weight in weights], *inner)
+        stored = [weight.stored for weight in weights]
+        ctx.save_for_backward(kept, *stored, *inner, *thin, *chain(*windows))
         return tuple(outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        n = len(gradients)
         x, *saved = ctx.saved_tensors
-        stored, inner = saved[:n], saved[n:]
+        tensors = iter(saved)
+        stored = [next(tensors) for _ in gradients]
+        inner, downs, ups = ([next(tensors) for _ in ctx.windowed] for _ in range(3))
+        windows = [(next(tensors), next(tensors)) if one else () for one in ctx.windowed]
         by_token = [G.reshape(-1, G.shape[-1]) for G in gradients]
-        parts, blocks = [], []
-        for G, (rows, some) in zip(by_token, ctx.adapted, strict=True):
-            parts += some
-            blocks += [_block(G, one) for one in rows]
-        Q = joined([part.project_out(G) for part, G in zip(parts, blocks, strict=True)], 1)
+        blocks = [
+            _block(G, one) for G, rows in zip(by_token, ctx.rows, strict=True) for one in rows
+        ]
+        Q = joined([project_out(*one) for one in zip(blocks, ups, windows, strict=True)], 1)
         if ctx.compute is not None:
             x = ctx.compute(x).to(Q.dtype)
         to_down = _over_tokens(Q, x.reshape(-1, ctx.shape[-1]))
@@ -104,16 +113,19 @@ class _AdaptedProducts(Function):
         to_x = None
         if ctx.needs_input_grad[0]:
             if formed := _to_form(Q, sum(G.shape[1] for G in by_token)):
-                pairs = zip(stored, ctx.adapted, strict=True)
-                stored = [_formed(Weight(W, None, *adapted)) for W, adapted in pairs]
+                down, up = iter(downs), iter(ups)
+                stored = [
+                    _formed(W, rows, [next(down) for _ in rows], [next(up) for _ in rows])
+                    for W, rows in zip(stored, ctx.rows, strict=True)
+                ]
             to_x = by_token[0] @ stored[0]
             for G, W in zip(by_token[1:], stored[1:], strict=True):
                 to_x.addmm_(G, W)
             if not formed:
-                to_x.addmm_(Q, joined([part.down for part in parts], 0))
+                to_x.addmm_(Q, joined(downs, 0))
             to_x = to_x.view(ctx.shape)
         to_up = [_over_tokens(P, G) for P, G in zip(inner, blocks, strict=True)]
-        return to_x, None, None, *parted(to_down, parts, 0), *to_up
+        return to_x, None, None, *parted(to_down, downs, 0), *to_up
 
 
 def _to_form(tokens: Tensor, size: int) -> bool:
@@ -127,10 +139,12 @@ def _block(tokens: Tensor, rows: Rows) -> Tensor:
     return tokens if rows == (0, tokens.shape[1]) else tokens[:, slice(*rows)]
 
 
-def _formed(weight: Weight) -> Tensor:
-    whole = weight.stored.clone()
-    for (first, end), part in zip(weight.rows, weight.parts, strict=True):
-        whole[first:end].addmm_(part.up.mT, part.down)
+def _formed(
+    W: Tensor, rows: Sequence[Rows], downs: Sequence[Tensor], ups: Sequence[Tensor]
+) -> Tensor:
+    whole = W.clone()
+    for (first, end), down, up in zip(rows, downs, ups, strict=True):
+        whole[first:end].addmm_(up.mT, down)
     return whole
 
 

@@ -8,7 +8,7 @@ from dcft_cli.adapter.activations import unwatch, watch
 from dcft_cli.adapter.factors import SharedFactors
 from dcft_cli.adapter.increment import DCFTAdapter
 from dcft_cli.adapter.layer import DCFTLinear
-from dcft_cli.adapter.siblings import Together
+from dcft_cli.adapter.siblings import Group, Together
 
 _SHARED = "_dcft_shared_work"  # attribute of an adapted model
 
@@ -18,7 +18,7 @@ def linear_layers(model: nn.Module) -> list[DCFTLinear]:
     return [module for module in model.modules() if isinstance(module, DCFTLinear)]
 
 
-def share_work(model: nn.Module, groups: Sequence[Sequence[nn.Module]] = ()) -> None:
+def share_work(model: nn.Module, groups: Sequence[Group] = ()) -> None:
     """Has a forward pass make the factors of all its linear layers at once.
 
     And has it remember where their inputs come from, and compute layers together that read the
@@ -33,7 +33,7 @@ def share_work(model: nn.Module, groups: Sequence[Sequence[nn.Module]] = ()) -> 
     layers = linear_layers(model)
     adapters = {a: None for layer in layers for a in layer.adapters if isinstance(a, DCFTAdapter)}
     if adapters:
-        left = [[layer for layer in group if layer in layers] for group in groups]
-        together = Together(model, [group for group in left if len(group) > 1])
+        left = [Group(parent, [one for one in some if one in layers]) for parent, some in groups]
+        together = Together([group for group in left if len(group.layers) > 1])
         setattr(model, _SHARED, (SharedFactors(model, list(adapters)), together))
         watch(model)

@@ -104,7 +104,7 @@ def _product(*args: Tensor) -> Tensor:
     Memory for the whole of a weight in float32, fresh each time, takes longer than the product.
     """
     *bias, x, weight = args
-    parts = weight.split(max(1, _PART // len(weight)), dim=1)  # type: ignore[no-untyped-call]
+    parts = weight.split(max(1, _PART // max(1, len(weight))), dim=1)  # type: ignore[no-untyped-call]
     product = torch.cat([_widened(x) @ part.float() for part in parts], dim=1)
     return product + _widened(bias[0]) if bias else product
 

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, merge, remove_adapters
 from dcft_cli.adapter import factors as made
-from dcft_cli.adapter.factors import factors
+from dcft_cli.adapter.factors import factors, project_out
 from dcft_cli.adapter.increment import DCFTAdapter
 from dcft_cli.adapter.matrix import find_matrices
 from tests.adapter.small import increment_of, linear, perturb
@@ -69,7 +69,9 @@ def test_projections_by_tiles(width: int, rank: int) -> None:
     (found,) = factors([adapter], torch.float32)
     rows = torch.randn(5, width)
     torch.testing.assert_close(found.project_in(rows), rows @ found.down.mT, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found.project_out(rows), rows @ found.up.mT, rtol=1e-4, atol=1e-4)
+    out = project_out(rows, found.up, found.windows())
+    torch.testing.assert_close(out, rows @ found.up.mT, rtol=1e-4, atol=1e-4)
+    assert bool(found.windows()) == (width == 1024)
 
 
 def test_made_once_for_all_layers_of_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import copy
 import gc
 import io
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -56,8 +57,8 @@ class Attention(nn.Module):
 
 def network(count: int = 2, **settings: object) -> nn.Sequential:
     torch.manual_seed(0)
-    config = DCFTConfig(**{"kernel_size": 4, "targets": ["*"], **settings})
-    model = nn.Sequential(*(Attention() for _ in range(count)))
+    config = DCFTConfig(**{"kernel_size": 4, "targets": ["Q", "K", "V"], **settings})
+    model = nn.Sequential(OrderedDict({f"{n}_attn": Attention() for n in range(count)}))
     return perturb(inject(model, config, inputs={"input": inputs().float()})).double()
 
 
@@ -127,14 +128,14 @@ def test_wide_layers_by_tiles() -> None:
     class Wide(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.up, self.gate = nn.Linear(640, 16), nn.Linear(640, 1024)
+            self.up_proj, self.gate_proj = nn.Linear(640, 16), nn.Linear(640, 1024)
 
         def forward(self, x: Tensor) -> Tensor:
-            return torch.cat([self.up(x), self.gate(x)], -1)
+            return torch.cat([self.up_proj(x), self.gate_proj(x)], -1)
 
     torch.manual_seed(0)
     x = torch.randn(128, 640, requires_grad=True)
-    config = DCFTConfig(kernel_size=8, targets=["*"])
+    config = DCFTConfig(kernel_size=8, targets=["FFN_IN"])
     model = nn.Sequential(Wide())
     perturb(inject(model, config, inputs={"input": x.detach()}))
     found, ours = together(model, x)
@@ -172,11 +173,12 @@ def test_which_layers_they_are(
         tokens["decoder_input_ids"] = tokens["input_ids"]
     layers = {}
     with torch.no_grad():
-        insert(model, find_targets(model, ["*"]), DCFTConfig(kernel_size=2), head=())
+        roles = ["Q", "K", "V", *(["CROSS"] if config.is_encoder_decoder else [])]
+        insert(model, find_targets(model, roles), DCFTConfig(kernel_size=2), head=())
         layers = {m: n for n, m in model.named_modules() if isinstance(m, DCFTLinear)}
         with calls(layers) as found:
             model(**tokens)
-    groups = [[layers[one] for one in group] for group in find_groups(model, found)]
+    groups = [[layers[one] for one in group.layers] for group in find_groups(model, found)]
     assert {tuple(name.rpartition(".")[2] for name in group) for group in groups} == expected
     assert all(len({name.rpartition(".")[0] for name in group}) == 1 for group in groups)
 
@@ -195,19 +197,41 @@ def test_gate_and_up() -> None:
 
 
 def test_other_modules_or_orders_are_no_group() -> None:
-    a, b, c = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
-    model = nn.ModuleList([nn.Sequential(a, b), c])
-    x, y = torch.ones(2), torch.ones(2)
-    assert find_groups(model, [(a, x), (b, x), (c, x)]) == [[a, b]]
-    assert find_groups(model, [(a, x), (b, x), (b, y), (a, y)]) == []
-    assert find_groups(model, [(a, x), (b, x), (a, y)]) == []
-    assert find_groups(model, [(a, x), (a, x), (b, x), (b, x)]) == []
-    with calls([a, b]) as found:
-        a(x)
+    model = network(2)
+    first, second = model
+    x, y = torch.ones(2, WIDTH, dtype=torch.float64)
+
+    def groups(*found: tuple[nn.Module, Tensor]) -> list[list[nn.Module]]:
+        return [group.layers for group in find_groups(model, found)]
+
+    q, k = first.q, first.k
+    assert groups((q, x), (k, x), (second.q, x)) == [[q, k]]
+    assert groups((q, x), (k, x), (k, y), (q, y)) == []
+    assert groups((q, x), (k, x), (q, y)) == []
+    assert groups((q, x), (q, x), (k, x), (k, x)) == []
+    with calls([q, k]) as found:
+        q(x)
         x.add_(1)  # another input by now
-        b(x)
-    assert [one for one, _ in found] == [a, b]
-    assert not a._forward_pre_hooks
+        k(x)
+    assert [one for one, _ in found] == [q, k] and not q._forward_pre_hooks
+
+
+def test_layers_without_a_role_in_common_stay_apart() -> None:
+    """Somebody may go backward through one head, and later through another."""
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(WIDTH, 4), nn.Linear(WIDTH, 4)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.a(x), self.b(x)
+
+    config = DCFTConfig(kernel_size=4, targets=["a", "b"])
+    model = inject(Heads(), config, inputs={"x": inputs().float()})
+    a, b = model(inputs(dtype=torch.float32))
+    a.sum().backward()
+    b.sum().backward()
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -262,28 +286,138 @@ def test_an_input_changed_in_between() -> None:
     torch.testing.assert_close(y, expected)
 
 
+class Otherwise(Attention):
+    """K under other conditions than Q and V."""
+
+    condition: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.q(x)
+        with self.condition():
+            k = self.k(x)
+        v = self.v(x)
+        self.found = q, k, v
+        return torch.cat([q, k, v], -1).sum(-1, keepdim=True) * x
+
+
 @pytest.mark.parametrize("change", ["no gradients", "half precision"])
 def test_called_in_another_way_in_between(change: str) -> None:
     model = network(1).float()
-    x = inputs(dtype=torch.float32)
-    attention = model[0]
-    inner = attention.k.forward
-
-    def otherwise(x: Tensor) -> Tensor:
-        half = torch.autocast("cpu", torch.bfloat16, enabled=change == "half precision")
-        with torch.set_grad_enabled(change != "no gradients"), half:
-            return inner(x)
-
-    attention.k.forward = otherwise
+    model[0].__class__ = Otherwise
+    model[0].condition = (
+        torch.no_grad if change == "no gradients" else lambda: torch.autocast("cpu", torch.bfloat16)
+    )
     found: list[int] = []
     with sizes(found):
-        q = attention.q(x)
-        k = attention.k(x)
-        v = attention.v(x)
+        model(inputs(dtype=torch.float32))
+    q, k, v = model[0].found
     assert found == [3, 1]
     assert q.requires_grad and v.requires_grad
     assert k.requires_grad == (change != "no gradients")
     assert (k.dtype == torch.bfloat16) == (change == "half precision")
+
+
+def test_one_of_them_in_a_checkpoint() -> None:
+    """It must save the same when it is called again by itself."""
+    model, x = network(1), inputs()
+    _, expected = together(model, x)
+
+    class Checkpointed(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(self.inner, x, use_reentrant=False)
+
+    model[0].k = Checkpointed(model[0].k)
+    found, ours = together(model, x)
+    assert found == [3, 1]
+    assert_same(ours, expected)
+
+
+def test_a_part_called_by_itself_is_up_to_date() -> None:
+    model, x = network(1), inputs()
+    attention = model[0]
+    attention.q(x).sum().backward()
+    (_, adapter, _) = adapter_layers(model).values()
+    with torch.no_grad():
+        adapter.C.mul_(2)
+    k = attention.k(x)
+    torch.testing.assert_close(k, apart(model)[0].k(x))
+    k.sum().backward()
+    assert not waiting(model)
+
+
+@pytest.mark.parametrize("kind", ["hook", "forward"])
+def test_weights_that_are_brought_for_a_call(kind: str) -> None:
+    """As offloading does it, which has them elsewhere in between."""
+    model, x = network(1), inputs()
+    _, expected = together(model, x)
+    k = model[0].k
+    whole, nothing = k.base.weight.data, torch.zeros_like(k.base.weight)
+    k.base.weight.data = nothing
+    plain = k.forward
+
+    def bring(*inputs: object) -> None:
+        k.base.weight.data = whole
+
+    def forward(x: Tensor) -> Tensor:
+        bring()
+        y = plain(x)
+        k.base.weight.data = nothing
+        return y
+
+    if kind == "hook":
+        k.register_forward_pre_hook(bring)
+    else:
+        k.forward = forward
+    found: list[int] = []
+    with sizes(found):
+        y = model(x)
+    assert found == [1, 1, 1]
+    torch.testing.assert_close(y, expected[0])
+
+
+def test_outputs_changed_in_place() -> None:
+    class InPlace(Attention):
+        def forward(self, x: Tensor) -> Tensor:
+            parts = [getattr(self, name)(x) for name in "qkv"]
+            return torch.cat([part.mul_(n + 2).add_(1) for n, part in enumerate(parts)], -1)
+
+    model, x = network(1), inputs()
+    model[0].__class__ = InPlace
+    found, ours = together(model, x)
+    assert found == [3]
+    torch.testing.assert_close(ours[0], merge(copy.deepcopy(model))(x))
+    _, theirs = together(apart(model), x)
+    assert_same(ours, theirs)
+
+
+def test_replicas_and_frozen_models() -> None:
+    """As DataParallel makes them: plain tensors in the place of parameters."""
+    model, x = network(1), inputs()
+    expected = model(x)
+    replica = model._replicate_for_data_parallel()
+    attention = model[0]._replicate_for_data_parallel()
+    replica._modules["0_attn"] = attention
+    for name in "qkv":
+        layer = getattr(model[0], name)
+        copied = layer._replicate_for_data_parallel()
+        base, adapter = layer.base, layer.adapters[0]
+        parts = [one._replicate_for_data_parallel() for one in (base, adapter)]
+        for part, whole in zip(parts, (base, adapter), strict=True):
+            for key, parameter in whole._parameters.items():
+                setattr(part, key, parameter.view_as(parameter))
+        copied._modules["base"] = parts[0]
+        copied._modules["adapters"] = layer.adapters._replicate_for_data_parallel()
+        copied._modules["adapters"]._modules["0"] = parts[1]
+        attention._modules[name] = copied
+    torch.testing.assert_close(replica(x), expected)
+    model.requires_grad_(False)
+    with torch.inference_mode():
+        made = torch.ones(2, 3, WIDTH, dtype=torch.float64)
+    torch.testing.assert_close(model(made), model(torch.ones_like(made)))
 
 
 @pytest.mark.parametrize("hook", ["register_forward_hook", "register_forward_pre_hook"])
@@ -309,8 +443,7 @@ def test_autocast_casts_the_input_once() -> None:
         torch.autocast("cpu", torch.bfloat16),
         torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t),
     ):
-        parts = [getattr(model[0], name)(x) for name in "qkv"]
-    assert all(part.dtype == torch.bfloat16 for part in parts)
+        model(x)
     kept = [t for t in saved if t.shape == (6, WIDTH) and t.dtype == torch.bfloat16]
     assert len(kept) == 1
 
@@ -327,9 +460,10 @@ def test_copies_have_siblings_of_their_own() -> None:
         assert found == [3, 3]
         assert_same(ours, expected)
         assert other[0].q.siblings is not model[0].q.siblings
-    (part, copied) = model[0].q, copy.deepcopy(model[0].q)
-    torch.testing.assert_close(copied(x), part(x))
-    assert copied.siblings.of(copied) == []
+    found = []
+    with sizes(found):
+        torch.testing.assert_close(copy.deepcopy(model[0])(x), model[0](x))
+    assert found == [1, 1, 1, 3]  # a part has none
 
 
 def test_a_model_is_freed_with_its_last_name() -> None:
@@ -357,15 +491,26 @@ def test_nothing_waits_after_a_pass_that_was_stopped() -> None:
 
 
 def test_layers_without_adapters_are_left_out() -> None:
-    model, x = network(1), inputs()
-    (first, *_) = adapter_layers(model).values()
-    assert first.name == "0.q"
-    shared = model._dcft_shared_work
-    remove_adapters(model)
-    assert "_dcft_shared_work" not in vars(model) and shared
-    assert not model._forward_hooks
-    again = inject(
-        model, DCFTConfig(kernel_size=4, targets=["*.k", "*.v"]), inputs={"input": x.detach()}
-    )
-    found, _ = together(again, x)
+    class Unused(Attention):
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.q(x) + self.v(x) + 0 * self.k(x).sum()) * x
+
+    torch.manual_seed(0)
+    model = nn.Sequential(OrderedDict(attn=Unused()))
+    config = DCFTConfig(kernel_size=4, targets=["Q", "K", "V"])
+    with pytest.warns(UserWarning, match=r"attn\.k"):
+        perturb(inject(model, config, inputs={"input": inputs().float()})).double()
+    x = inputs()
+    found, ours = together(model, x)
     assert found == [2]
+    assert_same(ours, together(apart(model), x)[1])
+
+
+def test_taken_out_they_are_strangers() -> None:
+    model, x = network(1), inputs()
+    layers = [getattr(model[0], name) for name in "qkv"]
+    plain = remove_adapters(model)
+    assert all(layer.siblings is None for layer in layers)
+    for module in plain.modules():
+        assert not module._forward_hooks and not module._forward_pre_hooks
+    assert plain(x).shape == x.shape
