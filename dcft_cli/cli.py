@@ -38,8 +38,8 @@ def _command(name: str, function: Callable[..., None]) -> None:
                 raise
             raise typer.Exit(_report(error)) from None
         except KeyboardInterrupt:
-            more = "; --resume goes on from the last checkpoint" if name == "train" else ""
-            typer.echo(f"\nStopped. What was saved is kept{more}.", err=True)
+            kept = " What was saved is kept; --resume goes on from the last checkpoint."
+            typer.echo(f"\nStopped.{kept if name == 'train' else ''}", err=True)
             raise typer.Exit(130) from None
 
     signature = signatures.signature(function)
