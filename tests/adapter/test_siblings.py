@@ -379,6 +379,25 @@ def test_weights_that_are_brought_for_a_call(kind: str) -> None:
     torch.testing.assert_close(y, expected[0])
 
 
+def test_weights_that_are_elsewhere_until_they_are_needed() -> None:
+    class Bringing(Attention):
+        def forward(self, x: Tensor) -> Tensor:
+            q = self.q(x)
+            self.k.base.weight = self.whole
+            return torch.cat([q, self.k(x), self.v(x)], -1)
+
+    model, x = network(1), inputs()
+    expected = torch.cat([getattr(model[0], name)(x) for name in "qkv"], -1)
+    weight = model[0].k.base.weight
+    model[0].__class__, model[0].__dict__["whole"] = Bringing, weight
+    model[0].k.base.weight = nn.Parameter(torch.empty_like(weight, device="meta"), False)
+    found: list[int] = []
+    with sizes(found):
+        y = model(x)
+    assert found == [1, 1, 1]
+    torch.testing.assert_close(y, expected)
+
+
 def test_outputs_changed_in_place() -> None:
     class InPlace(Attention):
         def forward(self, x: Tensor) -> Tensor:
