@@ -15,7 +15,7 @@ import time
 import torch
 from variants import FLOOR, Step, arguments, base_model, trained_parameters
 
-from dcft_cli.training.allocator import keep_freed_memory
+from dcft_cli.training.cpu_memory import keep_freed_memory
 
 WARM_UP = 3
 

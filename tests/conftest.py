@@ -1,6 +1,7 @@
 """What every test shares: no network, one thread, and a tiny base model."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_base(tmp_path_factory.mktemp("base"))
 
 
-@pytest.fixture(autouse=True)
-def every_size_is_worth_computing_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests have small inputs, which training keeps."""
-    monkeypatch.setattr("dcft_cli.adapter.activations._WORTH", 0)
+@pytest.fixture(scope="session", autouse=True)
+def every_size_is_worth_the_ways_of_large_ones() -> Iterator[None]:
+    """Tests have small inputs, which training keeps, and multiplies by torch's BLAS."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dcft_cli.adapter.activations._WORTH", 0)
+        patch.setattr("dcft_cli.adapter.dense._WORTH", 1)
+        yield

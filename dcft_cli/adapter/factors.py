@@ -12,7 +12,6 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -24,78 +23,16 @@ if TYPE_CHECKING:
     from dcft_cli.adapter.increment import DCFTAdapter, Sizes
 
 
-_WIDE = 512  # columns from which on many small products beat one that ends in a few: on CPUs
-
-
-def by_hand(rows: Tensor) -> bool:
-    """Whether thin products of rows are cut up here; elsewhere libraries do it well."""
-    return rows.device.type == "cpu" and rows.dtype == torch.float32
-
-
-def _tiled(rows: Tensor, factor: Tensor) -> Tensor:
-    """Tiles of (tokens, n d), weighted by each row of `factor` (k, n) and added: (tokens, k, d)."""
-    tokens, size = rows.shape
-    k, n = factor.shape
-    return torch.bmm(factor.expand(tokens, k, n), rows.view(tokens, n, size // n))
-
-
 class Factors(NamedTuple):
     """dW = U^T A' of one adapter, scale included.
 
     Attributes:
-        stride: s.
         down: A' (k d, in).
         up: U = B'^T (k d, out).
-        stacks: A (n, k, p), B^T (n, k, q) and scale C (n, d, d), as constants, of this increment
-            and others.
-        number: of this one among them.
     """
 
-    stride: int
     down: Tensor
     up: Tensor
-    stacks: tuple[Tensor, Tensor, Tensor]
-    number: int
-
-    def project_in(self, x: Tensor) -> Tensor:
-        """P = x A'^T, (tokens, in) to (tokens, k d)."""
-        if self._is_tiled(x):
-            return _tiled(x, self.stacks[0][self.number]).flatten(1)
-        return F.linear(x, self.down)
-
-    def windows(self) -> tuple[Tensor, ...]:
-        """B^T (k, q) and scale C (d, d) if `project_out` goes by windows, else nothing."""
-        if not self._is_tiled(self.up):
-            return ()
-        return self.stacks[1][self.number], self.stacks[2][self.number]
-
-    def _is_tiled(self, rows: Tensor) -> bool:
-        """Whether the kernel's windows lie side by side over rows, and are many."""
-        d, size = self.stacks[2].shape[-1], rows.shape[1]
-        return size >= _WIDE and self.stride == d and size % d == 0 and by_hand(rows)
-
-
-def project_out(gradient: Tensor, up: Tensor, windows: Sequence[Tensor]) -> Tensor:
-    """Q = G U^T, (tokens, out) to (tokens, k d)."""
-    if windows:
-        B, C = windows
-        return (_tiled(gradient, B) @ C).flatten(1)
-    return F.linear(gradient, up)
-
-
-def project_in(parts: Sequence[Factors], x: Tensor) -> Sequence[Tensor]:
-    """P = x A'^T of every part, x read once: (tokens, in) to (tokens, k d) of each.
-
-    Args:
-        parts: of equal kernel size and stride, as in one model.
-    """
-    if len(parts) == 1:
-        return [parts[0].project_in(x)]
-    if parts[0]._is_tiled(x):
-        P = _tiled(x, torch.cat([part.stacks[0][part.number] for part in parts])).flatten(1)
-    else:
-        P = F.linear(x, torch.cat([part.down for part in parts]))
-    return parted(P, [part.down for part in parts], 1)
 
 
 def joined(tensors: Sequence[Tensor], dim: int) -> Tensor:
@@ -151,10 +88,7 @@ def factors(adapters: Sequence["DCFTAdapter"], dtype: torch.dtype) -> list[Facto
     A, B, C = (torch.stack(some) for some in zip(*map(_trained, adapters), strict=True))
     with torch.autocast(A.device.type, enabled=False):  # small, and worth their full precision
         down, up = _LowRankFactors.apply(A, B, C, sizes)  # type: ignore[no-untyped-call]
-        scaled = C.detach() * sizes["scale"]
-    constants = A.detach().to(dtype), B.detach().mT.to(dtype), scaled.to(dtype)
-    pairs = zip(down.to(dtype).unbind(), up.to(dtype).unbind(), strict=True)
-    return [Factors(sizes["stride"], *pair, constants, n) for n, pair in enumerate(pairs)]
+    return list(map(Factors, down.to(dtype).unbind(), up.to(dtype).unbind()))
 
 
 def _trained(adapter: "DCFTAdapter") -> tuple[Tensor, Tensor, Tensor]:

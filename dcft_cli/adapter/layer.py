@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcft_cli.adapter.activations import origin
+from dcft_cli.adapter.dense import linear
 from dcft_cli.adapter.increment import DCFTAdapter
 from dcft_cli.adapter.matrix import Matrix, is_packed
 from dcft_cli.adapter.product import Weight, adapted_products
@@ -94,7 +95,7 @@ class DCFTLinear(Carrier):
         """(..., in) to (..., out), at little more than the frozen layer's cost."""
         if (formed := self._formed_for(x)) is not None:
             formed = formed.mT if self.matrix.transposed else formed
-            return F.linear(x, formed, cast("Tensor | None", self.base.bias))
+            return linear(x, formed, cast("Tensor | None", self.base.bias))
         compiling, siblings = torch.compiler.is_compiling(), self.siblings
         if siblings is not None and not compiling and (y := siblings.take(self, x)) is not None:
             return y

@@ -20,24 +20,22 @@ for the gradients of all of them.
 """
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from dcft_cli.adapter.activations import Origin
-from dcft_cli.adapter.factors import Factors, by_hand, joined, parted, project_in, project_out
+from dcft_cli.adapter.dense import across_tokens, linear, sum_of_products
+from dcft_cli.adapter.factors import Factors, joined, parted
 
 Rows = tuple[int, int]  # first and last + 1 of a weight's rows
 
 # A sum in place passes twice over (tokens, out) or (tokens, in), forming W + dW three times over
 # (out, in): measured on a CPU, too.
 _TOKENS_TO_FORM = 1.5
-_CHUNKS, _CHUNK = 8, 16  # of tokens, and how many at least, for products that end in few rows
 
 _unsafe_view = torch.ops.aten._unsafe_view.default
 
@@ -70,27 +68,25 @@ class _AdaptedProducts(Function):
         ctx: Any, x: Tensor, weights: Sequence[Weight], source: Origin | None, *thin: Tensor
     ) -> tuple[Tensor, ...]:
         tokens = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
-        parts = [part for weight in weights for part in weight.parts]
-        inner = project_in(parts, tokens)
+        downs = [part.down for weight in weights for part in weight.parts]
+        inner = parted(linear(tokens, joined(downs, 0)), downs, 1)
         formed, P = _to_form(tokens, x.shape[-1]), iter(inner)
         outputs = []
         for weight in weights:
             W, ups = weight.stored, [part.up for part in weight.parts]
             if formed:
                 W = _formed(W, weight.rows, [part.down for part in weight.parts], ups)
-            y = F.linear(tokens, W, weight.bias)
+            y = linear(tokens, W, weight.bias)
             for rows, up in zip(weight.rows, ups, strict=True):
                 if not formed:
                     _block(y, rows).addmm_(next(P), up)
             # Not a view in autograd's eyes: those that come out of a Function cannot be changed.
             outputs.append(y if x is tokens else _unsafe_view(y, (*x.shape[:-1], y.shape[1])))
-        windows = [part.windows() for part in parts]
         ctx.shape, ctx.rows = x.shape, [weight.rows for weight in weights]
-        ctx.windowed = [bool(some) for some in windows]
         ctx.compute = None if source is None else source.compute
         kept = tokens if source is None else source.h
         stored = [weight.stored for weight in weights]
-        ctx.save_for_backward(kept, *stored, *inner, *thin, *chain(*windows))
+        ctx.save_for_backward(kept, *stored, *inner, *thin)
         return tuple(outputs)
 
     @staticmethod
@@ -99,16 +95,15 @@ class _AdaptedProducts(Function):
         x, *saved = ctx.saved_tensors
         tensors = iter(saved)
         stored = [next(tensors) for _ in gradients]
-        inner, downs, ups = ([next(tensors) for _ in ctx.windowed] for _ in range(3))
-        windows = [(next(tensors), next(tensors)) if one else () for one in ctx.windowed]
+        inner, downs, ups = ([next(tensors) for rows in ctx.rows for _ in rows] for _ in range(3))
         by_token = [G.reshape(-1, G.shape[-1]) for G in gradients]
         blocks = [
             _block(G, one) for G, rows in zip(by_token, ctx.rows, strict=True) for one in rows
         ]
-        Q = joined([project_out(*one) for one in zip(blocks, ups, windows, strict=True)], 1)
+        Q = joined([linear(G, up) for G, up in zip(blocks, ups, strict=True)], 1)
         if ctx.compute is not None:
             x = ctx.compute(x).to(Q.dtype)
-        to_down = _over_tokens(Q, x.reshape(-1, ctx.shape[-1]))
+        to_down = across_tokens(Q, x.reshape(-1, ctx.shape[-1]))
         del x  # before there is a gradient of its size
         to_x = None
         if ctx.needs_input_grad[0]:
@@ -118,13 +113,11 @@ class _AdaptedProducts(Function):
                     _formed(W, rows, [next(down) for _ in rows], [next(up) for _ in rows])
                     for W, rows in zip(stored, ctx.rows, strict=True)
                 ]
-            to_x = by_token[0] @ stored[0]
-            for G, W in zip(by_token[1:], stored[1:], strict=True):
-                to_x.addmm_(G, W)
+            to_x = sum_of_products(by_token, stored)
             if not formed:
                 to_x.addmm_(Q, joined(downs, 0))
             to_x = to_x.view(ctx.shape)
-        to_up = [_over_tokens(P, G) for P, G in zip(inner, blocks, strict=True)]
+        to_up = [across_tokens(P, G) for P, G in zip(inner, blocks, strict=True)]
         return to_x, None, None, *parted(to_down, downs, 0), *to_up
 
 
@@ -146,16 +139,6 @@ def _formed(
     for (first, end), down, up in zip(rows, downs, ups, strict=True):
         whole[first:end].addmm_(up.mT, down)
     return whole
-
-
-def _over_tokens(thin: Tensor, rows: Tensor) -> Tensor:
-    """thin^T rows: (tokens, r) and (tokens, size) to (r, size)."""
-    tokens, size = rows.shape
-    chunk = tokens // _CHUNKS
-    if chunk >= _CHUNK and tokens % _CHUNKS == 0 and by_hand(rows):
-        thin, rows = thin.view(_CHUNKS, chunk, thin.shape[1]), rows.view(_CHUNKS, chunk, size)
-        return torch.bmm(thin.mT, rows).sum(0)
-    return thin.mT @ rows
 
 
 def adapted_products(

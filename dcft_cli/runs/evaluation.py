@@ -17,6 +17,7 @@ from dcft_cli.runs.folder import RunFolder, adapter_file
 from dcft_cli.runs.preparation import prepare
 from dcft_cli.training.arguments import device_in_words, training_arguments
 from dcft_cli.training.callbacks import ReportingCallback
+from dcft_cli.training.cpu_memory import keep_fewer_products
 from dcft_cli.training.reporting import Reporter
 from dcft_cli.training.trainer import AdapterTrainer
 
@@ -81,6 +82,8 @@ def evaluate(
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer wants a folder; stays empty
         training = recipe.training.model_copy(update={"report_to": []})  # no run to track
         args = training_arguments(training, recipe.model, output=Path(scratch))
+        if args.device.type == "cpu":
+            keep_fewer_products()
         config, auto_class = preparation.config, preparation.auto_class
         if recipe.model.attention == "fused":
             check_fused(config, args.device)

@@ -30,9 +30,9 @@ from dcft_cli.runs.folder import RunFolder, step_of, write_json
 from dcft_cli.runs.plan import adapter_config
 from dcft_cli.runs.preparation import Preparation, description, resting_in
 from dcft_cli.runs.training_plan import TrainingPlan
-from dcft_cli.training.allocator import keep_freed_memory
 from dcft_cli.training.callbacks import ReportingCallback
 from dcft_cli.training.compiling import compile_errors_told, compile_model
+from dcft_cli.training.cpu_memory import keep_fewer_products, keep_freed_memory
 from dcft_cli.training.reporting import Reporter
 from dcft_cli.training.trainer import AdapterTrainer
 
@@ -62,6 +62,7 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
     checkpoint = folder.last_checkpoint() if resume else None
     if args.device.type == "cpu":
         keep_freed_memory()
+        keep_fewer_products()
     set_seed(recipe.training.seed)
     base = load_model(recipe.model, preparation.config, preparation.auto_class)
     model = base.model

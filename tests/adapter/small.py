@@ -1,10 +1,12 @@
 """What tests of the method share: dW as the paper writes it, and small layers of every kind."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcft_cli import DCFTConfig, adapter_layers
+from dcft_cli.adapter import dense
 from dcft_cli.adapter.increment import DCFTAdapter
 from dcft_cli.adapter.inject import insert
 from dcft_cli.adapter.targets import find_targets
@@ -109,3 +111,9 @@ class Fused(nn.Module):
         query, key, value = self.qkv(x).chunk(3, dim=-1)
         weights = (query @ key.mT).softmax(-1)
         return self.proj(weights @ (value if self.values else x))
+
+
+def always(onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of every size go by oneDNN, or none does, whatever is faster here."""
+    monkeypatch.setattr(dense, "_WORTH", 1)
+    monkeypatch.setattr(dense, "_onednn_is_faster", lambda *, thin: onednn)

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, merge, remove_adapters
 from dcft_cli.adapter import factors as made
-from dcft_cli.adapter.factors import factors, project_out
+from dcft_cli.adapter.factors import factors
 from dcft_cli.adapter.increment import DCFTAdapter
 from dcft_cli.adapter.matrix import find_matrices
 from tests.adapter.small import increment_of, linear, perturb
@@ -58,20 +58,6 @@ def test_factors_and_their_gradients(out: int, into: int, d: int, data: st.DataO
         gotten = torch.autograd.grad((found.down, found.up), parameters, seeds, retain_graph=True)
         for one, other in zip(gotten, expected, strict=True):
             torch.testing.assert_close(one, other)
-
-
-@pytest.mark.parametrize("width", [1024, 1020, 256])
-@pytest.mark.parametrize("rank", [1, 2])
-def test_projections_by_tiles(width: int, rank: int) -> None:
-    """Wide rows take another way to the same products."""
-    (adapter,) = adapters(1, width, width, kernel_size=8, rank=rank, init="zero")
-    adapter.float().C.data.normal_()
-    (found,) = factors([adapter], torch.float32)
-    rows = torch.randn(5, width)
-    torch.testing.assert_close(found.project_in(rows), rows @ found.down.mT, rtol=1e-4, atol=1e-4)
-    out = project_out(rows, found.up, found.windows())
-    torch.testing.assert_close(out, rows @ found.up.mT, rtol=1e-4, atol=1e-4)
-    assert bool(found.windows()) == (width == 1024)
 
 
 def test_made_once_for_all_layers_of_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dcft_cli import DCFTConfig, adapter_layers, inject
 from dcft_cli.adapter.factors import Factors
 from dcft_cli.adapter.product import Weight, adapted_products
-from tests.adapter.small import perturb
+from tests.adapter.small import always, perturb
 
 SIZES = st.integers(1, 9)
 
@@ -32,8 +32,7 @@ def tensors(
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor) -> Tensor:
     """With one adapter of all rows, whose factors are any."""
-    none = (down.new_zeros(1, 0, 0),) * 3
-    parts = [Factors(1, down, up, none, 0)]
+    parts = [Factors(down, up)]
     return adapted_products(x, [Weight(weight, bias, [(0, len(weight))], parts)])[0]
 
 
@@ -64,11 +63,7 @@ def test_blocks_of_rows(tokens: int) -> None:
     """Rows 2 to 4 and 5 to 8 of 9, each with its own factors."""
     x, weight, bias, down, up = tensors(9, 6, 4, (tokens,))
     rows = [(2, 4), (5, 8)]
-    none = (down.new_zeros(1, 0, 0),) * 3
-    parts = [
-        Factors(1, down[:2], up[:2, 2:4], none, 0),
-        Factors(1, down[2:], up[2:, 5:8], none, 0),
-    ]
+    parts = [Factors(down[:2], up[:2, 2:4]), Factors(down[2:], up[2:, 5:8])]
     (found,) = adapted_products(x, [Weight(weight, bias, rows, parts)])
     whole = weight.clone()
     for (first, end), part in zip(rows, parts, strict=True):
@@ -84,9 +79,13 @@ def test_blocks_of_rows(tokens: int) -> None:
 WIDE = [(1024, 64, 128), (64, 1024, 136), (520, 1024, 132), (64, 1024, 8)]
 
 
+@pytest.mark.parametrize("onednn", [False, True])
 @pytest.mark.parametrize("sizes", WIDE)
-def test_wide_layers(sizes: tuple[int, int, int]) -> None:
-    """Where float32 on a CPU takes ways of its own."""
+def test_wide_layers(
+    sizes: tuple[int, int, int], onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Float32 on a CPU, by either library."""
+    always(onednn, monkeypatch)
     out, into, tokens = sizes
     layer = nn.Linear(into, out)
     model = perturb(inject(nn.Sequential(layer), DCFTConfig(kernel_size=8, targets=["0"])))
