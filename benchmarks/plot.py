@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 MODELS = {"minilm": "MiniLM", "deberta-v3-base": "DeBERTaV3-base", "roberta-large": "RoBERTa-large"}
 LABELS = {
     "frozen, attention of dcft": "frozen, DCFT's attention",
+    "frozen, attention and products of dcft": "frozen, DCFT's attention and products",
     "full": "full fine-tuning",
     "dcft d8": "DCFT, d = 8",
     "dcft d8, transformers' attention": "DCFT, its own attention off",

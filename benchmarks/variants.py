@@ -4,13 +4,16 @@ import argparse
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
 from transformers import AutoModel, BertConfig, DebertaV2Config, PreTrainedConfig, RobertaConfig
 
 from dcft_cli import DCFTConfig, adapter_layers, folded, inject, orthogonality
+from dcft_cli.adapter.dense import linear
 from dcft_cli.adapter.targets import find_targets
 from dcft_cli.attention import set_attention
 
@@ -62,6 +65,20 @@ class Materialised(nn.Module):
         return self.base(x) + F.linear(x, dW)
 
 
+class _Product(Function):
+    """A frozen layer's product and its gradient, by the library that dcft takes for them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        return linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        return linear(gradient, weight.mT), None, None
+
+
 def _frozen(base: nn.Module) -> nn.Module:
     """A copy that shares its weights with the base."""
     model = copy.deepcopy(base, {id(p): p for p in base.parameters()})
@@ -76,6 +93,14 @@ def _floor_with_attention(base: nn.Module) -> Variant:
     model = _frozen(base)
     set_attention(model, "auto")
     return Variant(model, [])
+
+
+def _floor_with_products(base: nn.Module) -> Variant:
+    variant = _floor_with_attention(base)
+    for target in find_targets(variant.model, TARGETS):
+        layer = target.matrix.module
+        layer.forward = lambda x, its=layer: _Product.apply(x, its.weight, its.bias)
+    return variant
 
 
 def _floor_to_positions(base: nn.Module) -> Variant:
@@ -140,6 +165,7 @@ VARIANTS: dict[str, Callable[[nn.Module], Variant]] = {
     FLOOR: _floor,
     "frozen, gradient to positions": _floor_to_positions,
     "frozen, attention of dcft": _floor_with_attention,
+    "frozen, attention and products of dcft": _floor_with_products,
     "full": _full,
     "dcft d8": _dcft(8),
     "dcft d8, transformers' attention": _dcft(8, attention="eager"),
