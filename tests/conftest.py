@@ -25,8 +25,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def every_size_is_worth_the_ways_of_large_ones() -> Iterator[None]:
-    """Tests have small inputs, which training keeps, and multiplies by torch's BLAS."""
+    """Tests have small inputs, which training keeps, and whose dropout is left to torch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dcft_cli.adapter.activations._WORTH", 0)
-        patch.setattr("dcft_cli.adapter.dense._WORTH", 1)
+        patch.setattr("dcft_cli.training.dropout._WORTH", 1)
         yield

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, load_adapter, save_adapter
-from dcft_cli.adapter import dense
 from dcft_cli.adapter.inject import head_parameters
 from dcft_cli.errors import AdapterFileError, ModelError, TargetError
 from tests.adapter.small import Fused, SmallExperts, adapt, linear
@@ -33,9 +32,8 @@ def adapter(tmp_path: Path) -> Path:
 
 
 def test_loaded_adapter_gives_the_same_outputs_in_a_fresh_process(
-    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    adapter: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(dense, "_WORTH", 2**22)  # there, too
     code = f"""
 import torch
 from dcft_cli import load_adapter
