@@ -24,7 +24,7 @@ def peak(name: str, args: argparse.Namespace) -> int:
 
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
-    base = base_model(args.model).to(device)
+    base = base_model(args.model, args.dropout).to(device)
     batch = torch.randint(1000, 20000, (args.batch, args.length)).to(device)
     precision = getattr(torch, args.precision)
     step = Step(name, base, batch, precision, to_inputs=args.to_inputs)

@@ -68,7 +68,7 @@ def main() -> None:
     if args.keep_memory and not keep_freed_memory():
         parser.error("--keep-memory is for glibc")
     device = torch.device(args.device)
-    base = base_model(args.model).to(device)
+    base = base_model(args.model, args.dropout).to(device)
     shape = (args.batch, args.length)
     batch = torch.randint(1000, 20000, shape, generator=torch.Generator().manual_seed(0)).to(device)
     names = list(dict.fromkeys([FLOOR, *args.variants]))

@@ -3,6 +3,7 @@
 import argparse
 import copy
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,21 +17,22 @@ from dcft_cli import DCFTConfig, adapter_layers, folded, inject, orthogonality
 from dcft_cli.adapter.dense import linear
 from dcft_cli.adapter.targets import find_targets
 from dcft_cli.attention import set_attention
+from dcft_cli.training.dropout import cheap_dropout
 
-_OFF = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 MODELS: dict[str, Callable[[], PreTrainedConfig]] = {
     "minilm": lambda: BertConfig(
-        hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, **_OFF
+        hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
     ),
     "deberta-v3-base": lambda: DebertaV2Config(
         hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
         vocab_size=128100, relative_attention=True, position_buckets=256,
         norm_rel_ebd="layer_norm", share_att_key=True, pos_att_type=["p2c", "c2p"],
-        position_biased_input=False, type_vocab_size=0, **_OFF,
+        position_biased_input=False, type_vocab_size=0,
     ),
     "roberta-large": lambda: RobertaConfig(
         hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
-        vocab_size=50265, max_position_embeddings=514, **_OFF,
+        vocab_size=50265, max_position_embeddings=514,
     ),
 }  # fmt: skip
 TARGETS = ("Q", "K", "V", "O", "FFN")
@@ -213,6 +215,9 @@ class Step:
             )
         self.model, self.batch, self.precision = model, batch, precision
         self.scoring = scoring
+        # As `dcft train` has it, where there is dropout.
+        cheap = name.startswith("dcft") and batch.device.type == "cpu"
+        self.within = cheap_dropout if cheap else nullcontext
         if scoring:
             self.folding = folded(model.eval())
             self.folding.__enter__()  # for as long as the step is kept
@@ -231,19 +236,24 @@ class Step:
             ):
                 self.model(input_ids=self.batch)
             return
-        with torch.autocast(self.batch.device.type, self.precision, enabled=half):
-            loss = self.model(input_ids=self.batch).last_hidden_state.float().square().mean()
-        if self.variant.term is not None:
-            loss = loss + self.variant.term()
-        loss.backward()
+        with self.within():
+            with torch.autocast(self.batch.device.type, self.precision, enabled=half):
+                outputs = self.model(input_ids=self.batch)
+            loss = outputs.last_hidden_state.float().square().mean()
+            if self.variant.term is not None:
+                loss = loss + self.variant.term()
+            loss.backward()
         if self.optimizer is not None:
             self.optimizer.step()
             self.optimizer.zero_grad()
 
 
-def base_model(name: str) -> nn.Module:
+def base_model(name: str, dropout: float = 0.0) -> nn.Module:
     torch.manual_seed(0)
-    return AutoModel.from_config(MODELS[name]())
+    config = MODELS[name]()
+    for key in _DROPOUTS:
+        setattr(config, key, dropout)
+    return AutoModel.from_config(config)
 
 
 def trained_parameters(parameters: Iterable[nn.Parameter]) -> int:
@@ -260,5 +270,6 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--to-inputs", action="store_true", help="gradients of the inputs for all")
+    parser.add_argument("--dropout", type=float, default=0.0, help="of every kind; else none")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     return parser
