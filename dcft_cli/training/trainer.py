@@ -123,7 +123,8 @@ class AdapterTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss of a batch, and its gradients."""
-        with cheap_dropout() if self.cheap_dropout else nullcontext():
+        cheap = self.cheap_dropout and not self.runs_ahead
+        with cheap_dropout() if cheap else nullcontext():
             loss: Tensor = super().training_step(*args, **kwargs)
         return loss
 
