@@ -8,6 +8,7 @@ All functions are for code that has its own gradients or needs none: nothing her
 """
 
 import functools
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,13 +16,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 # Multiplications. oneDNN makes code for every size, which takes about a millisecond once: what it
 # saves of a smaller product does not make up for that soon.
 _WORTH = 2**22
 _THIN = 128  # rows or columns of the result
-_CLEARLY = 0.8  # of the other's time: what a run computes shall not depend on chance
-_TRIALS = 7
+_CLEARLY = 0.7  # of the other's time: what a run computes shall hardly depend on chance
+_TRIALS = 15
 
 # What torch's compiler calls: x, W, bias, an operation to follow, its numbers, its algorithm.
 _onednn: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
@@ -29,7 +31,8 @@ _onednn: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + bias: (..., in) and (out, in) to (..., out)."""
-    if _goes_by_onednn(x, W):
+    plain = bias is None or (bias.shape == W.shape[:1] and bias.dtype == W.dtype)
+    if plain and _goes_by_onednn(x, W):
         return _by_onednn(x, W, bias)
     return F.linear(x, W, bias)
 
@@ -59,19 +62,38 @@ def _goes_by_onednn(x: Tensor, W: Tensor) -> bool:
         and W.dtype == x.dtype
         and all(type(tensor) in (Tensor, nn.Parameter) for tensor in (x, W))
         and bool(torch.backends.mkldnn.enabled)
+        and not _is_watched()
         and _onednn_is_faster(thin=min(x.numel() // into, out) < _THIN)
     )
 
 
+def _is_watched() -> bool:
+    """Whether something looks at what is computed that knows no rule for the operation."""
+    return (
+        torch.is_autocast_enabled("cpu")
+        or torch._C._get_tracing_state() is not None
+        or bool(torch._C._are_functorch_transforms_active())
+        or forward_ad._current_level >= 0
+    )
+
+
 def _by_onednn(x: Tensor, W: Tensor, bias: Tensor | None) -> Tensor:
+    # It takes any layout of x, of W none whose rows overlap, and reads a bias as if contiguous.
+    (rows, columns), (by_row, by_column) = W.shape, W.stride()
+    if not (by_column == 1 and by_row >= columns) and not (by_row == 1 and by_column >= rows):
+        W = W.contiguous()
+    bias = None if bias is None else bias.contiguous()
     product: Tensor = _onednn(x, W, bias, "none", [], "")
     return product
 
 
 @functools.cache
 def _onednn_is_faster(*, thin: bool) -> bool:
-    """Whether it is, clearly: by the shortest of some products of each, a few ms in all."""
-    x, W = torch.ones(2048 if thin else 512, 512), torch.ones(8 if thin else 512, 512)
+    """Whether it is, clearly: by the shortest of some products of each, 0.05 s in all."""
+    if os.environ.get("LRU_CACHE_CAPACITY") in ("", "0"):  # with which torch crashes there
+        return False
+    shapes = ((2048, 512), (8, 512)) if thin else ((512, 512), (512, 512))
+    x, W = (torch.ones(shape, dtype=torch.float32, device="cpu") for shape in shapes)
     ways: list[Callable[[], object]] = [lambda: F.linear(x, W), lambda: _by_onednn(x, W, None)]
     shortest = [float("inf")] * 2
     try:

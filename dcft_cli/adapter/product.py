@@ -15,7 +15,7 @@ needs, or what x is computed from again (`activations`), and W, which under auto
 half precision, as for a frozen layer.
 
 Weights that read the same x (`siblings`: Q, K and V) go through together: x is read once for all
-their P, and once for all their dL/dA'; their dL/dx are added up in place. The backward pass waits
+their P, and once for all their dL/dA'; their dL/dx are added up. The backward pass waits
 for the gradients of all of them.
 """
 

@@ -115,5 +115,7 @@ class Fused(nn.Module):
 
 def always(onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Products of every size go by oneDNN, or none does, whatever is faster here."""
+    if onednn and not torch.backends.mkldnn.is_available():
+        pytest.skip("needs oneDNN")
     monkeypatch.setattr(dense, "_WORTH", 1)
     monkeypatch.setattr(dense, "_onednn_is_faster", lambda *, thin: onednn)

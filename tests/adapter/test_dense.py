@@ -57,13 +57,35 @@ def layouts(rows: int, columns: int) -> Iterator[Tensor]:
     yield torch.randn(rows, 3 * columns)[:, ::3]
     yield torch.randn(1, columns).expand(rows, columns)
     yield torch.randn(1).expand(rows, columns)
+    yield torch.randn(5 * rows + columns).unfold(0, columns, 5)[:rows]
 
 
 def test_every_layout(by_onednn: list[tuple[int, ...]]) -> None:
     for x in layouts(24, 40):
         for W in layouts(8, 40):
             torch.testing.assert_close(dense.linear(x, W), x @ W.mT, rtol=1e-4, atol=1e-4)
-    assert by_onednn == [(24, 40, 8)] * 49
+    assert by_onednn == [(24, 40, 8)] * 64
+
+
+def test_every_layout_of_a_bias(by_onednn: list[tuple[int, ...]]) -> None:
+    x, W = torch.randn(6, 5), torch.randn(4, 5)
+    for bias in (torch.randn(8)[::2], torch.randn(1).expand(4), torch.randn(1, 4), torch.randn(1)):
+        torch.testing.assert_close(dense.linear(x, W, bias), x @ W.mT + bias)
+    assert by_onednn == [(6, 5, 4)] * 2
+
+
+# torch's own forward mode is written in a language that torch warns of.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_what_has_no_rule_for_it_gets_torchs_product(by_onednn: list[tuple[int, ...]]) -> None:
+    x, W = torch.randn(6, 5), torch.randn(4, 5)
+    _, tangent = torch.func.jvp(lambda x: dense.linear(x, W), (x,), (x,))
+    torch.testing.assert_close(tangent, x @ W.mT)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, x)
+        found = torch.autograd.forward_ad.unpack_dual(dense.linear(dual, W)).tangent
+    torch.testing.assert_close(found, x @ W.mT)
+    torch.testing.assert_close(torch.vmap(lambda x: dense.linear(x, W))(x), x @ W.mT)
+    assert by_onednn == []
 
 
 def test_more_dimensions(by_onednn: list[tuple[int, ...]]) -> None:
@@ -91,6 +113,8 @@ def test_none_but_float32_on_a_cpu_goes_by_onednn(by_onednn: list[tuple[int, ...
     with FakeTensorMode():
         fake = torch.randn(4, 4)
         assert dense.linear(fake, fake).shape == (4, 4)
+    with torch.autocast("cpu"):
+        assert dense.linear(W, W).dtype == torch.bfloat16
     torch._C._set_mkldnn_enabled(False)
     try:
         dense.linear(W, W)
