@@ -1,8 +1,8 @@
 """Products of float32 matrices on a CPU, by the faster of torch's two libraries.
 
-torch multiplies float32 by its BLAS, most often MKL, which makes little of AMD's processors: there
-oneDNN, which torch has for convolutions and half precision, takes less than half the time. On
-others the two are more alike. So they are timed, once in a process.
+torch multiplies float32 by its BLAS, most often MKL, which makes little of an AMD processor: on an
+EPYC oneDNN, which torch has for convolutions and half precision, takes half the time. Elsewhere
+that may be otherwise. So they are timed, once in a process.
 
 All functions are for code that has its own gradients or needs none: nothing here makes a graph.
 """

@@ -32,8 +32,8 @@ def keep_freed_memory() -> bool:
 def keep_fewer_products() -> None:
     """Has oneDNN keep what it has made for 64 sizes of products, where it would for 1,024.
 
-    Each takes 0.6 MB, and batches of changing lengths have hundreds of sizes; to make one anew
-    takes about a millisecond, 2 to 3 % of such steps. Must come before the first product; where
+    Each takes about 0.4 MB, and batches of changing lengths have hundreds of sizes; to make one
+    anew takes about a millisecond. Must come before the first product; where
     the environment says something, that holds.
     """
     for name in _CACHES:

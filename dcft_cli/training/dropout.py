@@ -1,6 +1,6 @@
 """Dropout on a CPU, at a fraction of what torch takes for it.
 
-torch draws a random number for every value, which takes a fifth of a small encoder's training step.
+torch draws a random number for every value, which makes much of a small encoder's training step.
 Here a number of 64 bits serves for four values, and probabilities are multiples of 2^-16. And where
 attention has dropout, torch makes all its steps of full size, one after the other; here they are
 made for some texts at a time, which stay in the processor's cache.
