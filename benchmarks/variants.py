@@ -2,22 +2,19 @@
 
 import argparse
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import Function
 from transformers import AutoModel, BertConfig, DebertaV2Config, PreTrainedConfig, RobertaConfig
 
 from dcft_cli import DCFTConfig, adapter_layers, folded, inject, orthogonality
-from dcft_cli.adapter.dense import linear
 from dcft_cli.adapter.targets import find_targets
 from dcft_cli.attention import set_attention
-from dcft_cli.training.dropout import cheap_dropout
+from dcft_cli.training.on_cpu import faster_on_cpu
 
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 MODELS: dict[str, Callable[[], PreTrainedConfig]] = {
@@ -36,15 +33,22 @@ MODELS: dict[str, Callable[[], PreTrainedConfig]] = {
     ),
 }  # fmt: skip
 TARGETS = ("Q", "K", "V", "O", "FFN")
+FEW = ("Q", "V")  # what LoRA adapts by default
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A model made ready for one way of training, and what of it is trained."""
+    """A model made ready for one way of training, and what of it is trained.
+
+    Attributes:
+        term: added to the loss.
+        by_dcft: on a CPU, the rest of the model is computed as `dcft train` has it, too.
+    """
 
     model: nn.Module
     trained: list[nn.Parameter]
     term: Callable[[], Tensor] | None = None
+    by_dcft: bool = False
 
 
 class Materialised(nn.Module):
@@ -67,20 +71,6 @@ class Materialised(nn.Module):
         return self.base(x) + F.linear(x, dW)
 
 
-class _Product(Function):
-    """A frozen layer's product and its gradient, by the library that dcft takes for them."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(weight)
-        return linear(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (weight,) = ctx.saved_tensors
-        return linear(gradient, weight.mT), None, None
-
-
 def _frozen(base: nn.Module) -> nn.Module:
     """A copy that shares its weights with the base."""
     model = copy.deepcopy(base, {id(p): p for p in base.parameters()})
@@ -98,11 +88,7 @@ def _floor_with_attention(base: nn.Module) -> Variant:
 
 
 def _floor_with_products(base: nn.Module) -> Variant:
-    variant = _floor_with_attention(base)
-    for target in find_targets(variant.model, TARGETS):
-        layer = target.matrix.module
-        layer.forward = lambda x, its=layer: _Product.apply(x, its.weight, its.bias)
-    return variant
+    return replace(_floor_with_attention(base), by_dcft=True)
 
 
 def _floor_to_positions(base: nn.Module) -> Variant:
@@ -121,18 +107,21 @@ def _full(base: nn.Module) -> Variant:
 
 
 def _dcft(
-    kernel_size: int, stride: int | None = None, attention: str = "auto"
+    kernel_size: int,
+    stride: int | None = None,
+    attention: str = "auto",
+    targets: Sequence[str] = TARGETS,
 ) -> Callable[[nn.Module], Variant]:
     """As `dcft train` has it, with its own attention for DeBERTa."""
 
     def make(base: nn.Module) -> Variant:
-        config = DCFTConfig(kernel_size=kernel_size, stride=stride, targets=TARGETS)
+        config = DCFTConfig(kernel_size=kernel_size, stride=stride, targets=targets)
         model = _frozen(base)
         set_attention(model, attention)
         inject(model, config, head=())
         layers = list(adapter_layers(model).values())
         trained = [p for p in model.parameters() if p.requires_grad]
-        return Variant(model, trained, lambda: 0.1 * orthogonality(layers))
+        return Variant(model, trained, lambda: 0.1 * orthogonality(layers), by_dcft=True)
 
     return make
 
@@ -149,12 +138,14 @@ def _materialised(kernel_size: int, stride: int) -> Callable[[nn.Module], Varian
     return make
 
 
-def _peft(kind: str, **settings: object) -> Callable[[nn.Module], Variant]:
+def _peft(
+    kind: str, targets: Sequence[str] = TARGETS, **settings: object
+) -> Callable[[nn.Module], Variant]:
     def make(base: nn.Module) -> Variant:
         import peft
 
         model = _frozen(base)
-        names = [target.name for target in find_targets(model, TARGETS)]
+        names = [target.name for target in find_targets(model, targets)]
         config = getattr(peft, kind)(target_modules=names, **settings)
         adapted = peft.get_peft_model(model, config)
         return Variant(adapted, [p for p in adapted.parameters() if p.requires_grad])
@@ -174,9 +165,11 @@ VARIANTS: dict[str, Callable[[nn.Module], Variant]] = {
     "dcft d2": _dcft(2),
     "dcft d8 s4": _dcft(8, 4),
     "dcft d8 s1": _dcft(8, 1),
+    "dcft d8 on Q, V": _dcft(8, targets=FEW),
     "dcft d8 materialised": _materialised(8, 8),
     "dcft d8 s1 materialised": _materialised(8, 1),
     "peft lora r1": _peft("LoraConfig", r=1),
+    "peft lora r1 on Q, V": _peft("LoraConfig", FEW, r=1),
     "peft lora r8": _peft("LoraConfig", r=8),
     "peft lokr r8": _peft("LoKrConfig", r=8),
 }
@@ -215,9 +208,8 @@ class Step:
             )
         self.model, self.batch, self.precision = model, batch, precision
         self.scoring = scoring
-        # As `dcft train` has it, where there is dropout.
-        cheap = name.startswith("dcft") and batch.device.type == "cpu"
-        self.within = cheap_dropout if cheap else nullcontext
+        ours = self.variant.by_dcft and batch.device.type == "cpu"
+        self.within = faster_on_cpu if ours else nullcontext
         if scoring:
             self.folding = folded(model.eval())
             self.folding.__enter__()  # for as long as the step is kept
@@ -232,6 +224,7 @@ class Step:
         if self.scoring:
             with (
                 torch.no_grad(),
+                self.within(),
                 torch.autocast(self.batch.device.type, self.precision, enabled=half),
             ):
                 self.model(input_ids=self.batch)

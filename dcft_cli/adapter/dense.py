@@ -32,7 +32,7 @@ _onednn: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + bias: (..., in) and (out, in) to (..., out)."""
     plain = bias is None or (bias.shape == W.shape[:1] and bias.dtype == W.dtype)
-    if plain and _goes_by_onednn(x, W):
+    if plain and goes_by_onednn(x, W):
         return _by_onednn(x, W, bias)
     return F.linear(x, W, bias)
 
@@ -46,14 +46,15 @@ def sum_of_products(gradients: Sequence[Tensor], weights: Sequence[Tensor]) -> T
     """The sum of all G W: (tokens, out_i) and (out_i, in) to (tokens, in)."""
     total = linear(gradients[0], weights[0].mT)
     for G, W in zip(gradients[1:], weights[1:], strict=True):
-        if _goes_by_onednn(G, W.mT):
+        if goes_by_onednn(G, W.mT):
             total += _by_onednn(G, W.mT, None)
         else:
             total.addmm_(G, W)
     return total
 
 
-def _goes_by_onednn(x: Tensor, W: Tensor) -> bool:
+def goes_by_onednn(x: Tensor, W: Tensor) -> bool:
+    """Whether x W^T is large, and oneDNN the faster library for it."""
     if x.dtype != torch.float32 or x.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     out, into = W.shape

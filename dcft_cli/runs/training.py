@@ -118,7 +118,7 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
         save=save,
         reporting=reporting,
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
-        cheap_dropout=not recipe.training.compile,
+        compiled=recipe.training.compile,
     )
     finished = checkpoint is not None and step_of(checkpoint) >= plan.total_steps
     if finished and folder.metrics.exists() and folder.adapter.exists():

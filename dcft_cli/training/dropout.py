@@ -4,16 +4,16 @@ torch draws a random number for every value, which makes much of a small encoder
 Here a number of 64 bits serves for four values, and probabilities are multiples of 2^-16. And where
 attention has dropout, torch makes all its steps of full size, one after the other; here they are
 made for some texts at a time, which stay in the processor's cache.
+
+Random numbers are those of torch's generator, so that seeds, checkpoints and resumed runs mean what
+they do.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import wraps
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -23,44 +23,17 @@ _WORTH = 2**12  # values: below, it is Python that takes the time
 _AT_A_TIME = 2**18  # scores: 1 MB
 
 
-@contextmanager
-def cheap_dropout() -> Iterator[None]:
-    """Within it, dropout of float32 on the CPU draws its random numbers four at a time.
-
-    In place of `dropout` and of `scaled_dot_product_attention` with dropout in torch.nn.functional,
-    whoever calls them; what is not known here goes to torch. Random numbers are those of torch's
-    generator, so that seeds, checkpoints and resumed runs mean what they do. Where a step computes
-    something again in its backward pass, that must be within it, too.
-    """
-    before = {name: getattr(F, name) for name in _OURS}
-    try:
-        for name, ours in _OURS.items():
-            setattr(F, name, _first(ours, before[name]))
-        yield
-    finally:
-        for name, theirs in before.items():
-            setattr(F, name, theirs)
-
-
-def _first(ours: Callable[..., Tensor | None], theirs: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(theirs)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        result = ours(*args, **kwargs)
-        return theirs(*args, **kwargs) if result is None else result
-
-    return call
-
-
-def _dropout(
+def dropout(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Tensor | None:
+    """As in torch.nn.functional; None for what only torch knows: all but float32 on the CPU."""
     if not training or inplace or not _is_ours(p, input):
         return None
     dropped: Tensor = _Dropout.apply(input, p)  # type: ignore[no-untyped-call]
     return dropped
 
 
-def _attention(
+def attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -70,6 +43,7 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor | None:
+    """`scaled_dot_product_attention` with dropout; None for what only torch knows."""
     alike = query.ndim == 4 and query.shape[:2] == key.shape[:2] == value.shape[:2]
     if is_causal or not alike or not _is_ours(dropout_p, query, key, value):
         return None
@@ -82,12 +56,6 @@ def _attention(
         query, key, value, attn_mask, dropout_p, scale
     )
     return out
-
-
-_OURS: dict[str, Callable[..., Tensor | None]] = {
-    "dropout": _dropout,
-    "scaled_dot_product_attention": _attention,
-}
 
 
 def _is_ours(p: float, *tensors: Tensor) -> bool:

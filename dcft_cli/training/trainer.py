@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,9 +27,9 @@ from dcft_cli.adapter.inject import adapter_layers
 from dcft_cli.adapter.orthogonality import OrthogonalityForm, orthogonality
 from dcft_cli.models import head_outputs
 from dcft_cli.training.callbacks import ReportingCallback
-from dcft_cli.training.dropout import cheap_dropout
 from dcft_cli.training.length_groups import EpochOfGroups, SeededLengthGroups
 from dcft_cli.training.masks import masks_without_looking
+from dcft_cli.training.on_cpu import faster_on_cpu
 
 
 class EvaluationSet(Protocol):
@@ -65,7 +65,7 @@ class AdapterTrainer(Trainer):
         save: writes model and description to an adapter file, for checkpoints.
         group_by_length: batches of similar lengths.
         reporting: tells the user what happens.
-        cheap_dropout: dropout draws its random numbers four at a time, on a CPU.
+        compiled: the model's steps are, and take torch's functions as they are.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class AdapterTrainer(Trainer):
         save: Callable[[Path], object] | None = None,
         reporting: ReportingCallback,
         callbacks: Sequence[TrainerCallback] = (),
-        cheap_dropout: bool = False,
+        compiled: bool = False,
     ) -> None:
-        self.cheap_dropout = cheap_dropout
+        self.compiled = compiled
         self.evaluation_sets = evaluation_sets
         self.epochs = EpochOfGroups()
         self.orthogonality_weight = orthogonality_weight
@@ -123,8 +123,7 @@ class AdapterTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss of a batch, and its gradients."""
-        cheap = self.cheap_dropout and not self.runs_ahead
-        with cheap_dropout() if cheap else nullcontext():
+        with self._faster():
             loss: Tensor = super().training_step(*args, **kwargs)
         return loss
 
@@ -154,6 +153,9 @@ class AdapterTrainer(Trainer):
         """Whether the host prepares steps while the device computes earlier ones."""
         return self.args.device.type != "cpu"
 
+    def _faster(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.compiled or self.runs_ahead else faster_on_cpu()
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """None: counting them takes a walk through the model at every step, and nobody asks."""
         return 0
@@ -169,7 +171,7 @@ class AdapterTrainer(Trainer):
         loaders = [self.get_eval_dataloader(held.features) for held in self.evaluation_sets]
         # Where one process shares a batch out to several devices, each has a copy of the layers.
         fold = folded(self.trained) if self.args.n_gpu <= 1 else nullcontext()
-        with self.reporting.scoring(sum(map(len, loaders))), fold:
+        with self.reporting.scoring(sum(map(len, loaders))), fold, self._faster():
             for held, loader in zip(self.evaluation_sets, loaders, strict=True):
                 output = self.evaluation_loop(
                     loader,
