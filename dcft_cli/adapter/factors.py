@@ -187,6 +187,8 @@ class _Pass:
     def _make(self, adapters: Sequence["DCFTAdapter"], dtype: torch.dtype) -> None:
         groups: dict[Hashable, list[DCFTAdapter]] = defaultdict(list)
         for one in adapters:
+            if "forward" in vars(one):  # offloaded: it is there for its own call alone
+                continue
             A, B, C = _trained(one)
             settings = *one.sizes.values(), A.device, A.dtype
             groups[A.shape, B.shape, C.shape, settings].append(one)

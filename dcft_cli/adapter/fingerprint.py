@@ -34,13 +34,19 @@ def fingerprint(
         "sha256:" and 64 hexadecimal digits.
 
     Raises:
-        ModelError: the model is quantised: its weights are no longer the checkpoint's.
+        ModelError: the model is quantised: its weights are no longer the checkpoint's. Or they
+            are not in memory.
     """
     parameters = sorted((n, p) for n, p in base_parameters(model).items() if n not in exclude)
     if packed := [n for n, p in parameters if is_packed(p)]:
         raise ModelError(
             f"The model is quantised ({packed[0]}): its base weights cannot be told from it.",
             "Compute the fingerprint of the base in full precision and hand it over.",
+        )
+    if absent := [n for n, p in parameters if p.is_meta]:
+        raise ModelError(
+            f"The weights of the model are not all in memory ({absent[0]} is not).",
+            "Load the base without device_map or offloading; offload it when the adapter is in it.",
         )
     known = digests or {}
     with ThreadPoolExecutor() as pool:  # hashing lets other threads run

@@ -89,6 +89,10 @@ class DCFTAdapter(nn.Module):
         """dW (..., out, in) of the adapted rows, in float32."""
         return increment(self.A, self.B, self.C, **self.sizes)
 
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """`low_rank_factors`: what brings parameters for a module's call (offloading) is called."""
+        return self.low_rank_factors()
+
     def low_rank_factors(self) -> tuple[Tensor, Tensor]:
         """A' (..., k d, in) and B' (..., out, k d) of the whole weight: dW = B' A'."""
         down, up = low_rank_factors(self.A, self.B, self.C, **self.sizes)

@@ -89,7 +89,7 @@ class DCFTLinear(Carrier):
 
     def can_form(self) -> bool:
         """Whether W + dW stands for the whole layer."""
-        return super().can_form() and self._is_plain()
+        return self._is_plain() and super().can_form()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out), at little more than the frozen layer's cost."""
@@ -102,7 +102,7 @@ class DCFTLinear(Carrier):
         if compiling or not self._is_plain():
             y = cast("Tensor", self.base(x))
             for adapter in self._ours():
-                down, up = adapter.low_rank_factors()
+                down, up = adapter()
                 y = y + F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
             return y
         layers, source = self._computed_together(x), origin(x)
@@ -148,12 +148,17 @@ class DCFTLinear(Carrier):
         return Weight(weight, bias, rows, [adapter.factors(dtype) for adapter in ours])
 
     def _is_plain(self) -> bool:
-        """Whether the wrapped layer computes W x + bias, frozen, and nothing besides."""
+        """Whether the wrapped layer computes W x + bias, frozen, and nothing besides.
+
+        What offloads weights replaces the calls of modules that have some.
+        """
         base = cast("nn.Module", self._modules["base"])
         linear = type(base) is nn.Linear or self.matrix.transposed
-        changed = "forward" in vars(base) or base._forward_hooks or base._forward_pre_hooks
+        hooks = base._forward_hooks or base._forward_pre_hooks
+        replaced = any("forward" in vars(module) for module in (base, *self._ours()))
         own = base._parameters.values()
-        return linear and not changed and not any(p is not None and p.requires_grad for p in own)
+        trained = any(p is not None and p.requires_grad for p in own)
+        return linear and not hooks and not replaced and not trained
 
     @property
     def weight(self) -> Tensor:

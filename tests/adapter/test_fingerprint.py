@@ -51,3 +51,10 @@ def test_a_quantised_model_has_none() -> None:
     """Its weights are no longer those of the checkpoint."""
     with pytest.raises(ModelError, match=r"quantised \(0\.weight\)"):
         fingerprint(nn.Sequential(Packed(linear(4, 4), torch.int8)))
+
+
+def test_weights_that_are_elsewhere_have_none() -> None:
+    with torch.device("meta"):
+        model = nn.Linear(3, 2)
+    with pytest.raises(ModelError, match=r"not all in memory \(bias is not\)"):
+        fingerprint(model)
