@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
@@ -25,16 +24,19 @@ _THIN = 128  # rows or columns of the result
 _CLEARLY = 0.7  # of the other's time: what a run computes shall hardly depend on chance
 _TRIALS = 15
 
+_blas = nn.functional.linear  # which others, and we, put something else in the place of
 # What torch's compiler calls: x, W, bias, an operation to follow, its numbers, its algorithm.
 _onednn: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + bias: (..., in) and (out, in) to (..., out)."""
-    plain = bias is None or (bias.shape == W.shape[:1] and bias.dtype == W.dtype)
+    plain = bias is None or (
+        bias.shape == W.shape[:1] and bias.dtype == W.dtype and bias.device == W.device
+    )
     if plain and goes_by_onednn(x, W):
         return _by_onednn(x, W, bias)
-    return F.linear(x, W, bias)
+    return _blas(x, W, bias)
 
 
 def across_tokens(thin: Tensor, rows: Tensor) -> Tensor:
@@ -57,19 +59,23 @@ def goes_by_onednn(x: Tensor, W: Tensor) -> bool:
     """Whether x W^T is large, and oneDNN the faster library for it."""
     if x.dtype != torch.float32 or x.device.type != "cpu" or torch.compiler.is_compiling():
         return False
+    if W.ndim != 2 or x.ndim == 0 or x.shape[-1] != W.shape[1]:
+        return False
     out, into = W.shape
     return (
         x.numel() * out >= _WORTH
         and W.dtype == x.dtype
+        and W.device == x.device
+        and x.layout == W.layout == torch.strided
         and all(type(tensor) in (Tensor, nn.Parameter) for tensor in (x, W))
         and bool(torch.backends.mkldnn.enabled)
-        and not _is_watched()
+        and not is_watched()
         and _onednn_is_faster(thin=min(x.numel() // into, out) < _THIN)
     )
 
 
-def _is_watched() -> bool:
-    """Whether something looks at what is computed that knows no rule for the operation."""
+def is_watched() -> bool:
+    """Whether something looks at what is computed that knows no rule for an operation of ours."""
     return (
         torch.is_autocast_enabled("cpu")
         or torch._C._get_tracing_state() is not None
@@ -95,7 +101,7 @@ def _onednn_is_faster(*, thin: bool) -> bool:
         return False
     shapes = ((2048, 512), (8, 512)) if thin else ((512, 512), (512, 512))
     x, W = (torch.ones(shape, dtype=torch.float32, device="cpu") for shape in shapes)
-    ways: list[Callable[[], object]] = [lambda: F.linear(x, W), lambda: _by_onednn(x, W, None)]
+    ways: list[Callable[[], object]] = [lambda: _blas(x, W), lambda: _by_onednn(x, W, None)]
     shortest = [float("inf")] * 2
     try:
         with torch.no_grad():

@@ -17,6 +17,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
+from dcft_cli.adapter.autocast import without_autocast
 from dcft_cli.adapter.functional import gather, low_rank_factors, spread
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def factors(adapters: Sequence["DCFTAdapter"], dtype: torch.dtype) -> list[Facto
     """Those of adapters of equal shapes and settings, in `dtype`."""
     sizes = adapters[0].sizes
     A, B, C = (torch.stack(some) for some in zip(*map(_trained, adapters), strict=True))
-    with torch.autocast(A.device.type, enabled=False):  # small, and worth their full precision
+    with without_autocast(A.device.type):  # small, and worth their full precision
         down, up = _LowRankFactors.apply(A, B, C, sizes)  # type: ignore[no-untyped-call]
     return list(map(Factors, down.to(dtype).unbind(), up.to(dtype).unbind()))
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcft_cli.adapter.activations import origin
+from dcft_cli.adapter.autocast import autocast_dtype
 from dcft_cli.adapter.dense import linear
 from dcft_cli.adapter.increment import DCFTAdapter
 from dcft_cli.adapter.matrix import Matrix, is_packed
@@ -106,10 +107,9 @@ class DCFTLinear(Carrier):
                 y = y + F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
             return y
         layers, source = self._computed_together(x), origin(x)
-        kind, given = x.device.type, x
-        if cast_weights := torch.is_autocast_enabled(kind):
-            given = x.to(torch.get_autocast_dtype(kind))
-        weights = [layer._adapted(given.dtype, cast_weights) for layer in layers]
+        half = autocast_dtype(x.device.type)
+        given = x if half is None else x.to(half)
+        weights = [layer._adapted(given.dtype, half is not None) for layer in layers]
         outputs = adapted_products(given, weights, source)
         if siblings is not None and len(layers) > 1:
             siblings.keep(x, layers[1:], outputs[1:])

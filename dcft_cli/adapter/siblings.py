@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dcft_cli.adapter.activations import saving
+from dcft_cli.adapter.autocast import autocast_dtype
 
 # Those whose outputs meet again in their module: they share a node of the graph, so that nobody
 # may go backward through one of them alone.
@@ -78,8 +79,7 @@ class _Kept(NamedTuple):
 
 def _state(x: Tensor) -> tuple[object, ...]:
     """What a layer's output depends on besides x and weights, and what is done with it."""
-    kind = x.device.type
-    half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    half = autocast_dtype(x.device.type)
     return x._version, x.requires_grad, half, torch.is_grad_enabled(), saving()
 
 

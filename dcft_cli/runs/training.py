@@ -31,6 +31,7 @@ from dcft_cli.runs.plan import adapter_config
 from dcft_cli.runs.preparation import Preparation, description, resting_in
 from dcft_cli.runs.training_plan import TrainingPlan
 from dcft_cli.training.callbacks import ReportingCallback
+from dcft_cli.training.checkpointing import checkpoint_activations
 from dcft_cli.training.compiling import compile_errors_told, compile_model
 from dcft_cli.training.cpu_memory import keep_fewer_products, keep_freed_memory
 from dcft_cli.training.reporting import Reporter
@@ -76,9 +77,7 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
     if left_out := leave_out_unreached(model, _longest_rows(model, preparation, args.device)):
         reporter.noted(_about_unreached(left_out))
     if recipe.training.gradient_checkpointing:
-        # transformers 5.17 knows it by its older name alone.
-        enable = getattr(model, "activation_checkpointing_enable", None)
-        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+        checkpoint_activations(model)
     if note := _about_head(base, plan):
         reporter.noted(note)
     mark = base_fingerprint(model, base.lacking, recipe.model, preparation.auto_class)

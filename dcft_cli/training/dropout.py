@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from dcft_cli.adapter.dense import is_watched
+
 _LANES, _GRID = 4, 2**16  # values for a number of 64 bits, and what its quarter tells apart
 _WORTH = 2**12  # values: below, it is Python that takes the time
 _AT_A_TIME = 2**18  # scores: 1 MB
@@ -48,14 +50,17 @@ def attention(
     if is_causal or not alike or not _is_ours(dropout_p, query, key, value):
         return None
     if attn_mask is not None:
-        if attn_mask.requires_grad or attn_mask.ndim > 4:
+        known = attn_mask.dtype in (torch.bool, torch.float32) and 2 <= attn_mask.ndim <= 4
+        if attn_mask.requires_grad or not known:
             return None
         attn_mask = attn_mask[(None,) * (4 - attn_mask.ndim)]
+        if len(attn_mask) not in (1, len(query)):
+            return None
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     out: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
         query, key, value, attn_mask, dropout_p, scale
     )
-    return out
+    return out.transpose(1, 2)
 
 
 def _is_ours(p: float, *tensors: Tensor) -> bool:
@@ -64,15 +69,16 @@ def _is_ours(p: float, *tensors: Tensor) -> bool:
         and tensors[0].numel() >= _WORTH
         and all(type(one) is Tensor and one.dtype == torch.float32 for one in tensors)
         and all(one.device.type == "cpu" for one in tensors)
-        and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
+        and not is_watched()
     )
 
 
 def _kept(shape: Sequence[int], p: float) -> tuple[Tensor, float]:
     """1 where values are kept, else 0, and what they are multiplied by to keep the mean."""
     size, least = math.prod(shape), round(p * _GRID)
-    drawn = torch.empty(-(-size // _LANES), dtype=torch.int64).random_(-(2**63), None)
+    drawn = torch.empty(-(-size // _LANES), dtype=torch.int64, device="cpu")
+    drawn.random_(-(2**63), None)
     kept = drawn.view(torch.int16)[:size].view(shape) >= least - _GRID // 2
     # By a byte torch multiplies twice as fast as by a truth value, which is one, and six times as
     # fast as it selects.
@@ -97,8 +103,8 @@ class _Attention(Function):
     """softmax(scale q k^T + mask), some of it dropped, times v.
 
     q (B, heads, L, d), k and v (B, heads, S, d and e), mask None or like (B, heads, L, S), a truth
-    value or a number to add. The result (B, heads, L, e) is stored as (B, L, heads, e), the
-    gradients likewise, as models go on with them.
+    value or a number to add. The result is (B, L, heads, e), and gradients are stored so, as models
+    go on with them.
     """
 
     @staticmethod
@@ -108,6 +114,7 @@ class _Attention(Function):
         shape = (*q.shape[:3], k.shape[2])
         kept, ctx.factor = _kept(shape, p)
         probabilities, out = q.new_empty(shape), _by_position(q, v.shape[3])
+        by_head = out.transpose(1, 2)
         blind = None if mask is None else _blind(mask)
         for some in _texts(shape):
             part = probabilities[some]
@@ -115,7 +122,7 @@ class _Attention(Function):
             torch.softmax(_masked(scores, mask, some), -1, out=part)
             if blind is not None:
                 part.masked_fill_(_of(blind, some), 0)
-            out[some] = (part * kept[some]) @ v[some] * ctx.factor
+            by_head[some] = (part * kept[some]) @ v[some] * ctx.factor
         ctx.save_for_backward(q, k, v, probabilities, kept)
         ctx.scale = scale
         return out
@@ -124,7 +131,8 @@ class _Attention(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, probabilities, kept = ctx.saved_tensors
-        to_q, to_k, to_v = (_by_position(one, one.shape[3]) for one in (q, k, v))
+        gradient = gradient.transpose(1, 2)
+        to_q, to_k, to_v = (_by_position(x, x.shape[3]).transpose(1, 2) for x in (q, k, v))
         for some in _texts(probabilities.shape):
             part, G = probabilities[some], gradient[some] * ctx.factor
             to_v[some] = (part * kept[some]).mT @ G
@@ -136,14 +144,14 @@ class _Attention(Function):
 
 
 def _by_position(like: Tensor, size: int) -> Tensor:
-    """For (B, heads, L, size), stored as (B, L, heads, size)."""
+    """Room for (B, L, heads, size), beside (B, heads, L, ...)."""
     B, heads, L, _ = like.shape
-    return like.new_empty(B, L, heads, size).transpose(1, 2)
+    return like.new_empty(B, L, heads, size)
 
 
 def _texts(shape: Sequence[int]) -> list[slice]:
     """The texts of a batch, as many at a time as fit into the cache."""
-    n = max(_AT_A_TIME // math.prod(shape[1:]), 1)
+    n = max(_AT_A_TIME // max(math.prod(shape[1:]), 1), 1)
     return [slice(first, first + n) for first in range(0, shape[0], n)]
 
 

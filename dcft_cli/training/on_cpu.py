@@ -18,14 +18,18 @@ from torch.autograd.function import once_differentiable
 from dcft_cli.adapter.dense import goes_by_onednn, linear
 from dcft_cli.training.dropout import attention, dropout
 
+_unsafe_view = torch.ops.aten._unsafe_view.default
+
 
 @contextmanager
 def faster_on_cpu() -> Iterator[None]:
-    """Within it, functions of torch.nn.functional take less time, whoever calls them.
+    """Within it, functions of torch.nn.functional take less time, whoever calls them by that name.
 
     `dropout`, and `scaled_dot_product_attention` with dropout, draw their random numbers four at a
     time; `linear` of frozen weights goes by the faster library. What is not known here goes to
     torch. Where a step computes something again in its backward pass, that must be within it, too.
+
+    It holds for all threads, and may be nested, but not be left by two threads at different times.
     """
     before = {name: getattr(F, name) for name in _OURS}
     try:
@@ -47,8 +51,8 @@ def _first(ours: Callable[..., Tensor | None], theirs: Callable[..., Any]) -> Ca
 
 
 def _frozen_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
-    """None: it is trained, or torch's own library is as fast."""
-    if weight.ndim != 2 or not goes_by_onednn(input, weight):
+    """None: it is trained, or torch's own library is as fast, or torch has something to say."""
+    if not isinstance(input, Tensor) or not goes_by_onednn(input, weight):
         return None
     if not torch.is_grad_enabled():
         return linear(input, weight, bias)
@@ -64,7 +68,9 @@ class _FrozenLinear(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
-        return linear(x, weight, bias)
+        y = linear(x, weight, bias)
+        # Not a view in autograd's eyes: those that come out of a Function cannot be changed.
+        return _unsafe_view(y, y.shape) if y._is_view() else y
 
     @staticmethod
     @once_differentiable

@@ -160,7 +160,7 @@ def test_the_clearly_faster_is_chosen(
         return product
 
     monkeypatch.setattr(dense, "_by_onednn", moving(seconds))
-    monkeypatch.setattr(dense, "F", SimpleNamespace(linear=moving(2.0)))
+    monkeypatch.setattr(dense, "_blas", moving(2.0))
     monkeypatch.setattr(dense, "time", SimpleNamespace(perf_counter=lambda: now))
     assert dense._onednn_is_faster.__wrapped__(thin=False) is faster
 

@@ -16,6 +16,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfA
 from dcft_cli import DCFTConfig, inject
 from dcft_cli.attention import disentangled, set_attention
 from dcft_cli.attention.disentangled import _Attention, _Scores, _scores
+from dcft_cli.training.checkpointing import checkpoint_activations
 from tests.families import tiny_model
 
 # Head sizes whose scale is a whole number: transformers computes it in float32.
@@ -183,8 +184,7 @@ def test_gradient_checkpointing() -> None:
     model = deberta().train()
     expected = results(model, batch(9))
     ours = shorter(model)
-    enable = getattr(ours, "activation_checkpointing_enable", None)  # not in 5.17
-    (enable or ours.gradient_checkpointing_enable)({"use_reentrant": False})
+    checkpoint_activations(ours)
     assert_same(results(ours, batch(9)), expected)
 
 

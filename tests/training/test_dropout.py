@@ -76,6 +76,11 @@ def masks() -> dict[str, Tensor | None]:
         "none": None,
         "truth": seen,
         "of keys": seen[:, :, :1],
+        "of queries": torch.randn(B, 1, L, 1),
+        "of heads": torch.randn(1, SHAPE[1], L, S),
+        "the least numbers": torch.zeros(blind.shape).masked_fill(
+            ~blind, torch.finfo(torch.float32).min
+        ),
         "of one text": seen[:1],
         "two dimensions": seen[0, 0],
         "numbers": torch.randn(SHAPE),
@@ -174,6 +179,9 @@ TORCHS: dict[str, Call] = {
     "trained mask": lambda: attention(
         square, square, square, torch.ones(4, 4, requires_grad=True), dropout_p=0.5
     ),
+    "mask of one dimension": lambda: attention(
+        square, square, square, torch.zeros(4), dropout_p=0.5
+    ),
     "three dimensions": lambda: attention(square[0], square[0], square[0], dropout_p=0.5),
 }
 
@@ -189,6 +197,39 @@ def test_all_else_is_torchs(name: str, drawn: list[tuple[Tensor, float]]) -> Non
     assert found.dtype == expected.dtype and found.device == expected.device
     if found.device.type == "cpu":
         torch.testing.assert_close(found, expected)
+
+
+def test_what_comes_out_of_attention_may_be_changed(drawn: list[tuple[Tensor, float]]) -> None:
+    tensors = inputs()
+    with faster_on_cpu():
+        out = attention(*tensors, dropout_p=0.3, scale=0.7)
+        out += 1
+    ((kept, factor),) = drawn
+    expected = by_hand(*tensors, None, kept, factor, 0.7) + 1
+    torch.testing.assert_close(out, expected)
+    ours, theirs = (torch.autograd.grad(y.square().sum(), tensors) for y in (out, expected))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_nothing_to_look_at() -> None:
+    none = torch.ones(2, 2, 0, 4)
+    with faster_on_cpu():
+        assert not attention(square, none, none, dropout_p=0.5).any()
+
+
+def test_derivatives_of_other_kinds_are_torchs(drawn: list[tuple[Tensor, float]]) -> None:
+    with faster_on_cpu():
+        gradient = torch.func.grad(lambda x: F.dropout(x, 0.5).sum())(torch.ones(100))
+    assert set(gradient.tolist()) == {0, 2}
+    assert drawn == []
+
+
+@pytest.mark.parametrize("mask", [torch.ones(3, 1, 4, 4), torch.ones(4, 4, dtype=torch.long)])
+def test_torch_refuses_masks(mask: Tensor, drawn: list[tuple[Tensor, float]]) -> None:
+    with faster_on_cpu(), pytest.raises(RuntimeError):
+        attention(square, square, square, mask, dropout_p=0.5)
+    assert drawn == []
 
 
 def test_under_autocast_it_is_torchs(drawn: list[tuple[Tensor, float]]) -> None:

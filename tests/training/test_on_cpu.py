@@ -1,5 +1,9 @@
 """Functions of torch that training and scoring compute otherwise on a CPU."""
 
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -8,9 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dcft_cli import adapter_layers
 from dcft_cli.adapter import dense
+from dcft_cli.adapter.reach import example_of
 from dcft_cli.training.on_cpu import faster_on_cpu
-from tests.adapter.small import always
+from tests.adapter.small import adapt, always
+from tests.architectures.tiny import tiny_model as any_tiny_model
 from tests.jobs import recipe, train
 
 
@@ -64,7 +71,6 @@ def test_what_is_trained_is_torchs(by_onednn: list[tuple[int, ...]]) -> None:
     bias.bias.requires_grad_(True)
     with faster_on_cpu():
         (trained(x).sum() + bias(x).sum()).backward()
-        F.linear(x, trained.weight[0])  # a vector
     assert by_onednn == []
     assert all(one.grad is not None for one in (*trained.parameters(), bias.bias, x))
 
@@ -83,6 +89,92 @@ def test_checkpoints_compute_the_same_again(by_onednn: list[tuple[int, ...]]) ->
         again = torch.autograd.grad(checkpoint(layers, x, use_reentrant=False).sum(), x)[0]
     torch.testing.assert_close(again, kept)
     assert by_onednn == [(4, 6, 5), (4, 5, 6), *[(4, 6, 5)] * 2, (4, 5, 6)]
+
+
+@pytest.mark.parametrize("shape", [(6,), (4, 6), (2, 3, 6)])
+def test_what_comes_out_may_be_changed(
+    shape: tuple[int, ...], by_onednn: list[tuple[int, ...]]
+) -> None:
+    frozen, x = layer(), torch.randn(shape, requires_grad=True)
+    expected = torch.autograd.grad((frozen(x) / 3).relu().sum(), x)[0]
+    with faster_on_cpu():
+        y = frozen(x)
+        y /= 3
+        F.relu_(y)
+        torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], expected)
+    assert by_onednn[0] == (*shape, 5)
+
+
+@pytest.mark.parametrize("family", ["longformer", "deberta"])
+def test_models_that_change_it(family: str, by_onednn: list[tuple[int, ...]]) -> None:
+    model = adapt(any_tiny_model(family), "FFN").eval()
+    inputs = example_of(model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def gradients() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(model(**inputs).logits.square().sum(), trained)
+
+    expected, by_onednn[:] = gradients(), []
+    with faster_on_cpu():
+        found = gradients()
+    assert len(by_onednn) > 4 * len(adapter_layers(model))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+W, x = torch.randn(5, 6), torch.randn(4, 6)
+TORCHS: dict[str, Callable[[], Tensor]] = {
+    "one bias for all": lambda: F.linear(x, W, torch.ones(1)),
+    "a row of biases": lambda: F.linear(x, W, torch.ones(1, 5)),
+    "a weight for one": lambda: F.linear(x, W[0]),
+    "sparse weight": lambda: F.linear(x, W.to_sparse()),
+}
+REFUSED: dict[str, Callable[[], Tensor]] = {
+    "sizes": lambda: F.linear(x, W.mT),
+    "size of the bias": lambda: F.linear(x, W, torch.ones(4)),
+    "type of the bias": lambda: F.linear(x, W, torch.ones(5).bfloat16()),
+    "no tensor": lambda: F.linear([[1.0]], W),
+    "number": lambda: F.linear(torch.tensor(1.0), W),
+}
+
+
+@pytest.mark.parametrize("name", TORCHS)
+def test_what_only_torch_knows(name: str, by_onednn: list[tuple[int, ...]]) -> None:
+    expected = TORCHS[name]()
+    with faster_on_cpu():
+        torch.testing.assert_close(TORCHS[name](), expected)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_torch_says_what_is_wrong(name: str, by_onednn: list[tuple[int, ...]]) -> None:
+    errors = []
+    for within in (nullcontext(), faster_on_cpu()):
+        with within, pytest.raises((RuntimeError, TypeError)) as caught:
+            REFUSED[name]()
+        errors.append((caught.type, str(caught.value)))
+    assert errors[0] == errors[1]
+    assert by_onednn == []
+
+
+def test_libraries_are_timed_once_within() -> None:
+    """In a fresh process, where nothing has been timed: the BLAS is timed, not our own way."""
+    script = """
+import torch
+from dcft_cli.adapter import dense
+from dcft_cli.training.on_cpu import faster_on_cpu
+
+product, products = dense._by_onednn, []
+dense._by_onednn = lambda *given: (products.append(1), product(*given))[1]
+layer = torch.nn.Linear(512, 512).requires_grad_(False)
+with faster_on_cpu():
+    layer(torch.ones(512, 512))
+print(len(products), dense._onednn_is_faster.cache_info().misses)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    products, misses = map(int, done.stdout.split())
+    assert products <= dense._TRIALS + 1 and misses == 1
 
 
 def test_torch_is_as_before_afterwards() -> None:

@@ -1,0 +1,62 @@
+"""On another device than the CPU: all is made there, and no value is asked for.
+
+torch's meta device computes shapes alone. It raises where a value is asked for, and takes other
+paths than the CPU wherever a device's type decides.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from dcft_cli import adapter_layers, orthogonality
+from dcft_cli.attention import set_attention
+from dcft_cli.training.checkpointing import checkpoint_activations
+from dcft_cli.training.masks import masks_without_looking
+from tests.adapter.small import adapt
+from tests.families import FAMILIES, tiny_model
+
+SETTINGS = ["float32", "bfloat16", "checkpointing", "stride", "blocks"]
+
+
+class Devices(TorchDispatchMode):
+    """Notes operations that read tensors of several devices; numbers may come from the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mixed: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        read = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+        if len({one.device for one in read if one.ndim}) > 1:
+            self.mixed.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_step_stays_on_its_device(family: str, setting: str) -> None:
+    model = tiny_model(family)
+    model.config.problem_type = "single_label_classification"  # as tasks set it
+    set_attention(model, "auto")
+    targets = ["Q", "V"] if setting == "blocks" else ["Q", "K", "V", "O", "FFN"]
+    adapt(model, *targets, stride=1 if setting == "stride" else None)
+    for parameter in model.parameters():
+        if setting == "bfloat16" and not parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
+    if setting == "checkpointing" and model.supports_gradient_checkpointing:
+        checkpoint_activations(model)
+    model.to("meta").train()
+    ids = torch.ones(3, 9, dtype=torch.long, device="meta")
+    with Devices() as devices, masks_without_looking():
+        outputs = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids[:, 0])
+        layers = list(adapter_layers(model).values())
+        (outputs.loss + orthogonality(layers)).backward()
+        with torch.no_grad():
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    assert devices.mixed == set()
+    trained = [parameter for layer in layers for parameter in layer.parameters()]
+    assert all(one.grad is not None and one.grad.is_meta for one in trained)
