@@ -10,6 +10,7 @@ the output decides its format.
 
 import argparse
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,11 @@ LABELS = {
     "dcft d2": "DCFT, d = 2",
     "dcft d8 s4": "DCFT, d = 8, s = 4",
     "dcft d8 s1": "DCFT, d = 8, s = 1",
+    "dcft d8 on Q, V": "DCFT, d = 8, on Q and V",
     "dcft d8 materialised": "as published, d = 8",
     "dcft d8 s1 materialised": "as published, d = 8, s = 1",
     "peft lora r1": "LoRA, r = 1",
+    "peft lora r1 on Q, V": "LoRA, r = 1, on Q and V",
     "peft lora r8": "LoRA, r = 8",
     "peft lokr r8": "LoKr, r = 8",
 }
@@ -66,7 +69,8 @@ def read(path: Path, variants: Sequence[str] | None) -> list[Panel]:
 
 def _panel(record: dict[str, Any], variants: Sequence[str] | None) -> Panel:
     if "bytes" in record:
-        measure, sizes = MEASURES[1], record["bytes"]
+        measure = MEASURES[1]
+        sizes = {name: statistics.median(peaks) for name, peaks in record["bytes"].items()}
         ratios = {name: size / sizes[FROZEN] for name, size in sizes.items()}
     else:
         measure, ratios = MEASURES[0], {row["variant"]: row["ratio"] for row in record["rows"]}
