@@ -12,7 +12,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,11 @@ def draw(axes: Axes, panel: Panel, names: list[str], longest: float) -> None:
 def figure(panels: list[Panel]) -> Figure:
     models = list(dict.fromkeys(panel.model for panel in panels))
     measures = [m for m in MEASURES if any(panel.measure == m for panel in panels)]
-    found = {(panel.model, panel.measure): panel for panel in panels}
+    found: dict[tuple[str, str], Panel] = {}
+    for panel in panels:  # a measure may come from several files
+        key = panel.model, panel.measure
+        known = found[key].ratios if key in found else {}
+        found[key] = replace(panel, ratios=known | panel.ratios)
     rows = {}
     for model in models:
         # In the order of the first measure, the best on top.
