@@ -24,6 +24,10 @@ _THIN = 128  # rows or columns of the result
 _CLEARLY = 0.7  # of the other's time: what a run computes shall hardly depend on chance
 _TRIALS = 15
 
+# In another shape, but not a view in autograd's eyes: those that come out of a Function cannot be
+# changed in place.
+unsafe_view = torch.ops.aten._unsafe_view.default
+
 _blas = nn.functional.linear  # which others, and we, put something else in the place of
 # What torch's compiler calls: x, W, bias, an operation to follow, its numbers, its algorithm.
 _onednn: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)

@@ -28,7 +28,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from dcft_cli.adapter.activations import Origin
-from dcft_cli.adapter.dense import across_tokens, linear, sum_of_products
+from dcft_cli.adapter.dense import across_tokens, linear, sum_of_products, unsafe_view
 from dcft_cli.adapter.factors import Factors, joined, parted
 
 Rows = tuple[int, int]  # first and last + 1 of a weight's rows
@@ -36,8 +36,6 @@ Rows = tuple[int, int]  # first and last + 1 of a weight's rows
 # A sum in place passes twice over (tokens, out) or (tokens, in), forming W + dW three times over
 # (out, in): measured on a CPU, too.
 _TOKENS_TO_FORM = 1.5
-
-_unsafe_view = torch.ops.aten._unsafe_view.default
 
 
 class Weight(NamedTuple):
@@ -80,8 +78,7 @@ class _AdaptedProducts(Function):
             for rows, up in zip(weight.rows, ups, strict=True):
                 if not formed:
                     _block(y, rows).addmm_(next(P), up)
-            # Not a view in autograd's eyes: those that come out of a Function cannot be changed.
-            outputs.append(y if x is tokens else _unsafe_view(y, (*x.shape[:-1], y.shape[1])))
+            outputs.append(y if x is tokens else unsafe_view(y, (*x.shape[:-1], y.shape[1])))
         ctx.shape, ctx.rows = x.shape, [weight.rows for weight in weights]
         ctx.compute = None if source is None else source.compute
         kept = tokens if source is None else source.h

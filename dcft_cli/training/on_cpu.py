@@ -15,10 +15,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from dcft_cli.adapter.dense import goes_by_onednn, linear
+from dcft_cli.adapter.dense import goes_by_onednn, linear, unsafe_view
 from dcft_cli.training.dropout import attention, dropout
-
-_unsafe_view = torch.ops.aten._unsafe_view.default
 
 
 @contextmanager
@@ -69,8 +67,7 @@ class _FrozenLinear(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
         y = linear(x, weight, bias)
-        # Not a view in autograd's eyes: those that come out of a Function cannot be changed.
-        return _unsafe_view(y, y.shape) if y._is_view() else y
+        return unsafe_view(y, y.shape) if y._is_view() else y
 
     @staticmethod
     @once_differentiable
