@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dcft_cli.adapter.config import DCFTConfig
     from dcft_cli.adapter.file import load_adapter, save_adapter
     from dcft_cli.adapter.folded import folded
+    from dcft_cli.adapter.initialization import start_from_gradient
     from dcft_cli.adapter.inject import adapter_layers, inject, merge, remove_adapters
     from dcft_cli.adapter.orthogonality import orthogonality
     from dcft_cli.attention import set_attention
@@ -31,6 +32,7 @@ _HOMES = {
     "remove_adapters": "dcft_cli.adapter.inject",
     "save_adapter": "dcft_cli.adapter.file",
     "set_attention": "dcft_cli.attention",
+    "start_from_gradient": "dcft_cli.adapter.initialization",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "remove_adapters",
     "save_adapter",
     "set_attention",
+    "start_from_gradient",
 ]
 
 

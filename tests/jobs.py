@@ -29,6 +29,7 @@ class Watcher:
     losses: list[Progress] = field(default_factory=list)
     batches: list[tuple[int, int]] = field(default_factory=list)
     scores: list[tuple[int, dict[str, float], bool]] = field(default_factory=list)
+    baselines: list[tuple[str, dict[str, float]]] = field(default_factory=list)
 
     def noted(self, text: str) -> None:
         self.notes.append(text)
@@ -43,6 +44,9 @@ class Watcher:
 
     def evaluating(self, done: int, total: int) -> None:
         self.batches.append((done, total))
+
+    def baseline(self, name: str, scores: Scores) -> None:
+        self.baselines.append((name, dict(scores)))
 
     def evaluated(self, step: int, scores: Scores, best: bool) -> None:
         self.scores.append((step, dict(scores), best))
@@ -141,7 +145,11 @@ def _with_scores(plan: TrainingPlan, scores: list[float]) -> TrainingPlan:
     given = iter(scores)
     (held,) = plan.preparation.evaluation_sets
     name = plan.preparation.loaded.main_metric
-    scripted = replace(held, score=lambda predictions, labels: {name: next(given)})
+    scripted = replace(
+        held,
+        score=lambda predictions, labels: {name: next(given)},
+        constant_scores=lambda logits: {},
+    )
     return replace(plan, preparation=replace(plan.preparation, evaluation_sets=[scripted]))
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-Init = Literal["normal", "zero"]
+Init = Literal["gradient", "zero", "normal"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class DCFTConfig:
         targets: roles (Q, K, V, O, FFN, FFN_IN, FFN_OUT; CROSS, CROSS_Q, ... for
             cross-attention) or patterns of layer names.
         init: "normal" draws A, B and C from N(0, 0.02^2) (section 3.1); "zero" starts with
-            dW = 0: orthonormal rows of A and columns of B, C = 0.
+            dW = 0: orthonormal rows of A and columns of B, C = 0; "gradient" starts like "zero",
+            until `start_from_gradient` chooses A and B.
 
     Raises:
         ValueError: a number out of range or an unknown init.
@@ -28,9 +29,9 @@ class DCFTConfig:
     kernel_size: int = 8
     stride: int | None = None
     rank: int = 1
-    scale: float = 1.0
+    scale: float = 4.0
     targets: Sequence[str] = ("Q", "K", "V", "O", "FFN")
-    init: Init = "normal"
+    init: Init = "zero"
 
     def __post_init__(self) -> None:
         if self.kernel_size < 1 or self.rank < 1:
@@ -41,8 +42,8 @@ class DCFTConfig:
             )
         if not 0 < self.scale < float("inf"):
             raise ValueError(f"scale must be a positive number, got {self.scale}")
-        if self.init not in ("normal", "zero"):
-            raise ValueError(f'init must be "normal" or "zero", got {self.init!r}')
+        if self.init not in get_args(Init):
+            raise ValueError(f"init must be one of {get_args(Init)}, got {self.init!r}")
         if isinstance(self.targets, str) or not self.targets:
             raise ValueError("targets must be a list of at least one role or pattern")
 

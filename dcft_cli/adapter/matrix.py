@@ -55,6 +55,15 @@ class Matrix:
         """(..., out, in) in the shape that the weight is stored in."""
         return (matrix.mT if self.transposed else matrix).reshape(self.parameter.shape)
 
+    def as_matrix(self, stored: Tensor) -> Tensor:
+        """The other way: a tensor of the stored weight's shape, or of a packed one's (out, in)."""
+        if self.is_quantized:
+            return stored
+        stack = () if self.count is None else (self.count,)
+        if self.transposed:
+            return stored.reshape(*stack, self.in_features, self.out_features).mT
+        return stored.reshape(*stack, self.out_features, self.in_features)
+
 
 def is_packed(parameter: Tensor) -> bool:
     """Whether numbers are kept in fewer than 16 bits, with scales beside them."""

@@ -42,10 +42,10 @@ def _reach(
         with (
             torch.enable_grad(),
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-            _mixed_precision(model, device),
+            mixed_precision(model, device),
         ):
-            outputs = model(**{name: _to(value, device) for name, value in inputs.items()})
-        loss = _loss(outputs)
+            outputs = model(**moved(inputs, device))
+        loss = loss_of(outputs)
         if not loss.requires_grad:  # no adapter in the graph, and no task head
             return [None] * len(adapters)
         # Not autograd.grad: layers that go backward by themselves fill in `grad` alone.
@@ -91,7 +91,8 @@ def example_of(model: nn.Module, rows: int = 2, length: int = 8) -> dict[str, Te
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def _loss(outputs: Any) -> Tensor:
+def loss_of(outputs: Any) -> Tensor:
+    """The model's own loss; where it gives none, the sum of the squares of its outputs."""
     found = getattr(outputs, "loss", None)
     if isinstance(found, Tensor):
         return found
@@ -101,7 +102,7 @@ def _loss(outputs: Any) -> Tensor:
     return torch.stack(squares).sum()
 
 
-def _mixed_precision(model: nn.Module, device: torch.device) -> AbstractContextManager[Any]:
+def mixed_precision(model: nn.Module, device: torch.device) -> AbstractContextManager[Any]:
     """A half-precision encoder with a float32 head runs under autocast alone."""
     types = {p.dtype for p in model.parameters()}
     half = types & {torch.bfloat16, torch.float16}
@@ -109,5 +110,6 @@ def _mixed_precision(model: nn.Module, device: torch.device) -> AbstractContextM
     return torch.autocast(device.type, dtype=half.pop()) if mixed else nullcontext()
 
 
-def _to(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
+def moved(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Inputs of a forward pass, on the device."""
+    return {n: v.to(device) if isinstance(v, Tensor) else v for n, v in inputs.items()}

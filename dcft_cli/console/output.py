@@ -34,11 +34,16 @@ def print_json(data: Mapping[str, Any]) -> None:
 
 def print_error(error: DCFTError) -> None:
     """What happened and where, then what to do next."""
-    err.print(Text.assemble(("Error: ", "bold red"), error.message))
+    _print_sentence(Text.assemble(("Error: ", "bold red"), error.message))
     if error.hint:
-        err.print(Text.assemble(("Hint: ", "bold cyan"), error.hint))
+        _print_sentence(Text.assemble(("Hint: ", "bold cyan"), error.hint))
 
 
 def print_note(text: str) -> None:
     """Something the user should know, and need do nothing about."""
-    err.print(Text.assemble(("Note: ", "bold yellow"), text))
+    _print_sentence(Text.assemble(("Note: ", "bold yellow"), text))
+
+
+def _print_sentence(text: Text) -> None:
+    """On a terminal, wrapped between words."""
+    err.print(text, soft_wrap=not err.is_terminal)

@@ -52,6 +52,9 @@ class SilentReporter:
     def evaluating(self, done: int, total: int) -> None:
         """Not shown."""
 
+    def baseline(self, name: str, scores: Scores) -> None:
+        """Not shown."""
+
     def evaluated(self, step: int, scores: Scores, best: bool) -> None:
         """Not shown."""
 
@@ -73,10 +76,13 @@ class PlainReporter(SilentReporter):
         self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
         err.print(f"step {progress.step}/{progress.total_steps}  " + "  ".join(_figures(progress)))
 
+    def baseline(self, name: str, scores: Scores) -> None:
+        """One line."""
+        err.print(f"{name}  {_in_line(scores)}")
+
     def evaluated(self, step: int, scores: Scores, best: bool) -> None:
         """One line."""
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
-        err.print(f"step {step}  {figures}{'  (best so far)' if best else ''}")
+        err.print(f"step {step}  {_in_line(scores)}{'  (best so far)' if best else ''}")
 
 
 class LiveReporter:
@@ -86,7 +92,7 @@ class LiveReporter:
         self._with_scores = with_scores
         self._progress: Progress | None = None
         self._scoring = ""
-        self._evaluations: list[tuple[int, Scores]] = []
+        self._evaluations: list[tuple[str, Scores]] = []
         self._best = -1
 
     def noted(self, text: str) -> None:
@@ -105,12 +111,17 @@ class LiveReporter:
         """Shows how far the scoring is."""
         self._scoring = f"scoring {done}/{total}" if done < total else ""
 
+    def baseline(self, name: str, scores: Scores) -> None:
+        """Adds a row."""
+        self._scoring = ""
+        self._evaluations.append((name, scores))
+
     def evaluated(self, step: int, scores: Scores, best: bool) -> None:
         """Adds a row."""
         self._scoring = ""
         if best:
             self._best = len(self._evaluations)
-        self._evaluations.append((step, scores))
+        self._evaluations.append((str(step), scores))
 
     def render(self) -> RenderableType:
         """The view as it is now."""
@@ -137,9 +148,7 @@ class LiveReporter:
         for number, (step, scores) in shown:
             best = number == self._best
             values = (f"{value:.4f}" for value in scores.values())
-            table.add_row(
-                str(step), *values, "best" if best else "", style="green" if best else None
-            )
+            table.add_row(step, *values, "best" if best else "", style="green" if best else None)
         return table
 
     def _bar(self, progress: Progress) -> RenderableType:
@@ -151,6 +160,10 @@ class LiveReporter:
         # On a line of their own: all of it in one is too much for 80 columns.
         figures = Text("  ".join(_figures(progress)), no_wrap=True, overflow="ellipsis")
         return Group(bar, figures)
+
+
+def _in_line(scores: Scores) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
 
 
 def _figures(progress: Progress) -> list[str]:

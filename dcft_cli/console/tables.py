@@ -35,6 +35,7 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
             f"all {plan.total_steps} steps are warm-up, so the learning rate stays below "
             f"{training.learning_rate:g}; training.warmup_ratio=0.1 fits any number of steps"
         )
+    head_rate = training.head_learning_rate
     (out if dry_run else err).print(
         facts(
             ("base", f"{recipe.model.name} ({preparation.config.model_type}, "
@@ -50,7 +51,8 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
                         f"+ {adapter.head_parameters:,} outside the encoder"),
             ("steps", f"{plan.total_steps:,} of batch {plan.batch_size} "
                       f"({plan.steps_per_epoch:,} an epoch), {int(warmup):,} to warm up, "
-                      f"learning rate {training.learning_rate:g}"),
+                      f"learning rate {training.learning_rate:g}"
+                      + (f", of the head {head_rate:g}" if head_rate else "")),
             ("device", f"{plan.device}, {plan.precision}"),
             ("output", str(plan.folder.path)),
         ),
@@ -59,17 +61,28 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
 
 
 def show_training(result: "TrainingResult") -> None:
-    """Best and last scores, what was trained, and what to type next."""
+    """Scores beside what is reached without training, what was trained, and what to type next."""
     metrics = result.metrics
     best, last = metrics["metrics"], metrics["last_metrics"]
     if best:
+        columns = {
+            "constant": metrics["baselines"].get("constant"),
+            "fitted head": metrics["baselines"].get("fitted_head"),
+            f"best (step {metrics['best_step']})": best,
+            f"last (step {metrics['last_step']})": last,
+        }
+        columns = {name: scores for name, scores in columns.items() if scores}
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("")
-        table.add_column(f"best (step {metrics['best_step']})", justify="right", style="green")
-        table.add_column(f"last (step {metrics['last_step']})", justify="right")
+        for name in columns:
+            style = "green" if name.startswith("best") else None
+            table.add_column(name, justify="right", style=style)
         for name in best:
-            table.add_row(name, f"{best[name]:.4f}", f"{last[name]:.4f}" if last else "")
+            values = (scores.get(name) for scores in columns.values())
+            table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
         out.print(table)
+    for note in metrics["notes"]:
+        print_note(note)
     speed = metrics["tokens_per_second"]
     out.print(
         f"{metrics['adapter_parameters']:,} adapter + {metrics['head_parameters']:,} head "

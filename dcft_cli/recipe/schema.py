@@ -161,14 +161,15 @@ class AdapterSection(_Section):
     """Step of the transposed convolution, 1 to kernel_size; None: kernel_size."""
     rank: int = Field(default=1, ge=1)
     """k, rank of the subspace matrix B A."""
-    scale: float = Field(default=1.0, gt=0)
+    scale: float = Field(default=4.0, gt=0)
     """Constant factor of dW (the public implementation's alpha / r)."""
     targets: list[str] = Field(default=["Q", "K", "V", "O", "FFN"], min_length=1)
     """Roles (Q, K, V, O, FFN, FFN_IN, FFN_OUT; CROSS, CROSS_Q, ... for cross-attention) or
     patterns of layer names."""
-    init: Literal["normal", "zero"] = "normal"
-    """normal: A, B, C from N(0, 0.02^2). zero: orthonormal A and B, C = 0, so dW = 0."""
-    orthogonality: float = Field(default=0.1, ge=0)
+    init: Literal["gradient", "zero", "normal"] = "gradient"
+    """gradient: A and B from the first gradient of the frozen weights, C = 0, so dW = 0. zero:
+    random orthonormal A and B, C = 0. normal: A, B, C from N(0, 0.02^2), as the paper."""
+    orthogonality: float = Field(default=0.0, ge=0)
     """Weight of the orthogonality term in the loss (the reference's gamma)."""
     orthogonality_form: Literal["mean_norm", "squared"] = "mean_norm"
     """mean_norm: mean of ||Gram - I|| over all A and B. squared: Eq. 4, summed."""
@@ -186,10 +187,15 @@ class AdapterSection(_Section):
 class TrainingSection(_Section):
     """The training loop."""
 
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Highest learning rate of AdamW."""
-    epochs: float = Field(default=3, gt=0)
-    """Passes over the training data."""
+    learning_rate: float = Field(default=5e-3, gt=0)
+    """Highest learning rate of AdamW, for the adapter."""
+    head_learning_rate: float | None = Field(default=2e-3, gt=0)
+    """Highest learning rate for all that is trained outside the encoder; None: `learning_rate`."""
+    fit_head: Literal["auto", "off"] = "auto"
+    """auto: the head's last linear layer is fitted to the frozen encoder's outputs before
+    training."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the training data; None: 3, or as many as make 150 optimizer steps."""
     max_steps: int | None = Field(default=None, ge=1)
     """Stop after so many optimizer steps, whatever `epochs` says."""
     batch_size: int = Field(default=32, ge=1)
@@ -203,7 +209,7 @@ class TrainingSection(_Section):
     warmup_steps: int | None = Field(default=None, ge=0)
     """Steps over which the learning rate rises from 0."""
     warmup_ratio: Fraction | None = None
-    """Warm-up as a share of all steps; instead of `warmup_steps`."""
+    """Warm-up as a share of all steps; instead of `warmup_steps`. Neither: 0.1."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decay, of all trained values but biases."""
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -215,7 +221,7 @@ class TrainingSection(_Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Mixed precision of the computation; auto: bfloat16 on CUDA devices that have it."""
     eval_steps: int | None = Field(default=None, ge=1)
-    """Score the validation data every so many steps; None: once an epoch."""
+    """Score the validation data every so many steps; None: once an epoch, at most ten times."""
     logging_steps: int = Field(default=10, ge=1)
     """Measure the loss every so many steps."""
     early_stopping_patience: int | None = Field(default=None, ge=1)

@@ -87,6 +87,13 @@ class RunFolder:
             kept = [line for line in whole if json.loads(line)["step"] <= step]
             self.log.write_text("".join(kept), encoding="utf-8")
 
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """What is reached without training, as the log has it: scores by name."""
+        if not self.log.exists():
+            return {}
+        lines = map(json.loads, self.log.read_text(encoding="utf-8").splitlines())
+        return {line["baseline"]: line["scores"] for line in lines if "baseline" in line}
+
     def clear(self) -> None:
         """Removes what an earlier run left, and nothing else."""
         for path in self._files():

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from inspect import signature
@@ -29,12 +30,14 @@ from dcft_cli.recipe import dump_recipe
 from dcft_cli.runs.folder import RunFolder, step_of, write_json
 from dcft_cli.runs.plan import adapter_config
 from dcft_cli.runs.preparation import Preparation, description, resting_in
+from dcft_cli.runs.start import HEAD_SHARE, constant_prediction, fit_task_head, start_adapters
 from dcft_cli.runs.training_plan import TrainingPlan
 from dcft_cli.training.callbacks import ReportingCallback
 from dcft_cli.training.checkpointing import checkpoint_activations
 from dcft_cli.training.compiling import compile_errors_told, compile_model
 from dcft_cli.training.cpu_memory import keep_fewer_products, keep_freed_memory
-from dcft_cli.training.reporting import Reporter
+from dcft_cli.training.diagnosis import CONSTANT, FITTED_HEAD, LearningCheck, relative_change
+from dcft_cli.training.reporting import Reporter, Scores
 from dcft_cli.training.trainer import AdapterTrainer
 
 
@@ -65,24 +68,15 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
         keep_freed_memory()
         keep_fewer_products()
     set_seed(recipe.training.seed)
-    base = load_model(recipe.model, preparation.config, preparation.auto_class)
+    base = _adapted_base(plan, reporter)
     model = base.model
-    config = adapter_config(recipe.adapter)
-    insert(
-        model, find_targets(model, config.targets, exclude=base.lacking), config, head=base.lacking
-    )
-    nn.Module.to(model, args.device)  # where its layers compute what they will in training
-    if recipe.model.attention == "fused":
-        confirm_fused(model, args.device, getattr(torch, plan.precision))
-    if left_out := leave_out_unreached(model, _longest_rows(model, preparation, args.device)):
-        reporter.noted(_about_unreached(left_out))
-    if recipe.training.gradient_checkpointing:
-        checkpoint_activations(model)
-    if note := _about_head(base, plan):
-        reporter.noted(note)
     mark = base_fingerprint(model, base.lacking, recipe.model, preparation.auto_class)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, model, mark, plan)
+    finished = checkpoint is not None and step_of(checkpoint) >= plan.total_steps
+    if finished and folder.metrics.exists() and folder.adapter.exists():
+        return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
+    began = time.perf_counter()
 
     def save(path: Path) -> None:
         save_adapter(
@@ -94,14 +88,20 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
             info=description(recipe),
         )
 
-    if recipe.training.compile:
-        compile_model(model)
+    metric, greater_is_better = preparation.loaded.main_metric, preparation.loaded.greater_is_better
     reporting = ReportingCallback(
         reporter,
         folder.log if args.should_save else None,
-        metric=preparation.loaded.main_metric,
-        greater_is_better=preparation.loaded.greater_is_better,
+        metric=metric,
+        greater_is_better=greater_is_better,
         tokens_per_step=plan.tokens / plan.steps_per_epoch,
+    )
+    constant = constant_prediction(preparation)
+    check = LearningCheck(
+        reporter,
+        metric=metric,
+        greater_is_better=greater_is_better,
+        constant_loss=constant.loss,
     )
     patience = recipe.training.early_stopping_patience
     trainer = AdapterTrainer(
@@ -113,15 +113,15 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
         evaluation_sets=preparation.evaluation_sets,
         orthogonality_weight=recipe.adapter.orthogonality,
         orthogonality_form=recipe.adapter.orthogonality_form,
+        head=base.lacking,
+        head_learning_rate=recipe.training.head_learning_rate,
         group_by_length=recipe.training.group_by_length,
         save=save,
         reporting=reporting,
+        check=check,
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
         compiled=recipe.training.compile,
     )
-    finished = checkpoint is not None and step_of(checkpoint) >= plan.total_steps
-    if finished and folder.metrics.exists() and folder.adapter.exists():
-        return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
     if args.should_save:  # all is checked: from here on an earlier run is written over
         if checkpoint is None:
             folder.clear()
@@ -131,18 +131,60 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
         resting = resting_in(folder.path, recipe)
         folder.recipe.write_text(dump_recipe(resting), encoding="utf-8")
         preparation.tokenizer.save_pretrained(folder.path)
-    began = time.perf_counter()
+    if checkpoint is None:
+        baselines = {CONSTANT: constant.scores}
+        if fitted := fit_task_head(base, preparation, args, constant.prior):
+            baselines[FITTED_HEAD] = trainer.score()
+            fitted.scale_down(HEAD_SHARE)
+        elif recipe.training.fit_head == "auto" and base.lacking:
+            reporter.noted(
+                "The head starts at random: no linear layer of its own gives the model's outputs."
+            )
+        if note := start_adapters(base, preparation, args):
+            reporter.noted(note)
+    else:
+        baselines = folder.baselines()
+    for name, scores in baselines.items():
+        if metric in scores:
+            check.baselines[name] = scores[metric]
+            reporting.baseline(name, scores, write=checkpoint is None)
+    if recipe.training.compile:
+        compile_model(model)
     if finished and checkpoint is not None:
         trainer.take_up(checkpoint)  # the Trainer would take one step more
     else:
         with compile_errors_told() if recipe.training.compile else nullcontext():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - began
-    metrics = _metrics(plan, trainer, reporting.tokens_per_second, seconds)
+    metrics = _metrics(plan, trainer, baselines, reporting.tokens_per_second, seconds)
+    metrics["notes"] = check.conclude(
+        metrics["metrics"].get(metric), metrics["weight_change"], recipe.training.learning_rate
+    )
     if args.should_save:
         save(folder.adapter)
         write_json(folder.metrics, metrics)
     return TrainingResult(folder, metrics)
+
+
+def _adapted_base(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
+    """The base model on its device, with adapters wherever the loss depends on them."""
+    recipe, preparation, device = plan.recipe, plan.preparation, plan.arguments.device
+    base = load_model(recipe.model, preparation.config, preparation.auto_class)
+    model = base.model
+    config = adapter_config(recipe.adapter)
+    insert(
+        model, find_targets(model, config.targets, exclude=base.lacking), config, head=base.lacking
+    )
+    nn.Module.to(model, device)  # where its layers compute what they will in training
+    if recipe.model.attention == "fused":
+        confirm_fused(model, device, getattr(torch, plan.precision))
+    if left_out := leave_out_unreached(model, _longest_rows(model, preparation, device)):
+        reporter.noted(_about_unreached(left_out))
+    if recipe.training.gradient_checkpointing:
+        checkpoint_activations(model)
+    if note := _about_head(base, plan):
+        reporter.noted(note)
+    return base
 
 
 def _longest_rows(
@@ -209,7 +251,11 @@ def _about_head(base: BaseModel, plan: TrainingPlan) -> str:
 
 
 def _metrics(
-    plan: TrainingPlan, trainer: AdapterTrainer, speed: float | None, seconds: float
+    plan: TrainingPlan,
+    trainer: AdapterTrainer,
+    baselines: Mapping[str, Scores],
+    speed: float | None,
+    seconds: float,
 ) -> dict[str, Any]:
     """What metrics.json says: scores of best and last, what was trained, what it cost."""
     recipe, state = plan.recipe, trainer.state
@@ -232,6 +278,8 @@ def _metrics(
         "best_step": best_step,
         "last_metrics": scores.get(state.global_step, {}),
         "last_step": state.global_step,
+        "baselines": {name.replace(" ", "_"): values for name, values in baselines.items()},
+        "weight_change": relative_change(trainer.trained),
         "total_steps": plan.total_steps,
         "epochs": round(state.epoch or 0.0, 4),
         "train_loss": next((r["loss"] for r in reversed(state.log_history) if "loss" in r), None),

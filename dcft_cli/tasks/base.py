@@ -11,9 +11,11 @@ from datasets import Dataset
 
 from dcft_cli.recipe.schema import TaskType
 from dcft_cli.tasks.answers import Answer
+from dcft_cli.tasks.prior import Prior
 from dcft_cli.tasks.rows import Rows
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 
@@ -39,12 +41,18 @@ class EvaluationSet:
             classification (N, longest input, classes); for question answering a pair of start
             and end logits, each (N, longest input). Along the inputs they are padded on the
             right with any finite number. Raises TrainingError for predictions that are not finite.
+        constant_scores: the scores of a prediction that reads no input, from the logits of the
+            training rows' prior; none where there is no such prediction.
+        failure: from predictions to what they show where nothing was learned, such as "every row is
+            predicted positive"; empty otherwise.
         decode: question answering: from predictions to the answer to each question, by its id.
     """
 
     name: str
     features: Dataset
     score: Callable[[Any, Any], dict[str, float]]
+    constant_scores: Callable[[Any], dict[str, float]]
+    failure: Callable[[Any], str]
     decode: Callable[[Any], dict[str, Answer]] | None = None
 
     @property
@@ -90,6 +98,34 @@ class Task(ABC):
     def label_counts(self, dataset: Dataset) -> Counter[int]:
         """How often each class stands in prepared rows, by its number; empty without classes."""
         return Counter()
+
+    def prior(self, dataset: Dataset) -> Prior | None:
+        """The best constant prediction for prepared training rows; None where there is none."""
+        return None
+
+    @abstractmethod
+    def linear_examples(
+        self, features: "Tensor", batch: Mapping[str, "Tensor"]
+    ) -> "tuple[Tensor, dict[str, Tensor]]":
+        """The inputs of the model's last linear layer and their targets, one example an index.
+
+        Args:
+            features: inputs of that layer for a batch, (rows, in), or (rows, length, in) for tasks
+                that label tokens.
+            batch: what the model was given, targets included.
+
+        Returns:
+            Features (examples, ..., in), and targets by name, each (examples, ...).
+        """
+
+    @abstractmethod
+    def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":
+        """The mean loss of logits (examples, ..., outputs); the model's own, divided by spread^2.
+
+        Args:
+            targets: as `linear_examples` gives them, or some of their indices; a regression's are
+                standardized.
+        """
 
     def collator(
         self, tokenizer: "PreTrainedTokenizerBase", multiple: int | None = None

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset, Value
@@ -11,8 +11,12 @@ from numpy.typing import NDArray
 from dcft_cli.errors import DataError
 from dcft_cli.tasks.base import RowSet, class_settings
 from dcft_cli.tasks.labels import Say, find_names, read_numbers
+from dcft_cli.tasks.prior import Prior, prior_of_classes
 from dcft_cli.tasks.rows import Rows, shown
 from dcft_cli.tasks.text import TextTask
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Classification(TextTask):
@@ -71,6 +75,23 @@ class Classification(TextTask):
                 f"{rows.origin}: every row has the same label, {self.labels[number]}.",
                 "A classifier learns from rows of at least two classes.",
             )
+
+    def prior(self, dataset: Dataset) -> Prior:
+        """See `Task.prior`."""
+        return prior_of_classes(np.bincount(dataset["label"][:], minlength=len(self.labels)))
+
+    def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":
+        """See `Task.linear_loss`."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits, targets["labels"])
+
+    def failure(self, logits: NDArray[Any], labels: NDArray[Any]) -> str:
+        """See `TextTask.failure`."""
+        classes = set(self.predicted(logits).tolist())
+        if len(classes) > 1 or len(set(labels.tolist())) == 1:
+            return ""
+        return f"every row is predicted {self.labels[classes.pop()]}"
 
     def predicted(self, logits: NDArray[Any]) -> NDArray[Any]:
         """See `TextTask.predicted`."""

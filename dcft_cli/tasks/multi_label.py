@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset, List, Value
@@ -14,8 +14,12 @@ from dcft_cli.tasks.base import RowSet, class_settings
 from dcft_cli.tasks.labels import find_names, label_name, read_numbers
 from dcft_cli.tasks.metrics import finite
 from dcft_cli.tasks.multi_label_scores import METRICS_OF_MULTI_LABEL, score_label_sets
+from dcft_cli.tasks.prior import Prior, prior_of_labels
 from dcft_cli.tasks.rows import Rows, shown
 from dcft_cli.tasks.text import TextTask
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _YES_OR_NO = {"1": 1.0, "true": 1.0, "0": 0.0, "false": 0.0}
 _OTHER_SEPARATORS = "|;,"
@@ -85,6 +89,24 @@ class MultiLabel(TextTask):
                 f"{rows.origin}: every row has the same labels.",
                 "A classifier learns from rows that differ.",
             )
+
+    def prior(self, dataset: Dataset) -> Prior:
+        """See `Task.prior`."""
+        return prior_of_labels(np.sum(dataset["label"][:], axis=0), len(dataset))
+
+    def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":
+        """See `Task.linear_loss`."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        return binary_cross_entropy_with_logits(logits, targets["labels"])
+
+    def failure(self, logits: NDArray[Any], labels: NDArray[Any]) -> str:
+        """See `TextTask.failure`."""
+        given = self.predicted(logits)
+        if (given != given[0]).any() or (labels == labels[0]).all():
+            return ""
+        names = [name for name, is_given in zip(self.labels, given[0], strict=True) if is_given]
+        return f"every row is given {', '.join(names) or 'no label'}"
 
     def predicted(self, logits: NDArray[Any]) -> NDArray[np.bool_]:
         """See `TextTask.predicted`."""

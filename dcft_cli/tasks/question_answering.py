@@ -22,6 +22,7 @@ from dcft_cli.tasks.windows import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 Logits = tuple[NDArray[Any], NDArray[Any]]
@@ -161,7 +162,36 @@ class QuestionAnswering(Task):
         def by_id(predictions: Logits) -> dict[str, Answer]:
             return dict(zip(ids, answer(predictions), strict=True))
 
-        return EvaluationSet(name, encoded.remove_columns(_WINDOW_COLUMNS), score, by_id)
+        def constant_scores(logits: object) -> dict[str, float]:
+            silent = [Answer("", 0.0)] * len(references)
+            return score_answers(silent, references, self.null_threshold)
+
+        def failure(predictions: Logits) -> str:
+            return ""  # answers to different questions are never the same
+
+        features = encoded.remove_columns(_WINDOW_COLUMNS)
+        return EvaluationSet(name, features, score, constant_scores, failure, by_id)
+
+    def linear_examples(
+        self, features: "Tensor", batch: Mapping[str, "Tensor"]
+    ) -> "tuple[Tensor, dict[str, Tensor]]":
+        """See `Task.linear_examples`: windows, padded to `max_length`."""
+        from torch.nn.functional import pad
+
+        missing = self.max_length - features.shape[1]
+        return pad(features, (0, 0, 0, missing)), {
+            "start": batch["start_positions"],
+            "end": batch["end_positions"],
+            "real": pad(batch["attention_mask"].bool(), (0, missing)),
+        }
+
+    def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":
+        """See `Task.linear_loss`."""
+        from torch.nn.functional import cross_entropy
+
+        logits = logits.masked_fill(~targets["real"].unsqueeze(-1), float("-inf"))
+        start, end = logits.unbind(-1)
+        return (cross_entropy(start, targets["start"]) + cross_entropy(end, targets["end"])) / 2
 
 
 def _inputs(encoded: "BatchEncoding") -> dict[str, list[Any]]:

@@ -2,15 +2,20 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets import Value
+import numpy as np
+from datasets import Dataset, Value
 from numpy.typing import NDArray
 
 from dcft_cli.errors import DataError
 from dcft_cli.tasks.base import RowSet
+from dcft_cli.tasks.prior import Prior, prior_of_numbers
 from dcft_cli.tasks.rows import Rows, shown
 from dcft_cli.tasks.text import TextTask
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 METRICS_OF_REGRESSION = ("pearson", "spearman", "mse")
 
@@ -61,6 +66,28 @@ class Regression(TextTask):
         labels = set(rows.dataset["label"][:])
         if len(labels) == 1:
             raise DataError(f"{rows.origin}: every row has the same label, {labels.pop():g}.")
+
+    def prior(self, dataset: Dataset) -> Prior:
+        """See `Task.prior`."""
+        return prior_of_numbers(np.asarray(dataset["label"][:], np.float64))
+
+    def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":
+        """See `Task.linear_loss`."""
+        from torch.nn.functional import mse_loss
+
+        return mse_loss(logits.squeeze(-1), targets["labels"])
+
+    def failure(self, logits: NDArray[Any], labels: NDArray[Any]) -> str:
+        """See `TextTask.failure`: outputs that hardly differ, or lie beside the labels."""
+        outputs, spread = self.predicted(logits), labels.std()
+        if outputs.std() < 0.01 * spread:
+            return f"every prediction is about {outputs.mean():.4g}"
+        if abs(outputs.mean() - labels.mean()) > spread > 0:
+            return (
+                f"predictions are about {outputs.mean():.4g}, and labels {labels.mean():.4g} "
+                f"(standard deviation {spread:.4g})"
+            )
+        return ""
 
     def predicted(self, logits: NDArray[Any]) -> NDArray[Any]:
         """See `TextTask.predicted`."""

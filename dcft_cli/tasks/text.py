@@ -14,6 +14,7 @@ from dcft_cli.tasks.metrics import METRICS, finite
 from dcft_cli.tasks.rows import Rows
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 
@@ -78,7 +79,25 @@ class TextTask(Task):
     ) -> EvaluationSet:
         """See `Task.evaluation_set`."""
         features = longest_first(self.encode_training(dataset, tokenizer))
-        return EvaluationSet(name, features, self.score)
+        labels = np.asarray(features["labels"][:])
+
+        def constant_scores(logits: NDArray[Any]) -> dict[str, float]:
+            return self.score(np.tile(logits, (len(labels), 1)), labels)
+
+        def failure(predictions: NDArray[Any]) -> str:
+            return self.failure(predictions, labels)
+
+        return EvaluationSet(name, features, self.score, constant_scores, failure)
+
+    @abstractmethod
+    def failure(self, logits: NDArray[Any], labels: NDArray[Any]) -> str:
+        """See `EvaluationSet.failure`; with the true labels as the model takes them."""
+
+    def linear_examples(
+        self, features: "Tensor", batch: Mapping[str, "Tensor"]
+    ) -> "tuple[Tensor, dict[str, Tensor]]":
+        """See `Task.linear_examples`."""
+        return features, {"labels": batch["labels"]}
 
     def score(self, logits: NDArray[Any], label_ids: NDArray[Any]) -> dict[str, float]:
         """See `EvaluationSet.score`."""

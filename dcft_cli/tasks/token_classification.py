@@ -20,11 +20,13 @@ from dcft_cli.tasks.entities import (
     score_entities,
 )
 from dcft_cli.tasks.metrics import accuracy, finite, macro_f1_of_counts
+from dcft_cli.tasks.prior import Prior, prior_of_classes
 from dcft_cli.tasks.rows import Rows
 from dcft_cli.tasks.sentences import prepare_sentences
 from dcft_cli.tasks.word_windows import WordWindow, encode_words
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
@@ -150,13 +152,45 @@ class TokenClassification(Task):
         expected = [np.asarray(labels, np.int64) for labels in dataset["labels"][:]]
         missing = self.labels.index(OUTSIDE) if self.tags and OUTSIDE in self.labels else -1
 
-        def score(predictions: NDArray[Any], label_ids: object = None) -> dict[str, float]:
+        def guess(predictions: NDArray[Any]) -> list[Numbers]:
             guessed = [np.full(len(labels), missing) for labels in expected]
             for row, words, tokens, logits in zip(*places, finite(predictions), strict=True):
                 guessed[row][words] = logits[tokens].argmax(axis=-1)
-            return self.score_words(guessed, expected)
+            return guessed
 
-        return EvaluationSet(name, encoded.remove_columns(_PLACE_COLUMNS), score)
+        def score(predictions: NDArray[Any], label_ids: object = None) -> dict[str, float]:
+            return self.score_words(guess(predictions), expected)
+
+        def constant_scores(logits: NDArray[Any]) -> dict[str, float]:
+            shape = (len(encoded), max(encoded["length"][:]), len(self.labels))
+            return score(np.broadcast_to(logits, shape))
+
+        def failure(predictions: NDArray[Any]) -> str:
+            classes = set(np.concatenate(guess(predictions)).tolist()) - {-1}
+            if len(classes) > 1 or len(set(np.concatenate(expected).tolist())) == 1:
+                return ""
+            return f"every word is labeled {self.labels[classes.pop()] if classes else 'nothing'}"
+
+        features = encoded.remove_columns(_PLACE_COLUMNS)
+        return EvaluationSet(name, features, score, constant_scores, failure)
+
+    def prior(self, dataset: Dataset) -> Prior:
+        """See `Task.prior`."""
+        labels = np.fromiter(chain.from_iterable(dataset["labels"][:]), np.int64)
+        return prior_of_classes(np.bincount(labels, minlength=len(self.labels)))
+
+    def linear_examples(
+        self, features: "Tensor", batch: Mapping[str, "Tensor"]
+    ) -> "tuple[Tensor, dict[str, Tensor]]":
+        """See `Task.linear_examples`: the first token of every word."""
+        labeled = batch["labels"] != IGNORED
+        return features[labeled], {"labels": batch["labels"][labeled]}
+
+    def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":
+        """See `Task.linear_loss`."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits, targets["labels"])
 
     def score_words(
         self, guessed: Sequence[Numbers], expected: Sequence[Numbers]

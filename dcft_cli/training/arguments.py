@@ -13,6 +13,12 @@ from transformers.integrations.integration_utils import get_available_reporting_
 from dcft_cli.errors import UserError
 from dcft_cli.recipe.schema import ModelSection, TrainingSection
 
+# Where the recipe says nothing else.
+_WARMUP_RATIO = 0.1
+_EPOCHS = 3
+_STEPS = 150  # at least: a few hundred rows make so few steps an epoch that nothing is learned in 3
+_EVALUATIONS = 10  # at most
+
 
 def optimizer_steps(training: TrainingSection, examples: int, batch_size: int) -> tuple[int, int]:
     """Optimizer steps of one epoch, and of the whole run (`max_steps` goes before `epochs`).
@@ -22,7 +28,8 @@ def optimizer_steps(training: TrainingSection, examples: int, batch_size: int) -
     """
     batches = math.ceil(examples / batch_size)
     per_epoch = math.ceil(batches / training.gradient_accumulation_steps)
-    return per_epoch, training.max_steps or math.ceil(training.epochs * per_epoch)
+    epochs = training.epochs or max(_EPOCHS, math.ceil(_STEPS / per_epoch))
+    return per_epoch, training.max_steps or math.ceil(epochs * per_epoch)
 
 
 def training_arguments(
@@ -50,7 +57,8 @@ def training_arguments(
     _check_trackers(training.report_to)
     precision = _precision(training, model)
     pinned = torch.cuda.is_available() and training.device != "cpu"
-    eval_steps = min(training.eval_steps or steps_per_epoch, total_steps)
+    usual = max(steps_per_epoch, math.ceil(total_steps / _EVALUATIONS))
+    eval_steps = min(training.eval_steps or usual, total_steps)
     scoring: dict[str, Any] = {}
     if metric is not None:
         scoring = {
@@ -100,9 +108,10 @@ def training_arguments(
 
 def warmup_steps(training: TrainingSection, total_steps: int) -> int:
     """Steps over which the learning rate rises."""
-    if training.warmup_ratio is not None:
-        return math.ceil(training.warmup_ratio * total_steps)
-    return training.warmup_steps or 0
+    if training.warmup_steps is not None:
+        return training.warmup_steps
+    ratio = _WARMUP_RATIO if training.warmup_ratio is None else training.warmup_ratio
+    return math.ceil(ratio * total_steps)
 
 
 def device_in_words(device: torch.device) -> str:

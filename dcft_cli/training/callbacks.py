@@ -54,7 +54,7 @@ class ReportingCallback(TrainerCallback):
         """Starts the clock; a resumed run counts from where it goes on."""
         self.first_step = state.global_step
         if state.best_metric is not None:
-            self.best = self.sign * state.best_metric
+            self.best = max(self.best, self.sign * state.best_metric)
         self._began, self._scoring_seconds = time.perf_counter(), 0.0
 
     def on_step_end(
@@ -63,7 +63,8 @@ class ReportingCallback(TrainerCallback):
         """Reports the step, and sees that the last one is scored and saved."""
         self.reporter.progress(self._progress(state))
         if state.global_step >= state.max_steps:
-            control.should_log = control.should_save = True
+            control.should_log = True
+            control.should_save = args.save_strategy != "no"
             control.should_evaluate = args.eval_strategy != "no"
 
     def on_log(
@@ -117,6 +118,17 @@ class ReportingCallback(TrainerCallback):
             self.best = score
         self.reporter.evaluated(state.global_step, scores, best)
         self._write(state, scores=scores)
+
+    def baseline(self, name: str, scores: Mapping[str, float], *, write: bool) -> None:
+        """Reports what is reached without training, which later scores must beat to be the best.
+
+        Args:
+            write: whether it is news, and so goes into the log.
+        """
+        self.best = max(self.best, self.sign * scores[self.metric])
+        self.reporter.baseline(name, scores)
+        if write:
+            self._write(TrainerState(), baseline=name, scores=scores)
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -44,5 +44,8 @@ class Reporter(Protocol):
     def evaluating(self, done: int, total: int) -> None:
         """So many batches of the validation data are scored."""
 
+    def baseline(self, name: str, scores: Scores) -> None:
+        """What is reached without training: by a constant prediction, by the fitted head."""
+
     def evaluated(self, step: int, scores: Scores, best: bool) -> None:
-        """The validation data was scored; `best` says that no earlier score was as good."""
+        """The validation data was scored; `best`: better than all before, baselines included."""

@@ -1,7 +1,7 @@
 """transformers' Trainer with the orthogonality term, adapter-only checkpoints and our scoring."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from dcft_cli.adapter.inject import adapter_layers
 from dcft_cli.adapter.orthogonality import OrthogonalityForm, orthogonality
 from dcft_cli.models import head_outputs
 from dcft_cli.training.callbacks import ReportingCallback
+from dcft_cli.training.diagnosis import LearningCheck
 from dcft_cli.training.length_groups import EpochOfGroups, SeededLengthGroups
 from dcft_cli.training.masks import masks_without_looking
 from dcft_cli.training.on_cpu import faster_on_cpu
@@ -51,6 +52,10 @@ class EvaluationSet(Protocol):
     def score(self) -> Callable[[Any, Any], Mapping[str, float]]:
         """(predictions, labels) in the order of `features` to scores by metric name."""
 
+    @property
+    def failure(self) -> Callable[[Any], str]:
+        """Predictions to what they show where nothing was learned; empty for all others."""
+
 
 class AdapterTrainer(Trainer):
     """Trains the adapters and the head of a model, and nothing else.
@@ -62,9 +67,12 @@ class AdapterTrainer(Trainer):
         evaluation_sets: what `evaluate` scores.
         tokenizer: pads the batches.
         orthogonality_weight, orthogonality_form: the term added to the loss in training.
+        head: names of the trained parameters outside the encoder.
+        head_learning_rate: theirs; None: that of `args`.
         save: writes model and description to an adapter file, for checkpoints.
         group_by_length: batches of similar lengths.
         reporting: tells the user what happens.
+        check: is told what predictions show.
         compiled: the model's steps are, and take torch's functions as they are.
     """
 
@@ -79,9 +87,12 @@ class AdapterTrainer(Trainer):
         evaluation_sets: Sequence[EvaluationSet] = (),
         orthogonality_weight: float = 0.0,
         orthogonality_form: OrthogonalityForm = "mean_norm",
+        head: Collection[str] = (),
+        head_learning_rate: float | None = None,
         group_by_length: bool = True,
         save: Callable[[Path], object] | None = None,
         reporting: ReportingCallback,
+        check: LearningCheck | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         compiled: bool = False,
     ) -> None:
@@ -90,9 +101,12 @@ class AdapterTrainer(Trainer):
         self.epochs = EpochOfGroups()
         self.orthogonality_weight = orthogonality_weight
         self.orthogonality_form = orthogonality_form
+        self.head = frozenset(head)
+        self.head_learning_rate = head_learning_rate
         self.group_by_length = group_by_length
         self.write_adapter = save
         self.reporting = reporting
+        self.check = check
         self.trained = model
         self.layers = list(adapter_layers(model).values())
         self.trained_parameters = [p for p in model.parameters() if p.requires_grad]
@@ -104,7 +118,7 @@ class AdapterTrainer(Trainer):
             # What is scored is in evaluation_sets; the Trainer only wants to see some data.
             eval_dataset=evaluation_sets[0].features if evaluation_sets else None,
             processing_class=tokenizer,
-            callbacks=[reporting, self.epochs, *callbacks],
+            callbacks=[reporting, self.epochs, *([check] if check else []), *callbacks],
         )
         self.remove_callback(PrinterCallback)
         if args.dataloader_num_workers:
@@ -156,6 +170,32 @@ class AdapterTrainer(Trainer):
     def _faster(self) -> AbstractContextManager[None]:
         return nullcontext() if self.compiled or self.runs_ahead else faster_on_cpu()
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW with a learning rate for the adapters and one for the head."""
+        if self.optimizer is None:
+            decayed = set(self.get_decay_parameter_names(self.trained))
+            rate = self.args.learning_rate
+            groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+            for name, parameter in self.trained.named_parameters():
+                if parameter.requires_grad:
+                    kind = name in self.head, name not in decayed
+                    groups.setdefault(kind, []).append(parameter)
+            optimizer, settings = self.get_optimizer_cls_and_kwargs(self.args)
+            self.optimizer = optimizer(
+                [
+                    {
+                        "params": groups[kind],
+                        "lr": (self.head_learning_rate or rate) if is_head else rate,
+                        "weight_decay": 0.0 if is_spared else self.args.weight_decay,
+                    }
+                    # The adapters first: their learning rate is the one that is logged.
+                    for kind in sorted(groups)
+                    for is_head, is_spared in [kind]
+                ],
+                **settings,
+            )
+        return self.optimizer
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """None: counting them takes a walk through the model at every step, and nobody asks."""
         return 0
@@ -167,7 +207,18 @@ class AdapterTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Scores every evaluation set; names in the result carry the prefix."""
+        scores = self.score(metric_key_prefix)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        self.log(dict(metrics))  # the Trainer adds the epoch to what it logs
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def score(self, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Score every evaluation set, by the names of the metrics; nothing is logged."""
         scores: dict[str, float] = {}
+        failures: list[str] = []
         loaders = [self.get_eval_dataloader(held.features) for held in self.evaluation_sets]
         # Where one process shares a batch out to several devices, each has a copy of the layers.
         fold = folded(self.trained) if self.args.n_gpu <= 1 else nullcontext()
@@ -180,13 +231,11 @@ class AdapterTrainer(Trainer):
                     metric_key_prefix=metric_key_prefix,
                 )
                 found = held.score(output.predictions, output.label_ids)
+                failures.append(held.failure(output.predictions))
                 scores |= {f"{held.prefix}{name}": value for name, value in found.items()}
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
-        self.log(dict(metrics))  # the Trainer adds the epoch to what it logs
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
-        return metrics
+        if self.check is not None:
+            self.check.failure = failures[0] if failures else ""
+        return scores
 
     def prediction_step(
         self,

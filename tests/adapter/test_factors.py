@@ -132,7 +132,7 @@ def test_with_and_without_gradients_in_one_pass() -> None:
                 x = self.first(x)
             return self.second(x)
 
-    model = inject(Half(), DCFTConfig(kernel_size=4, targets=["*"]), head=())
+    model = inject(Half(), DCFTConfig(kernel_size=4, targets=["*"], init="normal"), head=())
     model.double()(torch.randn(3, 8, dtype=torch.float64)).sum().backward()
     first, second = adapter_layers(perturb(model)).values()
     assert first.A.grad is not None and not first.A.grad.any()

@@ -179,7 +179,7 @@ def test_reformer_learns_although_all_below_its_layers_is_frozen() -> None:
     model = any_tiny_model("reformer")
     embeddings = model.get_input_embeddings()
     inputs = {**example("reformer", model.config), "labels": LABELS}
-    inject(model, DCFTConfig(kernel_size=4), inputs=inputs)
+    inject(model, DCFTConfig(kernel_size=4, init="normal"), inputs=inputs)
     model.train()(**inputs).loss.backward()
     adapters = adapter_layers(model)
     assert adapters

@@ -60,3 +60,6 @@ NOTES: dict[str, tuple[str, ...]] = {
     ),
     "gated versions (1.1, Flan) have `DenseReluDense.{wi_0, wi_1}`": ("t5",),
 }
+
+# Types whose logits are not those of a linear layer: their heads start at random.
+NOT_FITTED = {"eurobert": "its logits are the mean of what its last layer says of every token"}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
@@ -16,10 +17,12 @@ from dcft_cli import (
     merge,
     remove_adapters,
     save_adapter,
+    start_from_gradient,
 )
 from dcft_cli.models import load_model
 from dcft_cli.recipe.schema import ModelSection
-from tests.architectures.exceptions import NO_ROLE, ONLY_TRAINS, UNREACHED
+from dcft_cli.training.head import LinearProblem, fit_head
+from tests.architectures.exceptions import NO_ROLE, NOT_FITTED, ONLY_TRAINS, UNREACHED
 from tests.architectures.tiny import MODEL_TYPES, UNBUILDABLE, example, tiny_config, tiny_model
 
 BUILDABLE = [name for name in MODEL_TYPES if name not in UNBUILDABLE]
@@ -67,7 +70,8 @@ def test_conformance(model_type: str, tmp_path: Path) -> None:
     at_first = logits(model, inputs)
 
     # A zero start changes nothing.
-    settings = {"kernel_size": 4, "targets": targets_of(model_type), "init": "zero"}
+    targets = targets_of(model_type)
+    settings = {"kernel_size": 4, "targets": targets, "init": "gradient", "scale": 1.0}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         inject(
@@ -76,12 +80,19 @@ def test_conformance(model_type: str, tmp_path: Path) -> None:
     assert bool(caught) == (model_type in UNREACHED), [str(w.message) for w in caught]
     torch.testing.assert_close(logits(model, inputs), at_first, rtol=0, atol=1e-6)
 
+    # Nor does one in the direction of the gradient, which every adapter has.
+    training = {**inputs, "labels": labels}
+    model.train(model_type in ONLY_TRAINS)
+    assert start_from_gradient(model, [training]) == []
+    model.eval()
+    torch.testing.assert_close(logits(model, inputs), at_first, rtol=0, atol=1e-6)
+
     # Perturbed, it changes the answer, and the loss moves every factor of every adapter.
     perturb(model)
     adapted = logits(model, inputs)
     assert (adapted - at_first).abs().max() > 1e-3
     model.train(model_type in ONLY_TRAINS)
-    model(**inputs, labels=labels).loss.backward()
+    model(**training).loss.backward()
     model.eval()
     for name, adapter in adapter_layers(model).items():
         for letter, factor in adapter.named_parameters():
@@ -97,6 +108,20 @@ def test_conformance(model_type: str, tmp_path: Path) -> None:
     merge(fresh).save_pretrained(tmp_path / "merged")
     plain = type(fresh).from_pretrained(tmp_path / "merged").eval()
     torch.testing.assert_close(logits(plain, inputs), adapted, rtol=0, atol=1e-5)
+
+    # The last layer of its head can be fitted.
+    weights = {name: p.clone() for name, p in model.named_parameters()}
+    problem = LinearProblem(
+        examples=lambda features, batch: (features, {"labels": batch["labels"]}),
+        loss=lambda logits, targets: F.cross_entropy(logits, targets["labels"]),
+        logits=torch.zeros(3),
+        spread=None,
+    )
+    fitted = fit_head(model, base.lacking, [training], problem)
+    assert (fitted is None) == (model_type in NOT_FITTED)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
 
     # Taken out, nothing is left of it.
     remove_adapters(model)

@@ -62,8 +62,11 @@ def test_train_prints_plan_progress_and_result(home: Path, trained: Said) -> Non
     assert plan["device"].startswith("CPU")
     found = metrics(home)
     lines = trained.err.splitlines()
-    scores = [line for line in lines if line.startswith(("step 3  acc", "step 6  acc"))]
-    assert scores[0].endswith("(best so far)")
+    scores = [float(line.split()[-1]) for line in lines if line.startswith("constant  accuracy ")]
+    assert scores == [found["baselines"]["constant"]["accuracy"]]
+    above = [line.endswith("(best so far)") for line in lines if line.startswith("step 3  acc")]
+    at_three = [float(line.split()[3]) for line in lines if line.startswith("step 3  acc")]
+    assert above == [at_three[0] > scores[0]]
     assert f"step 6  accuracy {found['last_metrics']['accuracy']:.4f}" in trained.err
     assert f"best (step {found['best_step']})" in trained.out
     assert f"{found['metrics']['accuracy']:.4f}" in trained.out

@@ -30,7 +30,12 @@ LABELS = {
     "token_classification": ["B-PLACE", "B-THING", "I-THING", "O"],
     "multi_label": ["cat", "film", "movie", "plot"],
 }
-LESSON = ("training.max_steps=150", "training.eval_steps=75", "training.learning_rate=0.02")
+LESSON = (
+    "training.max_steps=150",
+    "training.eval_steps=75",
+    "training.learning_rate=0.02",
+    "training.head_learning_rate=0.02",
+)
 
 
 @pytest.fixture(scope="module", params=METRICS)

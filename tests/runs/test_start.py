@@ -1,0 +1,127 @@
+"""Before the first step: baselines, the fitted head, adapters from the first gradient."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dcft_cli.adapter.contents import read_adapter
+from dcft_cli.runs.folder import RunFolder
+from tests.data import rows_of, write_rows
+from tests.families import save_base
+from tests.jobs import Job, largest_difference, recipe, train
+
+# A task of each family, with its main metric and what a constant prediction scores on it.
+TASKS = {
+    "sst2": ("accuracy", 0.5),
+    "stsb": ("pearson", 0.0),
+    "squad_v1": ("f1", 0.0),
+    "squad_v2": ("f1", 100 / 3),
+}
+STARTED = ("training.fit_head=auto", "adapter.init=gradient", "training.head_learning_rate=0.002")
+
+
+def started(task: str, folder: Path, base: Path, *more: str, **settings: object) -> Job:
+    return train(recipe(task, folder, base, *STARTED, *more), folder / "run", **settings)
+
+
+@pytest.fixture(scope="module")
+def jobs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
+    root = tmp_path_factory.mktemp("jobs")
+    found = {task: started(task, root / task, base) for task in TASKS}
+    for task in ("token_classification", "multi_label"):
+        data = root / task / "data"
+        rows = {name: rows_of(task, 24, seed=seed) for seed, name in enumerate(("train", "dev"))}
+        files = {name: write_rows(data / f"{name}.jsonl", some) for name, some in rows.items()}
+        found[task] = started(
+            task,
+            root / task,
+            base,
+            f"data.train={files['train']}",
+            f"data.validation={files['dev']}",
+        )
+    return found
+
+
+@pytest.mark.parametrize("task", [*TASKS, "token_classification", "multi_label"])
+def test_every_family_starts_from_baselines(jobs: dict[str, Job], task: str) -> None:
+    job = jobs[task]
+    metric = job.metrics["main_metric"]
+    constant, fitted = (job.metrics["baselines"][name] for name in ("constant", "fitted_head"))
+    assert constant.keys() == fitted.keys() == job.metrics["metrics"].keys()
+    if task in TASKS:
+        assert (metric, constant[metric]) == (TASKS[task][0], pytest.approx(TASKS[task][1]))
+    lines = [json.loads(line) for line in (job.folder / "log.jsonl").read_text().splitlines()]
+    at_first = [line for line in lines if line["step"] == 0]
+    assert [(line["baseline"], line["scores"]) for line in at_first] == [
+        ("constant", constant),
+        ("fitted head", fitted),
+    ]
+    assert job.watcher.baselines == [("constant", constant), ("fitted head", fitted)]
+    assert job.metrics["weight_change"] > 0
+
+
+def test_a_fitted_head_is_worth_more_than_a_constant(jobs: dict[str, Job]) -> None:
+    scores = jobs["sst2"].metrics["baselines"]
+    assert scores["fitted_head"]["accuracy"] > scores["constant"]["accuracy"]
+
+
+@pytest.mark.parametrize("task", ["rte", "squad_v2"])
+def test_the_start_is_the_base_whatever_the_seed(base: Path, tmp_path: Path, task: str) -> None:
+    """With learning rates of nearly zero, outputs stay those of the fitted head, scaled down."""
+    still = ("training.learning_rate=1e-12", "training.head_learning_rate=1e-12")
+    job = started(task, tmp_path, base, *still, "training.max_steps=1", "training.weight_decay=0")
+    contents = read_adapter(job.folder / "adapter.safetensors")
+    for name, factors in contents.factors.items():
+        assert abs(factors["C"]).max() < 1e-9, name
+        for letter in "AB":
+            assert (factors[letter] ** 2).sum() == pytest.approx(1, rel=1e-4), name
+
+
+def test_without_it_the_paper_trains_as_before(base: Path, tmp_path: Path) -> None:
+    job = train(recipe("rte", tmp_path, base), tmp_path / "run")
+    assert job.metrics["baselines"].keys() == {"constant"}
+    assert [name for name, _ in job.watcher.baselines] == ["constant"]
+
+
+def test_a_resumed_run_has_the_baselines_of_the_whole_one(base: Path, tmp_path: Path) -> None:
+    whole = started("mrpc", tmp_path / "whole", base)
+    broken = tmp_path / "broken"
+    with pytest.raises(KeyboardInterrupt):
+        started("mrpc", broken, base, stop_after=5)
+    job = started("mrpc", broken, base, resume=True)
+    assert largest_difference(job.folder, whole.folder) == 0
+    assert job.metrics["baselines"] == whole.metrics["baselines"]
+    assert job.metrics["notes"] == whole.metrics["notes"]
+    assert job.watcher.baselines == whole.watcher.baselines
+    lines = map(json.loads, (job.folder / "log.jsonl").read_text().splitlines())
+    steps = [line.get("baseline") for line in lines]
+    assert steps.count("constant") == steps.count("fitted head") == 1
+    assert RunFolder(job.folder).baselines()["constant"] == job.metrics["baselines"]["constant"]
+
+
+def test_gradient_checkpointing_starts_alike(base: Path, tmp_path: Path) -> None:
+    """It recomputes in training mode only, so its start has dropout: turned off for the test."""
+    calm = save_base(tmp_path / "calm", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    plain = ("model.classifier_dropout=0", "training.max_steps=1")
+    first = started("rte", tmp_path / "first", calm, *plain)
+    second = started(
+        "rte", tmp_path / "second", calm, *plain, "training.gradient_checkpointing=true"
+    )
+    assert largest_difference(first.folder, second.folder) < 1e-3
+    assert torch.is_grad_enabled()
+
+
+def test_a_run_that_stands_still_says_so_and_one_that_learns_does_not(
+    base: Path, tmp_path: Path
+) -> None:
+    more = ("training.max_steps=160", "training.eval_steps=40", "training.logging_steps=5")
+    still = started("sst2", tmp_path / "still", base, *more, "training.learning_rate=1e-6")
+    found, hint = still.metrics["notes"]
+    assert "did not learn" in found and "next to nothing" in found
+    assert hint.startswith("Raise training.learning_rate from 1e-06, to 0.005")
+    rates = ("training.learning_rate=0.02", "training.head_learning_rate=0.02")
+    moved = started("sst2", tmp_path / "moved", base, *more, *rates)
+    assert moved.metrics["metrics"]["accuracy"] > 0.7
+    assert moved.metrics["notes"] == []

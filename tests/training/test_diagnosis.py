@@ -1,0 +1,116 @@
+"""What is said of runs that do not learn, and of runs that do: nothing."""
+
+import pytest
+from torch import nn
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from dcft_cli import adapter_layers
+from dcft_cli.training.diagnosis import CONSTANT, FITTED_HEAD, LearningCheck, relative_change
+from tests.adapter.small import Fused, adapt, increment_of
+from tests.jobs import Watcher
+
+ARGS = TrainingArguments(use_cpu=True, report_to="none")
+
+
+def checked(
+    score: float,
+    *,
+    baselines: dict[str, float] | None = None,
+    failure: str = "",
+    loss: float = 0.5,
+    grad_norm: float = 1.0,
+    better: bool = True,
+    step: int = 5,
+) -> tuple[LearningCheck, Watcher]:
+    """A check after the first of two evaluations."""
+    watcher = Watcher()
+    check = LearningCheck(watcher, metric="score", greater_is_better=better, constant_loss=0.7)
+    check.baselines = {CONSTANT: 0.5} if baselines is None else baselines
+    check.failure = failure
+    state, control = TrainerState(global_step=step, max_steps=10), TrainerControl()
+    check.on_train_begin(ARGS, state, control)
+    check.on_log(ARGS, state, control, {"loss": loss, "grad_norm": grad_norm})
+    check.on_evaluate(ARGS, state, control, {"eval_score": score})
+    return check, watcher
+
+
+def test_nothing_is_said_of_a_run_that_learns() -> None:
+    check, watcher = checked(0.9, baselines={CONSTANT: 0.5, FITTED_HEAD: 0.7})
+    assert watcher.notes == []
+    assert check.conclude(0.9, 0.05, 5e-3) == []
+    lower, watcher = checked(0.1, better=False)
+    assert watcher.notes == []
+    assert lower.conclude(0.1, 0.05, 5e-3) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"failure": "every row is predicted sports"}, "after 5 steps every row is predicted"),
+        ({"grad_norm": 0.0}, "every gradient has been zero"),
+        ({"score": -0.97, "baselines": {CONSTANT: 0.0}}, "-0.9700 is worse than the constant's 0"),
+        ({"score": 0.6, "better": False}, "0.6000 is worse than the constant's 0.5"),
+    ],
+)
+def test_the_first_evaluation_says_what_is_wrong(settings: dict, said: str) -> None:
+    check, watcher = checked(**{"score": 0.9, **settings})
+    (note,) = watcher.notes
+    assert note.startswith("Nothing is learned yet: ") and said in note
+    check.on_evaluate(ARGS, TrainerState(global_step=6, max_steps=10), TrainerControl(), {})
+    assert len(watcher.notes) == 1  # once
+
+
+def test_at_the_last_evaluation_the_end_speaks() -> None:
+    _, watcher = checked(0.1, failure="every row is predicted sports", step=10)
+    assert watcher.notes == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "best", "change", "said", "setting"),
+    [
+        ({}, 0.5, 0.05, "score 0.5000 is not better than the constant's 0.5000", "=0.015 and 0.00"),
+        ({"baselines": {CONSTANT: 0.5, FITTED_HEAD: 0.9}}, 0.8, 0.05, "fitted head's 0.9", "=0.01"),
+        ({"failure": "every row is predicted sports"}, 0.9, 0.05, "at the end every row", "=0.01"),
+        ({"grad_norm": 0.0}, 0.9, 0.05, "every gradient was zero", "epochs"),
+        ({}, 0.9, 2e-5, "the adapter is 2.0e-05 of the weights", "from 0.005, to 0.05 for"),
+        ({}, 0.4, 3.0, "score 0.4000 is not better", "lower training.learning_rate from 0.005"),
+        ({"loss": 0.71}, None, 0.05, "the loss, 0.7100, is not below the constant's 0.7000", "="),
+        ({"better": False}, 0.6, 0.05, "score 0.6000 is not better than", "=0.015"),
+    ],
+)
+def test_the_end_says_what_was_not_learned_and_what_to_change(
+    settings: dict, best: float | None, change: float, said: str, setting: str
+) -> None:
+    check, _ = checked(**{"score": 0.9, **settings})
+    found, hint = check.conclude(best, change, 5e-3)
+    assert found.startswith("This run did not learn: ") and said in found
+    assert setting in hint
+
+
+def test_a_high_loss_is_no_fault_where_scores_are_good() -> None:
+    check, _ = checked(0.9, loss=0.9)  # dropout, or label noise
+    assert check.conclude(0.9, 0.05, 5e-3) == []
+
+
+def test_a_resumed_run_knows_what_was_logged() -> None:
+    watcher = Watcher()
+    check = LearningCheck(watcher, metric="score", greater_is_better=True, constant_loss=None)
+    check.baselines, check.failure = {CONSTANT: 0.5}, "every row is predicted sports"
+    state = TrainerState(global_step=7, max_steps=10)
+    state.log_history = [{"loss": 0.4, "grad_norm": 0.0, "step": 5}, {"eval_score": 0.6, "step": 5}]
+    check.on_train_begin(ARGS, state, TrainerControl())
+    check.on_evaluate(ARGS, state, TrainerControl(), {"eval_score": 0.1})
+    assert watcher.notes == []  # said before
+    assert "every gradient was zero" in check.conclude(0.9, 0.05, 5e-3)[0]
+
+
+def test_the_relative_change_is_that_of_the_increment() -> None:
+    model = adapt(nn.Sequential(Fused(), Fused()), "*")
+    shares = sorted(
+        (increment_of(a).norm() / a.matrix.parameter.double().norm()).item()
+        for a in adapter_layers(model).values()
+    )
+    middle = (shares[(len(shares) - 1) // 2] + shares[len(shares) // 2]) / 2
+    assert relative_change(model) == pytest.approx(middle, rel=1e-5)
+    zero = nn.Sequential(nn.Linear(6, 6))
+    assert relative_change(zero) is None

@@ -1,0 +1,127 @@
+"""The last layer of the head, fitted: what it reaches, on which models, and what is left alone."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dcft_cli.adapter.inject import outside_encoder
+from dcft_cli.training.head import LinearProblem, fit_head
+from tests.architectures.tiny import tiny_model as any_tiny_model
+from tests.families import FAMILIES, tiny_model, tokens
+
+
+def classes(rows: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(2, (rows,), generator=generator)
+
+
+def batches(count: int = 4, rows: int = 8) -> list[dict[str, Tensor]]:
+    return [{**tokens(seed, batch=rows), "labels": classes(rows, seed)} for seed in range(count)]
+
+
+CLASSES = LinearProblem(
+    examples=lambda features, batch: (features, {"labels": batch["labels"]}),
+    loss=lambda logits, targets: F.cross_entropy(logits, targets["labels"]),
+    logits=torch.zeros(2),
+    spread=None,
+)
+
+
+def loss_of(model: nn.Module, given: list[dict[str, Tensor]]) -> float:
+    with torch.no_grad():
+        return torch.stack([model(**batch).loss for batch in given]).mean().item()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_fit_lowers_the_loss_and_changes_the_last_layer_only(family: str) -> None:
+    model, given = tiny_model(family), batches()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    at_first = loss_of(model, given)
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    fitted = fit_head(model, outside_encoder(model), given, CLASSES)
+    assert len(calls) == len(given)  # one pass
+    assert fitted is not None and fitted.examples == 32
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {f"{fitted.name}.weight", f"{fitted.name}.bias"}
+    assert loss_of(model, given) < min(at_first, 0.6931)
+
+
+def test_it_is_where_the_penalized_loss_is_least() -> None:
+    """No step away from it lowers cross-entropy plus penalty, in units of the features' size."""
+    model, given = tiny_model(), batches()
+    fitted = fit_head(model, outside_encoder(model), given, CLASSES)
+    assert fitted is not None
+    with torch.no_grad():
+        features = torch.cat([model.bert(**inputs_of(batch)).pooler_output for batch in given])
+    labels = torch.cat([batch["labels"] for batch in given])
+    size = features.square().mean(0).sqrt()
+
+    def objective(weight: Tensor, bias: Tensor) -> Tensor:
+        loss = F.cross_entropy(features @ weight.mT + bias, labels)
+        return loss + fitted.penalty / 2 * (weight * size).square().sum()
+
+    weight, bias = (p.detach().clone().requires_grad_() for p in fitted.layer.parameters())
+    objective(weight, bias).backward()
+    assert weight.grad.abs().max() < 1e-4 and bias.grad.abs().max() < 1e-4
+
+
+def inputs_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in batch.items() if name != "labels"}
+
+
+def test_a_regression_starts_at_the_mean_and_spread_of_its_targets() -> None:
+    model = tiny_model(num_labels=1, problem_type="regression")
+    given = batches(8)
+    with torch.no_grad():
+        for batch in given:  # something that the features tell
+            feature = model.bert(**inputs_of(batch)).pooler_output[:, 0]
+            batch["labels"] = 250 + 5_000 * feature
+    targets = torch.cat([batch["labels"] for batch in given])
+    problem = LinearProblem(
+        examples=lambda features, batch: (features, {"labels": batch["labels"]}),
+        loss=lambda logits, targets: F.mse_loss(logits[:, 0], targets["labels"]),
+        logits=targets.mean(0, keepdim=True),
+        spread=targets.std().item(),
+    )
+    assert fit_head(model, outside_encoder(model), given, problem) is not None
+    with torch.no_grad():
+        outputs = torch.cat([model(**inputs_of(batch)).logits[:, 0] for batch in given])
+    assert outputs.mean().item() == pytest.approx(targets.mean().item(), rel=0.02)
+    assert F.mse_loss(outputs, targets) < 0.3 * targets.var()
+
+
+def test_scaling_down_keeps_the_mean_of_the_outputs() -> None:
+    model, given = tiny_model(), batches()
+    fitted = fit_head(model, outside_encoder(model), given, CLASSES)
+    assert fitted is not None
+
+    def outputs() -> Tensor:
+        with torch.no_grad():
+            return torch.cat([model(**inputs_of(batch)).logits for batch in given])
+
+    before = outputs()
+    fitted.scale_down(0.25)
+    after = outputs()
+    torch.testing.assert_close(after.mean(0), before.mean(0), rtol=0, atol=1e-4)
+    torch.testing.assert_close(after - after.mean(0), (before - before.mean(0)) / 4)
+
+
+def test_a_decoder_is_fitted_on_the_token_that_it_answers_from() -> None:
+    model = any_tiny_model("gpt2", "AutoModelForSequenceClassification").eval()
+    model.config.pad_token_id = 0
+    model.score = nn.Linear(model.score.in_features, 2, bias=False)
+    model.num_labels = model.config.num_labels = 2
+    given = batches()
+    at_first = loss_of(model, given)
+    assert fit_head(model, {"score.weight"}, given, CLASSES) is not None
+    assert loss_of(model, given) < at_first
+
+
+def test_what_is_no_linear_layer_of_ours_is_left_alone() -> None:
+    model, given = tiny_model(), batches()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    assert fit_head(model, (), given, CLASSES) is None  # a head that is frozen
+    assert fit_head(model, {"bert.pooler.dense.weight"}, given, CLASSES) is None
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
