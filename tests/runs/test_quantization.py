@@ -15,7 +15,7 @@ from dcft_cli.recipe import ModelSection
 from dcft_cli.runs.evaluation import evaluate
 from dcft_cli.runs.merging import merge
 from tests.families import save_base, tokens
-from tests.jobs import Job, Watcher, recipe, train
+from tests.jobs import Job, Watcher, recipe, tensors, train
 
 pytest.importorskip("bitsandbytes", reason="needs the extra quantization")
 
@@ -93,3 +93,24 @@ def test_without_bitsandbytes(base: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ModelError, match="bitsandbytes") as caught:
         load_model(section, load_config(section, {}), "AutoModelForSequenceClassification")
     assert "dcft-cli[quantization]" in caught.value.hint
+
+
+def test_the_gradient_start_is_nearly_that_of_the_base_in_full_precision(
+    base: Path, tmp_path: Path
+) -> None:
+    still = ("training.max_steps=1", "training.learning_rate=1e-12", "adapter.init=gradient")
+    kinds = {"whole": "null", "packed": "8bit"}
+    starts = {
+        name: tensors(
+            train(
+                recipe("rte", tmp_path, base, *still, f"model.quantization={bits}"),
+                tmp_path / name,
+            ).folder
+        )
+        for name, bits in kinds.items()
+    }
+    factors = [name for name in starts["whole"] if name.endswith((".A", ".B"))]
+    assert len(factors) == 24
+    for name in factors:
+        whole, packed = (starts[kind][name].flatten() for kind in kinds)
+        assert torch.cosine_similarity(whole, packed, 0).abs() > 0.8, name
