@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from learning import MINILM, claim, claimed, locked
+from learning import MINILM, claim, claimed, locked, words
 
 RESULTS = Path(__file__).parent / "defaults.csv"
 SEEDS = (1, 2, 3)
@@ -29,13 +29,23 @@ TASKS = {
     "titles-300": {"type": "classification"},  # 8 classes
     "address-words-300": {"type": "token_classification"},
     "sst2-300": {"name": "sst2"},
+    "words": {"type": "regression"},
 }
-COLUMNS: dict[str, dict[str, str]] = {"titles-300": {"text": "question", "label": "title"}}
-# What is changed, and where it is tried.
+COLUMNS: dict[str, dict[str, str]] = {
+    "titles-300": {"text": "question", "label": "title"},
+    "words": {"text": "word", "label": "rating"},
+}
+# What is changed, and where it is tried. `HEAD_SHARE` is no setting: the share of the fitted head
+# that training starts with.
 CHANGES = {
-    "": tuple(TASKS),
+    "": tuple(name for name in TASKS if name != "words"),
     "training.learning_rate=1.67e-3": ("sst2-2000",),
     "training.learning_rate=1.5e-2": ("sst2-2000",),
+    "training.epochs=1": ("words",),
+    "training.epochs=1 HEAD_SHARE=1": ("words",),
+    "HEAD_SHARE=1": ("sst2-2000",),
+    "training.epochs=1 HEAD_SHARE=0.3": ("words",),
+    "training.epochs=1 training.fit_head=off": ("words",),
     "training.fit_head=off adapter.init=normal": ("sst2-2000",),
     "adapter.init=normal": ("sst2-2000",),
     "adapter.init=zero": ("sst2-2000",),
@@ -84,6 +94,8 @@ def write_data(place: Path, data: Path, addresses: Path) -> None:
     random.Random(0).shuffle(questions)
     _write(place / "titles-300/train.jsonl", questions[:300])
     _write(place / "titles-300/dev.jsonl", questions[300:1100])
+    for part, rows in zip(("train", "dev"), words(), strict=True):
+        _write(place / f"words/{part}.jsonl", rows)
     train, dev = (
         (addresses / f"address-{part}.conll").read_text("utf-8").strip().split("\n\n")
         for part in ("train", "dev")
@@ -107,9 +119,14 @@ def run_cell(name: str, change: str, seed: int, place: Path) -> Row:
     from dcft_cli.console.progress import SilentReporter
     from dcft_cli.recipe import recipe_from_mapping
     from dcft_cli.recipe.loading import LoadedRecipe
-    from dcft_cli.runs.training import train
+    from dcft_cli.runs import training
+    from dcft_cli.runs.start import HEAD_SHARE
     from dcft_cli.runs.training_plan import plan_training
 
+    *overrides, share = [*change.split(), f"HEAD_SHARE={HEAD_SHARE}"]
+    if overrides and overrides[-1].startswith("HEAD_SHARE="):
+        share = overrides.pop()
+    training.HEAD_SHARE = float(share.partition("=")[2])
     ending = "conll" if name.startswith("address") else "jsonl"
     recipe = recipe_from_mapping(
         {
@@ -122,11 +139,11 @@ def run_cell(name: str, change: str, seed: int, place: Path) -> Row:
             },
         },
         name,
-        [*change.split(), f"training.seed={seed}"],
+        [*overrides, f"training.seed={seed}"],
     )
     with tempfile.TemporaryDirectory() as scratch:
         plan = plan_training(LoadedRecipe(recipe, name, Path(scratch)), output=f"{scratch}/run")
-        metrics: dict[str, Any] = train(plan, SilentReporter()).metrics
+        metrics: dict[str, Any] = training.train(plan, SilentReporter()).metrics
     metric, baselines = metrics["main_metric"], metrics["baselines"]
     return Row(
         set=name,

@@ -196,7 +196,7 @@ def write_data(place: Path, data: Path, addresses: Path | None) -> None:
                 _entries(addresses / f"address-{part}.{chosen.source}") for part in ("train", "dev")
             )
         elif chosen.source == "words":
-            train, dev = _words()
+            train, dev = words()
         else:
             train, dev = (
                 _entries(data / chosen.source / f"{part}.jsonl") for part in ("train", "validation")
@@ -223,7 +223,7 @@ def _entries(path: Path) -> list[str]:
     return [f"{line}\n" for line in text.splitlines()]
 
 
-def _words() -> tuple[list[str], list[str]]:
+def words() -> tuple[list[str], list[str]]:
     """The words of the quickstart with their ratings; a word's first letters decide its part."""
     import vaderSentiment
 

@@ -66,8 +66,8 @@ def show_training(result: "TrainingResult") -> None:
     best, last = metrics["metrics"], metrics["last_metrics"]
     if best:
         columns = {
-            "constant": metrics["baselines"].get("constant"),
-            "fitted head": metrics["baselines"].get("fitted_head"),
+            "constant": metrics.get("baselines", {}).get("constant"),
+            "fitted head": metrics.get("baselines", {}).get("fitted_head"),
             f"best (step {metrics['best_step']})": best,
             f"last (step {metrics['last_step']})": last,
         }
@@ -81,7 +81,7 @@ def show_training(result: "TrainingResult") -> None:
             values = (scores.get(name) for scores in columns.values())
             table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
         out.print(table)
-    for note in metrics["notes"]:
+    for note in metrics.get("notes", []):
         print_note(note)
     speed = metrics["tokens_per_second"]
     out.print(

@@ -85,14 +85,17 @@ class RunFolder:
             lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
             whole = [line for line in lines if line.endswith("\n")]  # a killed run may tear one
             kept = [line for line in whole if json.loads(line)["step"] <= step]
-            self.log.write_text("".join(kept), encoding="utf-8")
+            beside = self.log.with_name(f".{self.log.name}.{os.getpid()}.part")
+            beside.write_text("".join(kept), encoding="utf-8")
+            beside.replace(self.log)  # other processes read it
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """What is reached without training, as the log has it: scores by name."""
         if not self.log.exists():
             return {}
-        lines = map(json.loads, self.log.read_text(encoding="utf-8").splitlines())
-        return {line["baseline"]: line["scores"] for line in lines if "baseline" in line}
+        lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = [json.loads(line) for line in lines if line.endswith("\n")]
+        return {line["baseline"]: line["scores"] for line in whole if "baseline" in line}
 
     def clear(self) -> None:
         """Removes what an earlier run left, and nothing else."""

@@ -77,8 +77,7 @@ def fit_task_head(
         logits=torch.from_numpy(logits).float().to(args.device),
         spread=None if prior is None else prior.spread,
     )
-    checkpointing = preparation.recipe.training.gradient_checkpointing
-    with _without_training(base.model, args, checkpointing), _precision(args), folded(base.model):
+    with _without_training(base.model, args), _precision(args), folded(base.model):
         size = args.per_device_eval_batch_size
         batches = training_batches(base.model, preparation, args, _ROWS_OF_HEAD, size)
         return fit_head(base.model, base.lacking, batches, problem)
@@ -98,7 +97,7 @@ def start_adapters(base: BaseModel, preparation: Preparation, args: TrainingArgu
     if preparation.recipe.adapter.init != "gradient":
         return ""
     checkpointing = preparation.recipe.training.gradient_checkpointing
-    with _without_training(base.model, args, checkpointing):
+    with _without_training(base.model, args, checkpointing=checkpointing):
         size = args.per_device_train_batch_size
         batches = training_batches(base.model, preparation, args, _ROWS_OF_GRADIENT, size)
         without = start_from_gradient(base.model, batches)
@@ -113,14 +112,21 @@ def start_adapters(base: BaseModel, preparation: Preparation, args: TrainingArgu
 
 @contextmanager
 def _without_training(
-    model: nn.Module, args: TrainingArguments, checkpointing: bool
+    model: nn.Module, args: TrainingArguments, *, checkpointing: bool = False
 ) -> Iterator[None]:
-    """Within it, the model computes without dropout; modes and random state are put back."""
+    """Within it, the model computes without dropout; modes and random state are put back.
+
+    Args:
+        checkpointing: activations are recomputed, which models do in training mode only: some
+            dropout stays.
+    """
     modes = {module: module.training for module in model.modules()}
     device = args.device
     try:
-        # A model that recomputes its activations does so in training mode only.
         model.train(checkpointing)
+        for module in modes:
+            if isinstance(module, nn.Dropout):
+                module.eval()
         with (
             faster_on_cpu() if device.type == "cpu" else nullcontext(),
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),

@@ -32,7 +32,7 @@ from dcft_cli.runs.plan import adapter_config
 from dcft_cli.runs.preparation import Preparation, description, resting_in
 from dcft_cli.runs.start import HEAD_SHARE, constant_prediction, fit_task_head, start_adapters
 from dcft_cli.runs.training_plan import TrainingPlan
-from dcft_cli.training.callbacks import ReportingCallback
+from dcft_cli.training.callbacks import BeforeFirstStep, ReportingCallback
 from dcft_cli.training.checkpointing import checkpoint_activations
 from dcft_cli.training.compiling import compile_errors_told, compile_model
 from dcft_cli.training.cpu_memory import keep_fewer_products, keep_freed_memory
@@ -101,7 +101,7 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
         reporter,
         metric=metric,
         greater_is_better=greater_is_better,
-        constant_loss=constant.loss,
+        constant_loss=None if recipe.adapter.orthogonality else constant.loss,
     )
     patience = recipe.training.early_stopping_patience
     trainer = AdapterTrainer(
@@ -131,11 +131,25 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
         resting = resting_in(folder.path, recipe)
         folder.recipe.write_text(dump_recipe(resting), encoding="utf-8")
         preparation.tokenizer.save_pretrained(folder.path)
+    baselines: dict[str, Scores] = {}
+
+    def add_baseline(name: str, scores: Scores) -> None:
+        baselines[name] = scores
+        if metric in scores:
+            check.baselines[name] = scores[metric]
+            reporting.baseline(name, scores, write=checkpoint is None)
+
     if checkpoint is None:
-        baselines = {CONSTANT: constant.scores}
+        add_baseline(CONSTANT, constant.scores)
         if fitted := fit_task_head(base, preparation, args, constant.prior):
-            baselines[FITTED_HEAD] = trainer.score()
+
+            def score_fitted_head() -> None:
+                with fitted.in_full():
+                    add_baseline(FITTED_HEAD, trainer.score())
+
             fitted.scale_down(HEAD_SHARE)
+            if preparation.evaluation_sets:
+                trainer.add_callback(BeforeFirstStep(score_fitted_head))
         elif recipe.training.fit_head == "auto" and base.lacking:
             reporter.noted(
                 "The head starts at random: no linear layer of its own gives the model's outputs."
@@ -143,11 +157,8 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
         if note := start_adapters(base, preparation, args):
             reporter.noted(note)
     else:
-        baselines = folder.baselines()
-    for name, scores in baselines.items():
-        if metric in scores:
-            check.baselines[name] = scores[metric]
-            reporting.baseline(name, scores, write=checkpoint is None)
+        for name, scores in folder.baselines().items():
+            add_baseline(name, scores)
     if recipe.training.compile:
         compile_model(model)
     if finished and checkpoint is not None:

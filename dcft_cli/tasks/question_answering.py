@@ -176,13 +176,15 @@ class QuestionAnswering(Task):
         self, features: "Tensor", batch: Mapping[str, "Tensor"]
     ) -> "tuple[Tensor, dict[str, Tensor]]":
         """See `Task.linear_examples`: windows, padded to `max_length`."""
+        import torch
         from torch.nn.functional import pad
 
         missing = self.max_length - features.shape[1]
+        real = batch.get("attention_mask", torch.ones(features.shape[:2], device=features.device))
         return pad(features, (0, 0, 0, missing)), {
             "start": batch["start_positions"],
             "end": batch["end_positions"],
-            "real": pad(batch["attention_mask"].bool(), (0, missing)),
+            "real": pad(real.bool(), (0, missing)),
         }
 
     def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":

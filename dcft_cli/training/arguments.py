@@ -111,7 +111,7 @@ def warmup_steps(training: TrainingSection, total_steps: int) -> int:
     if training.warmup_steps is not None:
         return training.warmup_steps
     ratio = _WARMUP_RATIO if training.warmup_ratio is None else training.warmup_ratio
-    return math.ceil(ratio * total_steps)
+    return min(math.ceil(ratio * total_steps), total_steps - 1)  # one step at its full rate
 
 
 def device_in_words(device: torch.device) -> str:

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,20 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from dcft_cli.errors import TrainingError
 from dcft_cli.training.reporting import Progress, Reporter
+
+
+class BeforeFirstStep(TrainerCallback):
+    """Calls a function when the model is ready for training, and no step is taken yet."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self.function = function
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Not when a run is resumed."""
+        if state.global_step == 0:
+            self.function()
 
 
 class ReportingCallback(TrainerCallback):

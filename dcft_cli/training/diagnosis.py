@@ -1,7 +1,8 @@
 """Says when a run does not learn, and which setting to change."""
 
-import statistics
+import math
 from collections.abc import Mapping
+from statistics import mean, median
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ FITTED_HEAD = "fitted head"
 
 _NO_CHANGE = 1e-3
 _LARGE_CHANGE = 1.0
+_RECENT = 5  # losses, each the mean of training.logging_steps
 
 
 class LearningCheck(TrainerCallback):
@@ -48,7 +50,7 @@ class LearningCheck(TrainerCallback):
         self.constant_loss = constant_loss
         self.baselines: dict[str, float] = {}
         self.failure = ""
-        self.loss: float | None = None
+        self.losses: list[float] = []
         self.largest_gradient: float | None = None
         self._told = False
 
@@ -61,6 +63,10 @@ class LearningCheck(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Takes up what a resumed run has logged."""
+        self.take_history(state)
+
+    def take_history(self, state: TrainerState) -> None:
+        """Take up losses, gradients and evaluations from the Trainer's log."""
         for record in state.log_history:
             self._take(record)
             self._told = self._told or f"eval_{self.metric}" in record
@@ -92,7 +98,7 @@ class LearningCheck(TrainerCallback):
         found = [f"after {state.global_step} steps {self.failure}"] if self.failure else []
         constant = self.baselines.get(CONSTANT)
         if constant is not None and self.sign * score < self.sign * constant:
-            found.append(f"{self.metric} {score:.4f} is worse than the constant's {constant:.4f}")
+            found.append(f"{self.metric} {score:.4g} is worse than the constant's {constant:.4g}")
         if self.largest_gradient == 0:
             found.append("every gradient has been zero")
         if found:
@@ -108,49 +114,60 @@ class LearningCheck(TrainerCallback):
             weight_change: see `relative_change`.
             learning_rate: the highest of the run.
         """
-        found = []
+        rate = f"training.learning_rate from {learning_rate:g}"
+        usual = TrainingSection.model_fields["learning_rate"].default
+        higher = (
+            f"Raise {rate}, to {max(10 * learning_rate, usual):.2g} for example, or train for more "
+            "epochs."
+        )
         if self.largest_gradient == 0:
-            found.append("every gradient was zero")
-        if self.failure:
-            found.append(f"at the end {self.failure}")
-        baseline = self.baseline
-        if baseline and best is not None and self.sign * best <= self.sign * baseline[1]:
+            return [
+                "This run did not learn: every gradient was zero. The loss does not depend on what "
+                "is trained: see adapter.targets, and whether the model has a head of its own."
+            ]
+        if weight_change is not None and weight_change < _NO_CHANGE:
+            return [
+                f"The adapter did not learn: it is {weight_change:.1e} of the weights, next to "
+                f"nothing. {higher}"
+            ]
+        beaten = best is not None and all(self._beats(best, name) for name in self.baselines)
+        lower = f"Lower {rate}, to {learning_rate / 10:.2g} for example."
+        if beaten and self.baselines:
+            return [f"The last checkpoint fails: {self.failure}. {lower}"] if self.failure else []
+        found = [self.failure] if self.failure else []
+        if best is not None and (baseline := self.baseline):
             name, score = baseline
-            found.append(f"{self.metric} {best:.4f} is not better than the {name}'s {score:.4f}")
-        unscored = best is None or found
-        loss, least = self.loss, self.constant_loss
-        if unscored and loss is not None and least is not None and loss >= least:
-            found.append(f"the loss, {loss:.4f}, is not below the constant's {least:.4f}")
-        still = weight_change is not None and weight_change < _NO_CHANGE
-        if still:
-            found.append(f"the adapter is {weight_change:.1e} of the weights, next to nothing")
+            found.append(f"{self.metric} {best:.4g} is not better than the {name}'s {score:.4g}")
+        recent = self.losses[-_RECENT:]
+        if recent and self.constant_loss is not None and mean(recent) >= self.constant_loss:
+            found.append(
+                f"the loss, {mean(recent):.4g}, is not below the constant's "
+                f"{self.constant_loss:.4g}"
+            )
         if not found:
             return []
-        notes = [f"This run did not learn: {'; '.join(found)}."]
-        if still:
-            usual = TrainingSection.model_fields["learning_rate"].default
-            raised = max(10 * learning_rate, usual)
-            notes.append(
-                f"Raise training.learning_rate from {learning_rate:g}, to {raised:.2g} for "
-                "example, or train for more epochs."
-            )
-        elif weight_change is not None and weight_change > _LARGE_CHANGE:
-            notes.append(
-                f"The adapter outweighs the base model: lower training.learning_rate from "
-                f"{learning_rate:g}, to {learning_rate / 10:.2g} for example."
-            )
+        if weight_change is not None and weight_change > _LARGE_CHANGE:
+            hint = f"The adapter outweighs the base model. {lower}"
+        elif learning_rate < usual / 5:
+            hint = higher
         else:
-            notes.append(
+            hint = (
                 f"Try training.learning_rate={3 * learning_rate:.2g} and {learning_rate / 3:.2g}, "
                 "more epochs, or more rows; adapter.kernel_size=2 has more trained values."
             )
-        return notes
+        return [f"This run did not learn: {'; '.join(found)}. {hint}"]
+
+    def _beats(self, score: float, name: str) -> bool:
+        """Whether a score is better than a baseline, or both are as good as can be."""
+        other = self.baselines[name]
+        perfect = (0.0,) if self.sign < 0 else (1.0, 100.0)
+        return self.sign * score > self.sign * other or score == other in perfect
 
     def _take(self, logs: Mapping[str, float]) -> None:
         if "loss" in logs:
-            self.loss = logs["loss"]
+            self.losses.append(logs["loss"])
         gradient = logs.get("grad_norm")
-        if gradient is not None:
+        if gradient is not None and math.isfinite(gradient):
             self.largest_gradient = max(self.largest_gradient or 0.0, gradient)
 
 
@@ -167,5 +184,6 @@ def relative_change(model: nn.Module) -> float | None:
         down, up = adapter.low_rank_factors()
         # |U V|^2 is the sum of (U^T U) * (V V^T), elementwise: no dW is formed.
         squared = ((up.mT @ up) * (down @ down.mT)).sum().clamp_min(0)
-        shares.append(float(squared.sqrt() / adapter.matrix.parameter.float().norm()))
-    return statistics.median(shares) if shares else None
+        if size := float(adapter.matrix.parameter.float().norm()):
+            shares.append(float(squared.sqrt()) / size)
+    return median(shares) if shares else None

@@ -10,7 +10,8 @@ arXiv 1307.1493). So the penalty on a weight is in proportion to E[x_j^2], and i
 chosen on a part of the rows that is held out.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,8 @@ Targets = Mapping[str, Tensor]
 
 _PENALTIES = (3e-2, 1e-1, 3e-1, 1.0, 3.0)
 _HELD_OUT = 0.2
-_MAX_NUMBERS = 2**24  # of inputs kept, 64 MiB
+_MAX_NUMBERS = 2**26  # of inputs kept, 256 MiB
+_MAX_EXAMPLES = 2**14  # a sentence has one for every word
 _MAX_STEPS = 100  # of L-BFGS
 
 
@@ -53,6 +55,7 @@ class FittedHead:
     Attributes:
         name: of the layer in the model.
         layer: itself.
+        weight, bias: of the fit, (outputs, in) and (outputs,); None: the layer has no bias.
         mean: of its inputs, (in,); zero where the layer has no bias.
         examples: that it was fitted on.
         penalty: L2 penalty that was best on the held-out part.
@@ -60,6 +63,8 @@ class FittedHead:
 
     name: str
     layer: nn.Linear
+    weight: Tensor
+    bias: Tensor | None
     mean: Tensor
     examples: int
     penalty: float
@@ -74,9 +79,22 @@ class FittedHead:
         features along that direction (Ren et al. 2023, "How to prepare your task head for
         finetuning", ICLR).
         """
-        if self.layer.bias is not None:
-            self.layer.bias.add_((1 - share) * self.layer.weight @ self.mean)
-        self.layer.weight.mul_(share)
+        if self.bias is not None:
+            self.layer.bias.copy_(self.bias + (1 - share) * self.weight @ self.mean)
+        self.layer.weight.copy_(share * self.weight)
+
+    @contextmanager
+    def in_full(self) -> Iterator[None]:
+        """Within it, the layer has the weights that were fitted."""
+        parameters = list(self.layer.parameters())
+        before = [parameter.detach().clone() for parameter in parameters]
+        self.scale_down(1.0)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, values in zip(parameters, before, strict=True):
+                    parameter.copy_(values)
 
 
 @torch.no_grad()
@@ -94,12 +112,13 @@ def fit_head(
 
     Returns:
         None, with the head as it was, where the model's outputs are not those of a trained
-        `nn.Linear`.
+        `nn.Linear`, or are not finite.
     """
     linear = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and f"{name}.weight" in head
+        if isinstance(module, nn.Linear)
+        and {f"{name}.{own}" for own, _ in module.named_parameters()} <= set(head)
     }
     calls: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -110,20 +129,22 @@ def fit_head(
     layer = ""
     features: list[Tensor] = []
     targets: list[dict[str, Tensor]] = []
-    held = 0
+    numbers = examples = 0
     try:
         for batch in batches:
             calls.clear()
             outputs = head_outputs(model(**batch))
-            found = {name: _inputs_of(call, outputs) for name, call in calls.items()}
+            mask = batch.get("attention_mask")
+            found = {name: _inputs_of(call, outputs, mask) for name, call in calls.items()}
             layer, inputs = next(((n, x) for n, x in found.items() if x is not None), ("", None))
             if inputs is None:
                 return None
             x, y = problem.examples(inputs.float(), batch)
             features.append(x)
             targets.append(y)
-            held += x.numel()
-            if held > _MAX_NUMBERS:
+            numbers += x.numel()
+            examples += len(x)
+            if numbers > _MAX_NUMBERS or examples > _MAX_EXAMPLES:
                 break
     finally:
         for hook in hooks:
@@ -132,10 +153,15 @@ def fit_head(
         return None
     x = torch.cat(features)
     y = {name: torch.cat([some[name] for some in targets]) for name in targets[0]}
-    return _fit(linear[layer], layer, x, y, problem)
+    if not x.isfinite().all():
+        return None
+    with torch.autocast(x.device.type, enabled=False):
+        return _fit(linear[layer], layer, x, y, problem)
 
 
-def _inputs_of(call: tuple[Tensor, Tensor], outputs: list[Tensor]) -> Tensor | None:
+def _inputs_of(
+    call: tuple[Tensor, Tensor], outputs: list[Tensor], mask: Tensor | None
+) -> Tensor | None:
     """The inputs from which a layer made the model's outputs; None where it did not make them."""
     inputs, made = call
     if len(outputs) == 2:  # start and end logits
@@ -147,21 +173,34 @@ def _inputs_of(call: tuple[Tensor, Tensor], outputs: list[Tensor]) -> Tensor | N
     if made.shape == logits.shape and torch.equal(made, logits):
         return inputs
     if made.dim() == 3 and logits.shape == (len(made), made.shape[-1]):
-        # A decoder labels every token, and takes the last one's answer.
-        chosen = (made == logits.unsqueeze(1)).all(-1)
+        # A decoder labels every token, and takes the answer of the last one that is no padding.
+        places = torch.arange(made.shape[1], device=made.device)
+        if mask is None or mask.shape != made.shape[:2]:
+            mask = torch.ones_like(places).expand(made.shape[:2])
+        chosen = (made == logits.unsqueeze(1)).all(-1) & mask.bool()
         if chosen.any(-1).all():
-            return inputs[torch.arange(len(made), device=made.device), chosen.int().argmax(-1)]
+            return inputs[torch.arange(len(made), device=made.device), _last(chosen)]
     return None
+
+
+def _last(chosen: Tensor) -> Tensor:
+    """Place of the last true value in every row of (rows, places)."""
+    return chosen.shape[1] - 1 - chosen.flip(1).int().argmax(1)
 
 
 def _fit(
     layer: nn.Linear, name: str, x: Tensor, y: dict[str, Tensor], problem: LinearProblem
 ) -> FittedHead:
-    spread, prior = problem.spread, problem.logits.to(x)
-    start, offset = (prior, 0.0) if spread is None else (torch.zeros_like(prior), prior)
-    spread = spread or 1.0
-    y = {key: (value - offset) / spread if offset is prior else value for key, value in y.items()}
+    prior = problem.logits.to(x)
+    # What a bias holds: the prior, and the mean of the inputs.
+    center = torch.zeros_like(prior) if layer.bias is None else prior
+    spread = problem.spread or 1.0
+    if problem.spread is not None:
+        y = {key: (value - center) / spread for key, value in y.items()}
+    start = center if problem.spread is None else torch.zeros_like(prior)
+    offset = center - spread * start
     flat = x.flatten(0, -2)
+    flat = flat[flat.any(-1)]  # no padding
     root_mean_square = flat.square().mean(0).sqrt().clamp_min(1e-6)
     mean = flat.mean(0) if layer.bias is not None else torch.zeros_like(root_mean_square)
     x = (x - mean) / root_mean_square
@@ -204,4 +243,6 @@ def _fit(
     layer.weight.copy_(spread * weight)
     if layer.bias is not None:
         layer.bias.copy_(spread * (bias - weight @ mean) + offset)
-    return FittedHead(name, layer, mean, len(x), penalty)
+    full = [None if p is None else p.detach().clone() for p in (layer.weight, layer.bias)]
+    assert full[0] is not None
+    return FittedHead(name, layer, full[0], full[1], mean, len(x), penalty)

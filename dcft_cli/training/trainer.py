@@ -134,6 +134,8 @@ class AdapterTrainer(Trainer):
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         best = self.state.best_global_step or self.state.global_step
         self._load_from_checkpoint(str(checkpoint.with_name(f"checkpoint-{best}")))
+        if self.check is not None:
+            self.check.take_history(self.state)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss of a batch, and its gradients."""
@@ -216,7 +218,10 @@ class AdapterTrainer(Trainer):
         return metrics
 
     def score(self, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Score every evaluation set, by the names of the metrics; nothing is logged."""
+        """Score every evaluation set, by the names of the metrics; nothing is logged.
+
+        Once `train` has prepared the model: what is scored before is not trained in parallel after.
+        """
         scores: dict[str, float] = {}
         failures: list[str] = []
         loaders = [self.get_eval_dataloader(held.features) for held in self.evaluation_sets]

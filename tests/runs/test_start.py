@@ -118,9 +118,9 @@ def test_a_run_that_stands_still_says_so_and_one_that_learns_does_not(
 ) -> None:
     more = ("training.max_steps=160", "training.eval_steps=40", "training.logging_steps=5")
     still = started("sst2", tmp_path / "still", base, *more, "training.learning_rate=1e-6")
-    found, hint = still.metrics["notes"]
-    assert "did not learn" in found and "next to nothing" in found
-    assert hint.startswith("Raise training.learning_rate from 1e-06, to 0.005")
+    (note,) = still.metrics["notes"]
+    assert "did not learn" in note and "next to nothing" in note
+    assert "Raise training.learning_rate from 1e-06, to 0.005" in note
     rates = ("training.learning_rate=0.02", "training.head_learning_rate=0.02")
     moved = started("sst2", tmp_path / "moved", base, *more, *rates)
     assert moved.metrics["metrics"]["accuracy"] > 0.7

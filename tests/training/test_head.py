@@ -1,5 +1,7 @@
 """The last layer of the head, fitted: what it reaches, on which models, and what is left alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -119,9 +121,60 @@ def test_a_decoder_is_fitted_on_the_token_that_it_answers_from() -> None:
     assert loss_of(model, given) < at_first
 
 
+def test_without_a_bias_the_fit_asks_for_nothing_that_a_bias_would_give() -> None:
+    """Most rows of one class, and targets far from zero."""
+    model = any_tiny_model("gpt2", "AutoModelForSequenceClassification").eval()
+    model.config.pad_token_id = 0
+    given = batches(8)
+    for rare, batch in enumerate(given):
+        batch["labels"] = torch.tensor([int(rare > 0 or row > 2) for row in range(8)])
+    for outputs in (1, 2):
+        model.score = nn.Linear(model.score.in_features, outputs, bias=False)
+        model.num_labels = model.config.num_labels = outputs
+        model.config.problem_type = None
+        if outputs == 2:
+            prior = torch.tensor([0.05, 0.95]).log()
+            assert fit_head(model, {"score.weight"}, given, replace(CLASSES, logits=prior))
+            assert loss_of(model, given) < 0.3
+            continue
+        for batch in given:
+            batch["labels"] = 100 + batch["labels"].float()
+        numbers = LinearProblem(
+            examples=lambda features, batch: (features, {"labels": batch["labels"]}),
+            loss=lambda logits, targets: F.mse_loss(logits[:, 0], targets["labels"]),
+            logits=torch.tensor([100.9]),
+            spread=0.3,
+        )
+        assert fit_head(model, {"score.weight"}, given, numbers)
+        assert loss_of(model, given) < 0.5 * 100.9**2
+        for batch in given:
+            batch["labels"] = batch["labels"].long() - 100
+
+
 def test_what_is_no_linear_layer_of_ours_is_left_alone() -> None:
     model, given = tiny_model(), batches()
     before = {name: p.clone() for name, p in model.named_parameters()}
     assert fit_head(model, (), given, CLASSES) is None  # a head that is frozen
     assert fit_head(model, {"bert.pooler.dense.weight"}, given, CLASSES) is None
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_what_was_fitted_can_be_had_again() -> None:
+    model, given = tiny_model(), batches()
+    fitted = fit_head(model, outside_encoder(model), given, CLASSES)
+    assert fitted is not None
+    full = loss_of(model, given)
+    fitted.scale_down(0.1)
+    small = loss_of(model, given)
+    assert small > full
+    with fitted.in_full():
+        assert loss_of(model, given) == full
+    assert loss_of(model, given) == small
+
+
+def test_features_that_are_no_numbers_leave_the_head_alone() -> None:
+    model, given = tiny_model(), batches()
+    before = model.classifier.weight.clone()
+    model.bert.pooler.dense.bias.data[0] = torch.nan
+    assert fit_head(model, outside_encoder(model), given, CLASSES) is None
+    assert torch.equal(model.classifier.weight, before)
