@@ -15,12 +15,12 @@ import random
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from learning import MINILM, claim, claimed, locked, words
+from learning import MINILM, append_row, claim, claimed, locked, words
 
 RESULTS = Path(__file__).parent / "defaults.csv"
 SEEDS = (1, 2, 3)
@@ -174,13 +174,7 @@ def run(data: Path, addresses: Path) -> None:
                 claim(claims, key)
             row = run_cell(*cell, Path(scratch))
             with locked(RESULTS):
-                is_new = not RESULTS.exists()
-                with RESULTS.open("a", encoding="utf-8", newline="") as file:
-                    writer = csv.writer(file, lineterminator="\n")
-                    if is_new:
-                        writer.writerow([field.name for field in fields(Row)])
-                    values = vars(row).values()
-                    writer.writerow(f"{v:.6g}" if isinstance(v, float) else v for v in values)
+                append_row(RESULTS, row)
             print(f"{key}: {row.fitted_head} {row.best:.4f} {row.last:.4f}", flush=True)
 
 

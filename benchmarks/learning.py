@@ -390,13 +390,19 @@ def run(data: Path, addresses: Path | None, base: str | None, seconds: float) ->
                 claim(claims, cell.key)
             row = run_cell(cell, place, encoders[cell.encoder])
             with locked(RESULTS):
-                is_new = not RESULTS.exists()
-                with RESULTS.open("a", encoding="utf-8", newline="") as file:
-                    writer = csv.writer(file, lineterminator="\n")
-                    if is_new:
-                        writer.writerow([field.name for field in fields(Row)])
-                    writer.writerow(_shown(value) for value in vars(row).values())
+                append_row(RESULTS, row)
             print(f"{cell.key}: {row.choose:.4f} {row.report:.4f} {row.seconds:.0f} s", flush=True)
+
+
+def append_row(path: Path, row: Any) -> None:
+    """Add a dataclass to a csv file, with a header where the file is new."""
+    is_new = not path.exists()
+    with path.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if is_new:
+            writer.writerow([field.name for field in fields(row)])
+        values = vars(row).values()
+        writer.writerow(f"{v:.6g}" if isinstance(v, float) else v for v in values)
 
 
 def chosen_runs(rows: Sequence[Row], encoder: str, name: str, method: str) -> dict[int, Row]:
@@ -488,10 +494,6 @@ def plot(path: Path) -> None:
     axes.set_ylabel("mean score over the sets that all methods have (higher is better)")
     figure.tight_layout()
     figure.savefig(path)
-
-
-def _shown(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def main() -> None:
