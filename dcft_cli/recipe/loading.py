@@ -67,15 +67,11 @@ def recipe_from_mapping(
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Write a recipe as YAML, every setting resolved; those that are None by default are left out.
+    """Writes a recipe as YAML with every setting resolved; settings that are None are left out.
 
     Reading the text back gives an equal recipe.
     """
     sections = recipe.model_dump(exclude_none=True)
-    training = recipe.training
-    for name, field in type(training).model_fields.items():
-        if getattr(training, name) is None and field.default is not None:
-            sections["training"][name] = None
     text = "\n".join(to_yaml({name: values}) for name, values in sections.items())
     return f"# A dcft recipe with every setting resolved.\n\n{text}"
 

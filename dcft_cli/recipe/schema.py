@@ -188,8 +188,8 @@ class TrainingSection(_Section):
     """The training loop."""
 
     learning_rate: float = Field(default=5e-3, gt=0)
-    """Highest learning rate of AdamW, for the adapter."""
-    head_learning_rate: float | None = Field(default=2e-3, gt=0)
+    """Highest learning rate of AdamW."""
+    head_learning_rate: float | None = Field(default=None, gt=0)
     """Highest learning rate for all that is trained outside the encoder; None: `learning_rate`."""
     fit_head: Literal["auto", "off"] = "auto"
     """auto: the head's last linear layer is fitted to the frozen encoder's outputs before

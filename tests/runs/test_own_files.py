@@ -34,7 +34,6 @@ LESSON = (
     "training.max_steps=150",
     "training.eval_steps=75",
     "training.learning_rate=0.02",
-    "training.head_learning_rate=0.02",
 )
 
 

@@ -19,7 +19,7 @@ TASKS = {
     "squad_v1": ("f1", 0.0),
     "squad_v2": ("f1", 100 / 3),
 }
-STARTED = ("training.fit_head=auto", "adapter.init=gradient", "training.head_learning_rate=0.002")
+STARTED = ("training.fit_head=auto", "adapter.init=gradient")
 
 
 def started(task: str, folder: Path, base: Path, *more: str, **settings: object) -> Job:
@@ -70,7 +70,7 @@ def test_a_fitted_head_is_worth_more_than_a_constant(jobs: dict[str, Job]) -> No
 @pytest.mark.parametrize("task", ["rte", "squad_v2"])
 def test_the_start_is_the_base_whatever_the_seed(base: Path, tmp_path: Path, task: str) -> None:
     """With learning rates of nearly zero, outputs stay those of the fitted head, scaled down."""
-    still = ("training.learning_rate=1e-12", "training.head_learning_rate=1e-12")
+    still = ("training.learning_rate=1e-12",)
     job = started(task, tmp_path, base, *still, "training.max_steps=1", "training.weight_decay=0")
     contents = read_adapter(job.folder / "adapter.safetensors")
     for name, factors in contents.factors.items():
@@ -121,7 +121,6 @@ def test_a_run_that_stands_still_says_so_and_one_that_learns_does_not(
     (note,) = still.metrics["notes"]
     assert "did not learn" in note and "next to nothing" in note
     assert "Raise training.learning_rate from 1e-06, to 0.005" in note
-    rates = ("training.learning_rate=0.02", "training.head_learning_rate=0.02")
-    moved = started("sst2", tmp_path / "moved", base, *more, *rates)
+    moved = started("sst2", tmp_path / "moved", base, *more, "training.learning_rate=0.02")
     assert moved.metrics["metrics"]["accuracy"] > 0.7
     assert moved.metrics["notes"] == []

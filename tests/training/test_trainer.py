@@ -230,3 +230,19 @@ def test_the_base_is_held_once(job: Job) -> None:
     assert len({p.data_ptr() for p in frozen}) == len(frozen)
     assert len({m.weight.data_ptr() for m in layers}) == len(layers)
     assert buffers < 500
+
+
+def test_the_head_has_a_learning_rate_of_its_own(base: Path, tmp_path: Path) -> None:
+    rates = ("training.learning_rate=0.01", "training.head_learning_rate=0.5")
+    job = train(recipe("rte", tmp_path, base, *rates), tmp_path / "run")
+    names = {id(p): name for name, p in job.model.named_parameters()}
+    found = {
+        names[id(p)]: (group["initial_lr"], group["weight_decay"])
+        for group in job.trainer.optimizer.param_groups
+        for p in group["params"]
+    }
+    assert found.keys() == {n for n, p in job.model.named_parameters() if p.requires_grad}
+    assert found.pop("classifier.weight") == (0.5, 0.01)
+    assert found.pop("classifier.bias") == (0.5, 0.0)
+    assert set(found.values()) == {(0.01, 0.01)}
+    assert max(p.learning_rate for p in job.watcher.losses) == 0.01
