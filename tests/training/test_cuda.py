@@ -73,3 +73,27 @@ def test_fused_attention(tmp_path: Path) -> None:
     )
     assert fused["metrics"] == pytest.approx(auto["metrics"], abs=0.1)
     assert fused["train_loss"] == pytest.approx(auto["train_loss"], rel=0.1)
+
+
+def test_the_start_is_that_of_a_cpu(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", initializer_range=0.1)
+    still = (
+        "training.fit_head=auto",
+        "adapter.init=gradient",
+        "training.precision=float32",
+        "training.learning_rate=1e-12",
+        "training.max_steps=1",
+    )
+    cpu, cuda = (
+        tensors(
+            train(
+                recipe("rte", tmp_path, base, *still, f"training.device={device}"),
+                tmp_path / device,
+            ).folder
+        )
+        for device in ("cpu", "cuda")
+    )
+    for name in cpu:
+        if not name.endswith(".C"):
+            cosine = torch.cosine_similarity(cpu[name].flatten(), cuda[name].flatten(), 0)
+            assert cosine.abs() > 0.99, name
