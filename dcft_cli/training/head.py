@@ -165,19 +165,18 @@ def _inputs_of(
     """The inputs from which a layer made the model's outputs; None where it did not make them."""
     inputs, made = call
     if len(outputs) == 2:  # start and end logits
-        same = made.shape == (*outputs[0].shape, 2) and all(
-            torch.equal(one, column) for one, column in zip(outputs, made.unbind(-1), strict=True)
-        )
-        return inputs if same else None
+        if made.shape != (*outputs[0].shape, 2):
+            return None
+        return inputs if torch.equal(torch.stack(outputs, dim=-1), made) else None
     (logits,) = outputs
     if made.shape == logits.shape and torch.equal(made, logits):
         return inputs
     if made.dim() == 3 and logits.shape == (len(made), made.shape[-1]):
-        # A decoder labels every token, and takes the answer of the last one that is no padding.
-        places = torch.arange(made.shape[1], device=made.device)
-        if mask is None or mask.shape != made.shape[:2]:
-            mask = torch.ones_like(places).expand(made.shape[:2])
-        chosen = (made == logits.unsqueeze(1)).all(-1) & mask.bool()
+        # A decoder labels every token, and takes the answer of the last one that is no padding; a
+        # decoder behind an encoder may take the one after it.
+        same = (made == logits.unsqueeze(1)).all(-1)
+        real = same if mask is None or mask.shape != same.shape else same & mask.bool()
+        chosen = torch.where(real.any(-1, keepdim=True), real, same)
         if chosen.any(-1).all():
             return inputs[torch.arange(len(made), device=made.device), _last(chosen)]
     return None
