@@ -20,7 +20,7 @@ from dcft_cli.tasks.prior import Prior
 from dcft_cli.training.head import FittedHead, LinearProblem, fit_head
 from dcft_cli.training.on_cpu import faster_on_cpu
 
-# Of the size that a fitted head starts with; measured in docs/findings.md.
+# Of the size that a fitted head starts with; docs/findings.md has what other shares reach.
 HEAD_SHARE = 0.1
 _ROWS_OF_HEAD = 2048
 _ROWS_OF_GRADIENT = 256
