@@ -33,12 +33,15 @@ class ConstantPrediction:
     Attributes:
         prior: what it says; None where a task has none.
         scores: by metric, with the prefixes of their sets.
-        loss: its mean training loss, if that is known.
     """
 
     prior: Prior | None
     scores: dict[str, float]
-    loss: float | None
+
+    @property
+    def loss(self) -> float | None:
+        """Its mean training loss, if that is known."""
+        return None if self.prior is None else self.prior.loss
 
 
 def constant_prediction(preparation: Preparation) -> ConstantPrediction:
@@ -50,7 +53,7 @@ def constant_prediction(preparation: Preparation) -> ConstantPrediction:
     for held in preparation.evaluation_sets:
         found = held.constant_scores(None if prior is None else prior.logits)
         scores |= {f"{held.prefix}{name}": value for name, value in found.items()}
-    return ConstantPrediction(prior, scores, None if prior is None else prior.loss)
+    return ConstantPrediction(prior, scores)
 
 
 def fit_task_head(
