@@ -119,9 +119,9 @@ def run_cell(name: str, change: str, seed: int, place: Path) -> Row:
     from dcft_cli.console.progress import SilentReporter
     from dcft_cli.recipe import recipe_from_mapping
     from dcft_cli.recipe.loading import LoadedRecipe
-    from dcft_cli.runs import training
+    from dcft_cli.runs import train as training
+    from dcft_cli.runs.plan import plan_training
     from dcft_cli.runs.start import HEAD_SHARE
-    from dcft_cli.runs.training_plan import plan_training
 
     *overrides, share = [*change.split(), f"HEAD_SHARE={HEAD_SHARE}"]
     if overrides and overrides[-1].startswith("HEAD_SHARE="):

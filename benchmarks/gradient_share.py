@@ -80,13 +80,13 @@ def gradients(data: Path) -> dict[str, tuple[str, Tensor]]:
     from dcft_cli.adapter.initialization import weight_gradients
     from dcft_cli.adapter.inject import insert
     from dcft_cli.adapter.layer import Carrier
-    from dcft_cli.adapter.targets import find_targets
-    from dcft_cli.models import load_model
+    from dcft_cli.models.loading import load_model
     from dcft_cli.recipe import recipe_from_mapping
     from dcft_cli.recipe.loading import LoadedRecipe
-    from dcft_cli.runs.plan import adapter_config
+    from dcft_cli.runs.adapter_plan import adapter_config
+    from dcft_cli.runs.plan import plan_training
     from dcft_cli.runs.start import constant_prediction, fit_task_head, training_batches
-    from dcft_cli.runs.training_plan import plan_training
+    from dcft_cli.targets.resolve import find_targets
 
     with tempfile.TemporaryDirectory() as scratch:
         lines = (data / "sst2/train.jsonl").read_text("utf-8").splitlines(keepends=True)[:ROWS]

@@ -266,14 +266,14 @@ def run_cell(cell: Cell, place: Path, base: str) -> Row:
     from transformers import set_seed
 
     from dcft_cli.adapter.inject import insert
-    from dcft_cli.adapter.targets import find_targets
     from dcft_cli.console.progress import SilentReporter
-    from dcft_cli.models import load_model
+    from dcft_cli.models.loading import load_model
     from dcft_cli.recipe import recipe_from_mapping
     from dcft_cli.recipe.loading import LoadedRecipe
-    from dcft_cli.runs.plan import adapter_config
+    from dcft_cli.runs.adapter_plan import adapter_config
+    from dcft_cli.runs.plan import plan_training
     from dcft_cli.runs.start import HEAD_SHARE, constant_prediction, fit_task_head, start_adapters
-    from dcft_cli.runs.training_plan import plan_training
+    from dcft_cli.targets.resolve import find_targets
     from dcft_cli.training.callbacks import ReportingCallback
     from dcft_cli.training.diagnosis import CONSTANT, FITTED_HEAD, LearningCheck, relative_change
     from dcft_cli.training.trainer import AdapterTrainer

@@ -41,7 +41,7 @@ IMPORTS = """
 import dcft_cli.cli
 from dcft_cli.runs.start_up import imports_uncollected
 with imports_uncollected():
-    import dcft_cli.runs.merging
+    import dcft_cli.merging.merge
 """
 
 

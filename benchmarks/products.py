@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dcft_cli.adapter.dense import _by_onednn
+from dcft_cli.acceleration.onednn import _by_onednn
 from dcft_cli.training.cpu_memory import keep_fewer_products
 
 # tokens, in, out

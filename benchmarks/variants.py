@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, DebertaV2Config, PreTrainedConfig, RobertaConfig
 
 from dcft_cli import DCFTConfig, adapter_layers, folded, inject, orthogonality
-from dcft_cli.adapter.targets import find_targets
 from dcft_cli.attention import set_attention
+from dcft_cli.targets.resolve import find_targets
 from dcft_cli.training.on_cpu import faster_on_cpu
 
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dcft_cli.adapter.config import DCFTConfig
-    from dcft_cli.adapter.file import load_adapter, save_adapter
-    from dcft_cli.adapter.folded import folded
     from dcft_cli.adapter.initialization import start_from_gradient
     from dcft_cli.adapter.inject import adapter_layers, inject, merge, remove_adapters
+    from dcft_cli.adapter.merge import folded
     from dcft_cli.adapter.orthogonality import orthogonality
+    from dcft_cli.adapter_file.load import load_adapter
+    from dcft_cli.adapter_file.write import save_adapter
     from dcft_cli.attention import set_attention
 
 __version__ = "0.1.0"
@@ -24,13 +25,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "DCFTConfig": "dcft_cli.adapter.config",
     "adapter_layers": "dcft_cli.adapter.inject",
-    "folded": "dcft_cli.adapter.folded",
+    "folded": "dcft_cli.adapter.merge",
     "inject": "dcft_cli.adapter.inject",
-    "load_adapter": "dcft_cli.adapter.file",
+    "load_adapter": "dcft_cli.adapter_file.load",
     "merge": "dcft_cli.adapter.inject",
     "orthogonality": "dcft_cli.adapter.orthogonality",
     "remove_adapters": "dcft_cli.adapter.inject",
-    "save_adapter": "dcft_cli.adapter.file",
+    "save_adapter": "dcft_cli.adapter_file.write",
     "set_attention": "dcft_cli.attention",
     "start_from_gradient": "dcft_cli.adapter.initialization",
 }

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dcft_cli.recipe import LoadedRecipe, load_recipe
-from dcft_cli.runs import training
-from dcft_cli.runs.training import TrainingResult
-from dcft_cli.runs.training_plan import TrainingPlan, plan_training
+from dcft_cli.runs import train as training
+from dcft_cli.runs.plan import TrainingPlan, plan_training
+from dcft_cli.runs.train import TrainingResult
 from dcft_cli.training.reporting import Progress, Scores
 from dcft_cli.training.trainer import AdapterTrainer
-from tests.data import rows_of, write_rows
+from tests.samples import rows_of, write_rows
 
 
 @dataclass

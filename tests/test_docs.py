@@ -19,7 +19,7 @@ from dcft_cli.cli import app
 from dcft_cli.errors import RecipeError
 from dcft_cli.recipe import AdapterSection, Recipe, load_recipe
 from dcft_cli.recipe.source import plain_value
-from dcft_cli.runs.plan import AdapterPlan, plan_adapter
+from dcft_cli.runs.adapter_plan import AdapterPlan, plan_adapter
 from dcft_cli.tasks.known import KNOWN
 from tests.families import published
 

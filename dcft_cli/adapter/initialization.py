@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.adapter.functional import gather, spread
-from dcft_cli.adapter.increment import DCFTAdapter
 from dcft_cli.adapter.layer import Carrier, DCFTLinear
-from dcft_cli.adapter.reach import loss_of, mixed_precision, moved
+from dcft_cli.adapter.reachability import loss_of, mixed_precision, moved
 from dcft_cli.adapter.sizes import subspace_size
 
 _SWEEPS = 20  # after which further ones change the share of G that is followed by under 1 %

@@ -8,14 +8,16 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.nn.utils import parametrize
 
+from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter.increment import DCFTAdapter
 from dcft_cli.adapter.layer import Carrier, DCFTLinear, DCFTWeight
-from dcft_cli.adapter.reach import example_of, reach
+from dcft_cli.adapter.reachability import reach
 from dcft_cli.adapter.shared import linear_layers, share_work
 from dcft_cli.adapter.siblings import calls, find_groups
-from dcft_cli.adapter.targets import Target, find_targets
 from dcft_cli.errors import ModelError, TargetError
+from dcft_cli.targets.example import example_of
+from dcft_cli.targets.head import outside_encoder
+from dcft_cli.targets.resolve import Target, find_targets
 
 M = TypeVar("M", bound=nn.Module)
 _FROZEN = "_dcft_frozen"  # attribute of an adapted model: names of the parameters frozen by us
@@ -201,23 +203,6 @@ def merge(model: M) -> M:
         carrier.fold()
     _take_out(model, carriers)
     return _thaw(model)
-
-
-def outside_encoder(model: nn.Module) -> set[str]:
-    """Names of the parameters outside the pretrained encoder of a transformers model.
-
-    The encoder is what the model class names by `base_model_prefix`; a model that has none, or
-    is the encoder itself, has no such parameters.
-    """
-    prefix = getattr(model, "base_model_prefix", "")
-    if prefix and isinstance(getattr(model, prefix, None), nn.Module):
-        return {n for n, _ in model.named_parameters() if not n.startswith(f"{prefix}.")}
-    if prefix and "For" in type(model).__name__:  # T5ForQuestionAnswering has no such part
-        linear = [name for name, part in model.named_children() if isinstance(part, nn.Linear)]
-        return {
-            f"{name}.{n}" for name in linear for n, _ in getattr(model, name).named_parameters()
-        }
-    return set()
 
 
 def _carriers(model: nn.Module) -> Iterator[Carrier]:

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dcft_cli.acceleration.lowrank_linear import Weight, adapted_products
+from dcft_cli.acceleration.onednn import linear
 from dcft_cli.adapter.activations import origin
+from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.adapter.autocast import autocast_dtype
-from dcft_cli.adapter.dense import linear
-from dcft_cli.adapter.increment import DCFTAdapter
-from dcft_cli.adapter.matrix import Matrix, is_packed
-from dcft_cli.adapter.product import Weight, adapted_products
+from dcft_cli.targets.weights import Matrix, is_packed
 
 if TYPE_CHECKING:
     from dcft_cli.adapter.siblings import Siblings

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dcft_cli.adapter.increment import DCFTAdapter
+from dcft_cli.adapter.adapter import DCFTAdapter
 
 OrthogonalityForm = Literal["mean_norm", "squared"]
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from dcft_cli.acceleration.batched_factors import SharedFactors
 from dcft_cli.adapter.activations import unwatch, watch
-from dcft_cli.adapter.factors import SharedFactors
-from dcft_cli.adapter.increment import DCFTAdapter
+from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.adapter.layer import DCFTLinear
 from dcft_cli.adapter.siblings import Group, Together
 

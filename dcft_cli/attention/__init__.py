@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedModel
 
-from dcft_cli.attention.disentangled import speed_up_attention
+from dcft_cli.acceleration.deberta_attention import speed_up_attention
 from dcft_cli.attention.fused import check_fused, confirm_fused, fuse_attention
 
 __all__ = ["check_fused", "confirm_fused", "set_attention"]

@@ -27,7 +27,7 @@ def evaluate(
     from dcft_cli.runs.start_up import imports_uncollected
 
     with imports_uncollected():
-        from dcft_cli.runs import evaluation
+        from dcft_cli.runs import evaluate as evaluation
 
     with reporter(scores=False) as view:
         result = evaluation.evaluate(adapter, overrides or (), view, base=base)

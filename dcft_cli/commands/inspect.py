@@ -37,13 +37,13 @@ def inspect(
 
     with waiting("Looking"):
         if targets:
-            from dcft_cli.runs.resolution import resolve
+            from dcft_cli.runs.inspect_targets import resolve
 
             resolution = resolve(source, overrides or ())
         else:
-            from dcft_cli.runs import inspection
+            from dcft_cli.runs import inspect_adapter
 
-            found = inspection.inspect(source, overrides or ())
+            found = inspect_adapter.inspect(source, overrides or ())
     if json:
         print_json(resolution.to_json() if targets else found.to_json())
     elif targets:

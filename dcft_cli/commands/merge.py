@@ -36,7 +36,7 @@ def merge(
 
     with waiting("Merging, and comparing with base + adapter"):
         with imports_uncollected():
-            from dcft_cli.runs import merging
+            from dcft_cli.merging import merge as merging
 
         result = merging.merge(base, adapter, out, dtype=dtype.value)
     show_merge(result)

@@ -45,8 +45,8 @@ def train(
 
     with waiting("Reading the data"):
         with imports_uncollected():
-            from dcft_cli.runs.training import train as run
-            from dcft_cli.runs.training_plan import plan_training
+            from dcft_cli.runs.plan import plan_training
+            from dcft_cli.runs.train import train as run
 
         plan = plan_training(loaded, output=output, overwrite=overwrite, resume=resume)
     if plan.arguments.should_save:

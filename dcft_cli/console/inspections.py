@@ -9,8 +9,8 @@ from dcft_cli.console.output import out
 from dcft_cli.console.tables import facts, in_bytes
 
 if TYPE_CHECKING:
-    from dcft_cli.runs.inspection import Inspection
-    from dcft_cli.runs.resolution import Resolution
+    from dcft_cli.runs.inspect_adapter import Inspection
+    from dcft_cli.runs.inspect_targets import Resolution
 
 
 def show_inspection(found: "Inspection") -> None:

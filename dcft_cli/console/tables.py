@@ -9,10 +9,10 @@ from rich.text import Text
 from dcft_cli.console.output import err, out, print_note
 
 if TYPE_CHECKING:
-    from dcft_cli.runs.evaluation import EvaluationResult
-    from dcft_cli.runs.merging import MergeResult
-    from dcft_cli.runs.training import TrainingResult
-    from dcft_cli.runs.training_plan import TrainingPlan
+    from dcft_cli.merging.merge import MergeResult
+    from dcft_cli.runs.evaluate import EvaluationResult
+    from dcft_cli.runs.plan import TrainingPlan
+    from dcft_cli.runs.train import TrainingResult
 
 _SHOWN_CLASSES = 12
 

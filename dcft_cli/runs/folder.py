@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dcft_cli.adapter.contents import ADAPTER_FILE
+from dcft_cli.adapter_file.read import ADAPTER_FILE
 from dcft_cli.errors import RunError
 
 RECIPE = "recipe.yaml"

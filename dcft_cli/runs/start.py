@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from transformers import TrainingArguments
 
-from dcft_cli.adapter.folded import folded
 from dcft_cli.adapter.initialization import start_from_gradient
-from dcft_cli.adapter.targets import general_name
-from dcft_cli.models import BaseModel
-from dcft_cli.runs.preparation import Preparation
+from dcft_cli.adapter.merge import folded
+from dcft_cli.models.loading import BaseModel
+from dcft_cli.runs.prepare import Preparation
+from dcft_cli.targets.resolve import general_name
 from dcft_cli.tasks.prior import Prior
 from dcft_cli.training.head import FittedHead, LinearProblem, fit_head
 from dcft_cli.training.on_cpu import faster_on_cpu

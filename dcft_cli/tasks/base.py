@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from datasets import Dataset
 
+from dcft_cli.data.rows import Rows
 from dcft_cli.recipe.schema import TaskType
 from dcft_cli.tasks.answers import Answer
 from dcft_cli.tasks.prior import Prior
-from dcft_cli.tasks.rows import Rows
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from dcft_cli.data.rows import Rows
 from dcft_cli.errors import RecipeError
 from dcft_cli.recipe.schema import DataSection, TaskSection, TaskType
 from dcft_cli.tasks.base import Task
@@ -10,7 +11,6 @@ from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.multi_label import MultiLabel, find_label_sets
 from dcft_cli.tasks.question_answering import QuestionAnswering
 from dcft_cli.tasks.regression import METRICS_OF_REGRESSION, Regression
-from dcft_cli.tasks.rows import Rows
 from dcft_cli.tasks.sentences import LABELS_COLUMN, WORDS_COLUMN, find_tags
 from dcft_cli.tasks.token_classification import TokenClassification
 

@@ -8,11 +8,11 @@ import numpy as np
 from datasets import Dataset, Value
 from numpy.typing import NDArray
 
+from dcft_cli.data.labels import Say, find_names, read_numbers
+from dcft_cli.data.rows import Rows, shown
 from dcft_cli.errors import DataError
 from dcft_cli.tasks.base import RowSet, class_settings
-from dcft_cli.tasks.labels import Say, find_names, read_numbers
 from dcft_cli.tasks.prior import Prior, prior_of_classes
-from dcft_cli.tasks.rows import Rows, shown
 from dcft_cli.tasks.text import TextTask
 
 if TYPE_CHECKING:

@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dcft_cli.data.holdout import hold_out
+from dcft_cli.data.reading import read_file, read_hub
+from dcft_cli.data.rows import Rows
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe import is_file_address
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import RowSet, Task
 from dcft_cli.tasks.build import build_task, columns, labels_in, labels_in_data_alone
-from dcft_cli.tasks.holdout import hold_out
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.metrics import LOWER_IS_BETTER
 from dcft_cli.tasks.questions import ID_COLUMN
-from dcft_cli.tasks.reading import read_file, read_hub
-from dcft_cli.tasks.rows import Rows
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import numpy as np
 from datasets import Dataset, List, Value
 from numpy.typing import NDArray
 
+from dcft_cli.data.labels import find_names, label_name, read_numbers
+from dcft_cli.data.rows import Rows, shown
 from dcft_cli.errors import DataError
 from dcft_cli.tasks.base import RowSet, class_settings
-from dcft_cli.tasks.labels import find_names, label_name, read_numbers
 from dcft_cli.tasks.metrics import finite
 from dcft_cli.tasks.multi_label_scores import METRICS_OF_MULTI_LABEL, score_label_sets
 from dcft_cli.tasks.prior import Prior, prior_of_labels
-from dcft_cli.tasks.rows import Rows, shown
 from dcft_cli.tasks.text import TextTask
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from dcft_cli.data.rows import Rows
+from dcft_cli.data.token_cache import encode_rows
 from dcft_cli.tasks.answers import Answer, Window, decode
 from dcft_cli.tasks.base import EvaluationSet, RowSet, Task, longest_first
-from dcft_cli.tasks.encoding import encode_rows
 from dcft_cli.tasks.metrics import finite
 from dcft_cli.tasks.questions import prepare_questions
-from dcft_cli.tasks.rows import Rows
 from dcft_cli.tasks.squad import score_answers
 from dcft_cli.tasks.windows import (
     answer_tokens,

@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from dcft_cli.tasks.rows import Rows, shown
+from dcft_cli.data.rows import Rows, shown
 
 ID_COLUMN = "id"
 

@@ -8,10 +8,10 @@ import numpy as np
 from datasets import Dataset, Value
 from numpy.typing import NDArray
 
+from dcft_cli.data.rows import Rows, shown
 from dcft_cli.errors import DataError
 from dcft_cli.tasks.base import RowSet
 from dcft_cli.tasks.prior import Prior, prior_of_numbers
-from dcft_cli.tasks.rows import Rows, shown
 from dcft_cli.tasks.text import TextTask
 
 if TYPE_CHECKING:

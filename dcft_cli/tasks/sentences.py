@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from datasets import Dataset, Features, List, Value
 
+from dcft_cli.data.labels import Say, find_names, read_numbers
+from dcft_cli.data.rows import Rows, shown
 from dcft_cli.errors import DataError
-from dcft_cli.tasks.labels import Say, find_names, read_numbers
-from dcft_cli.tasks.rows import Rows, shown
 
 WORDS_COLUMN = "tokens"
 LABELS_COLUMN = "ner_tags"

@@ -8,10 +8,10 @@ import numpy as np
 from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
+from dcft_cli.data.rows import Rows
+from dcft_cli.data.token_cache import encode_rows
 from dcft_cli.tasks.base import EvaluationSet, Task, longest_first
-from dcft_cli.tasks.encoding import encode_rows
 from dcft_cli.tasks.metrics import METRICS, finite
-from dcft_cli.tasks.rows import Rows
 
 if TYPE_CHECKING:
     from torch import Tensor

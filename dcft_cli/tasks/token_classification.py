@@ -9,9 +9,10 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from dcft_cli.data.rows import Rows
+from dcft_cli.data.token_cache import encode_rows
 from dcft_cli.errors import DataError
 from dcft_cli.tasks.base import EvaluationSet, RowSet, Task, class_settings, longest_first
-from dcft_cli.tasks.encoding import encode_rows
 from dcft_cli.tasks.entities import (
     METRICS_OF_ENTITIES,
     OUTSIDE,
@@ -21,7 +22,6 @@ from dcft_cli.tasks.entities import (
 )
 from dcft_cli.tasks.metrics import accuracy, finite, macro_f1_of_counts
 from dcft_cli.tasks.prior import Prior, prior_of_classes
-from dcft_cli.tasks.rows import Rows
 from dcft_cli.tasks.sentences import prepare_sentences
 from dcft_cli.tasks.word_windows import WordWindow, encode_words
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from dcft_cli.adapter.dense import is_watched
+from dcft_cli.acceleration.onednn import is_watched
 
 _LANES, _GRID = 4, 2**16  # values for a number of 64 bits, and what its quarter tells apart
 _WORTH = 2**12  # values: below, it is Python that takes the time

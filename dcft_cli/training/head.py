@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dcft_cli.models import head_outputs
+from dcft_cli.models.loading import head_outputs
 
 Batch = Mapping[str, Tensor]
 Targets = Mapping[str, Tensor]

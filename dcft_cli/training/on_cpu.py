@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from dcft_cli.adapter.dense import goes_by_onednn, linear, unsafe_view
+from dcft_cli.acceleration.onednn import goes_by_onednn, linear, unsafe_view
 from dcft_cli.training.dropout import attention, dropout
 
 

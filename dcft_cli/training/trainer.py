@@ -20,12 +20,12 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from dcft_cli.adapter.contents import ADAPTER_FILE, read_adapter
-from dcft_cli.adapter.file import load_tensors
-from dcft_cli.adapter.folded import folded
 from dcft_cli.adapter.inject import adapter_layers
+from dcft_cli.adapter.merge import folded
 from dcft_cli.adapter.orthogonality import OrthogonalityForm, orthogonality
-from dcft_cli.models import head_outputs
+from dcft_cli.adapter_file.load import load_tensors
+from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
+from dcft_cli.models.loading import head_outputs
 from dcft_cli.training.callbacks import ReportingCallback
 from dcft_cli.training.diagnosis import LearningCheck
 from dcft_cli.training.length_groups import EpochOfGroups, SeededLengthGroups

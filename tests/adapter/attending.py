@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dcft_cli import DCFTConfig, inject
 from dcft_cli.adapter import layer
 from dcft_cli.adapter.layer import DCFTLinear
-from tests.adapter.small import perturb
+from tests.small import perturb
 
 WIDTH = 8
 

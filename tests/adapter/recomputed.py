@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dcft_cli import DCFTConfig, inject
 from dcft_cli.adapter import layer
 from dcft_cli.adapter.activations import Origin, origin
-from tests.adapter.small import perturb
+from tests.small import perturb
 
 
 def network(

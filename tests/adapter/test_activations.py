@@ -25,7 +25,7 @@ from tests.adapter.recomputed import (
     network,
     plain_gradients,
 )
-from tests.adapter.small import perturb
+from tests.small import perturb
 
 KEEPING = ["gelu", "gelu_pytorch_tanh", "silu", "swish", "mish", "hardswish"]
 OTHERS = ["relu", "tanh", "gelu_new", "quick_gelu"]

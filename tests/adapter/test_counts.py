@@ -8,7 +8,7 @@ import transformers
 from torch import nn
 
 from dcft_cli.adapter.sizes import adapter_parameters, lora_parameters
-from dcft_cli.adapter.targets import find_targets
+from dcft_cli.targets.resolve import find_targets
 from tests.families import published
 
 ALL = ("Q", "K", "V", "O", "FFN")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dcft_cli.adapter.functional import gather, increment, low_rank_factors, spread
 from dcft_cli.adapter.sizes import adapter_parameters, lora_parameters, subspace_size
-from tests.adapter.small import by_definition
+from tests.small import by_definition
 
 TOLERANCE = {"rtol": 1e-11, "atol": 1e-11}
 

@@ -10,9 +10,9 @@ from dcft_cli import DCFTConfig, adapter_layers, inject, start_from_gradient
 from dcft_cli.adapter.functional import increment
 from dcft_cli.adapter.initialization import leading_factors
 from dcft_cli.adapter.inject import insert
-from dcft_cli.adapter.targets import find_targets
-from tests.adapter.small import Fused, Packed, SmallExperts, TransposedExperts, linear
+from dcft_cli.targets.resolve import find_targets
 from tests.families import tiny_model, tokens
+from tests.small import Fused, Packed, SmallExperts, TransposedExperts, linear
 
 LABELS = torch.tensor([0, 1, 0])
 

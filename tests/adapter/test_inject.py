@@ -17,13 +17,13 @@ from dcft_cli import (
     remove_adapters,
     save_adapter,
 )
-from dcft_cli.adapter.contents import read_adapter
 from dcft_cli.adapter.inject import base_parameters, head_parameters
+from dcft_cli.adapter_file.read import read_adapter
 from dcft_cli.errors import ModelError, TargetError
-from tests.adapter.small import SmallExperts, adapt, linear
 from tests.architectures.tiny import example
 from tests.architectures.tiny import tiny_model as any_tiny_model
 from tests.families import FAMILIES, tiny_model, tokens
+from tests.small import SmallExperts, adapt, linear
 
 
 def adapted(family: str = "bert", **settings: object) -> nn.Module:

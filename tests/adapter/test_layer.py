@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, load_adapter, merge, save_adapter
-from dcft_cli.adapter.increment import DCFTAdapter
+from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.adapter.layer import DCFTLinear, DCFTWeight
-from dcft_cli.adapter.matrix import Matrix, find_matrices
 from dcft_cli.errors import ModelError
-from tests.adapter.small import Fused, Packed, SmallExperts, adapt, increment_of, linear, perturb
+from dcft_cli.targets.weights import Matrix, find_matrices
 from tests.architectures.tiny import tiny_model
+from tests.small import Fused, Packed, SmallExperts, adapt, increment_of, linear, perturb
 
 EXACT = {"rtol": 1e-11, "atol": 1e-11}
 Way = Callable[[Tensor], Tensor]  # from a weight as it is stored to (..., out, in)

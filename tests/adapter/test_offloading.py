@@ -9,8 +9,8 @@ from torch import nn
 
 from dcft_cli import folded
 from dcft_cli.adapter.layer import DCFTLinear
-from tests.adapter.small import adapt
 from tests.families import tiny_model
+from tests.small import adapt
 
 IDS = torch.randint(0, 128, (3, 9), generator=torch.Generator().manual_seed(0))
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, orthogonality
-from dcft_cli.adapter.increment import DCFTAdapter
-from tests.adapter.small import SmallExperts, adapt
+from dcft_cli.adapter.adapter import DCFTAdapter
+from tests.small import SmallExperts, adapt
 
 
 def layers(rank: int, init: str = "normal") -> list[DCFTAdapter]:

@@ -23,8 +23,8 @@ from dcft_cli import DCFTConfig, inject, merge, remove_adapters
 from dcft_cli.adapter.inject import insert
 from dcft_cli.adapter.layer import DCFTLinear
 from dcft_cli.adapter.siblings import calls, find_groups
-from dcft_cli.adapter.targets import find_targets
 from dcft_cli.attention import set_attention
+from dcft_cli.targets.resolve import find_targets
 from tests.adapter.attending import (
     WIDTH,
     Attention,
@@ -36,7 +36,7 @@ from tests.adapter.attending import (
     waiting,
 )
 from tests.adapter.recomputed import assert_same
-from tests.adapter.small import perturb
+from tests.small import perturb
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 64])  # W + dW is formed for many

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from transformers.modeling_utils import AttentionInterface
 
-from dcft_cli.adapter.increment import DCFTAdapter
+from dcft_cli.adapter.adapter import DCFTAdapter
 
 Call = tuple[nn.Module, dict[str, Tensor]]
 

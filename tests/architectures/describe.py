@@ -11,9 +11,9 @@ from torch import nn
 from transformers import CONFIG_MAPPING, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from dcft_cli.adapter.roles import GROUPS, members
-from dcft_cli.adapter.targets import Target, find_roles, find_targets
 from dcft_cli.errors import TargetError
+from dcft_cli.targets.resolve import Target, find_roles, find_targets
+from dcft_cli.targets.roles import GROUPS, members
 from tests.architectures.exceptions import KINDS
 from tests.architectures.tiny import UNBUILDABLE, tiny_model
 

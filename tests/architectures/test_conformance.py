@@ -19,7 +19,7 @@ from dcft_cli import (
     save_adapter,
     start_from_gradient,
 )
-from dcft_cli.models import load_model
+from dcft_cli.models.loading import load_model
 from dcft_cli.recipe.schema import ModelSection
 from dcft_cli.training.head import LinearProblem, fit_head
 from tests.architectures.exceptions import NO_ROLE, NOT_FITTED, ONLY_TRAINS, UNREACHED

@@ -12,10 +12,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, load_adapter, save_adapter
-from dcft_cli.adapter.inject import outside_encoder
 from dcft_cli.errors import ModelError
-from dcft_cli.models import load_model
+from dcft_cli.models.loading import load_model
 from dcft_cli.recipe.schema import ModelSection
+from dcft_cli.targets.head import outside_encoder
 from tests.architectures.exceptions import (
     ONLY_TRAINS,
     UNREACHED,

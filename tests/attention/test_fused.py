@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from dcft_cli import DCFTConfig, inject
 from dcft_cli.attention import check_fused, confirm_fused, fused, set_attention
 from dcft_cli.errors import ModelError, UserError
-from tests.attention.test_disentangled import WAYS, assert_same, batch, deberta, results
+from tests.acceleration.test_deberta_attention import WAYS, assert_same, batch, deberta, results
 from tests.families import config_of
 
 # Of Linux alone; a fault of our own module is none of its absence.

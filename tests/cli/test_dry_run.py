@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Said, Say, shell
-from tests.data import rows_of, write_rows
 from tests.families import published, tiny_tokenizer
+from tests.samples import rows_of, write_rows
 
 COUNTS = {
     "rte.yaml": ("deberta-v3-base", 25_344, 592_130, 72),

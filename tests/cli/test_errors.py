@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcft_cli.runs import merging
+from dcft_cli.merging import merge as merging
 from tests.cli.conftest import Say, shell
-from tests.data import Row, rows_of, write_rows
 from tests.families import save_base
 from tests.jobs import Job, overrides, recipe, train
+from tests.samples import Row, rows_of, write_rows
 
 Refused = Callable[..., str]
 
@@ -154,7 +154,7 @@ def test_the_unforeseen_is_a_failure(
     def fall_over(*arguments: object, **settings: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("dcft_cli.runs.inspection.inspect", fall_over)
+    monkeypatch.setattr("dcft_cli.runs.inspect_adapter.inspect", fall_over)
     assert "ZeroDivisionError: by zero" in refused("inspect", str(job.folder), code=1)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Say
-from tests.data import label_set_rows, tagged_rows
+from tests.samples import label_set_rows, tagged_rows
 
 TINY = "training.max_steps=4 training.batch_size=8 training.device=cpu data.max_length=48".split()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data import rows_of, write_rows
+from tests.samples import rows_of, write_rows
 
 RECIPE = """
 model: {{name: {base}}}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Said, Say, shell
-from tests.data import rows_of, write_rows
 from tests.families import save_base
+from tests.samples import rows_of, write_rows
 
 TRAIN = (
     "train recipes/rte.yaml model.name=base data.train=train.jsonl data.validation=dev.jsonl"

@@ -8,15 +8,15 @@ import transformers
 from tokenizers.processors import TemplateProcessing
 
 from dcft_cli.errors import ModelError
-from dcft_cli.models import load_config, load_model
+from dcft_cli.merging.merge import merge
+from dcft_cli.models.loading import load_config, load_model
+from dcft_cli.models.tokenizers import agree_on_padding, load_tokenizer
 from dcft_cli.recipe import ModelSection, load_recipe
-from dcft_cli.runs.merging import merge
-from dcft_cli.runs.training_plan import plan_training
-from dcft_cli.tokenizers import agree_on_padding, load_tokenizer
+from dcft_cli.runs.plan import plan_training
 from tests.architectures.tiny import tiny_config
-from tests.data import tagged_rows, write_rows
 from tests.families import tiny_tokenizer, tokens
 from tests.jobs import recipe, train
+from tests.samples import tagged_rows, write_rows
 
 # Layers that each has, by role, for the default targets of a recipe.
 CLASSIFIERS = {

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from dcft_cli import DCFTConfig, inject, save_adapter
-from dcft_cli.adapter.contents import read_adapter
+from dcft_cli.adapter_file.read import read_adapter
 from dcft_cli.errors import AdapterFileError, DataError, RunError, UserError
-from dcft_cli.runs.evaluation import evaluate
-from tests.data import rows_of, write_rows
+from dcft_cli.runs.evaluate import evaluate
 from tests.families import save_base, tiny_model
 from tests.jobs import Job, Watcher, recipe, train
+from tests.samples import rows_of, write_rows
 
 LOCAL = "data.hub=null"
 
@@ -105,7 +105,7 @@ def test_base(job: Job, base: Path, tmp_path: Path) -> None:
 
 def test_a_merged_model_is_another_base(job: Job, base: Path, tmp_path: Path) -> None:
     """An adapter must not be added twice."""
-    from dcft_cli.runs.merging import merge
+    from dcft_cli.merging.merge import merge
 
     merged = merge(str(base), str(job.folder), str(tmp_path / "merged"))
     with pytest.raises(AdapterFileError, match="trained on other base weights"):

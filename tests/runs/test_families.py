@@ -11,8 +11,8 @@ import pytest
 import torch
 import transformers
 
-from dcft_cli.adapter.contents import read_adapter
-from dcft_cli.runs.merging import MergeResult, merge
+from dcft_cli.adapter_file.read import read_adapter
+from dcft_cli.merging.merge import MergeResult, merge
 from tests.families import FAMILIES, config_of, save_base, tiny_tokenizer, tokens
 from tests.jobs import Job, recipe, tensors, train
 

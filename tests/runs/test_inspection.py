@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from dcft_cli.errors import RunError, TargetError, UserError
-from dcft_cli.runs.inspection import inspect
-from tests.data import rows_of, write_rows
+from dcft_cli.runs.inspect_adapter import inspect
 from tests.families import published
 from tests.jobs import Job, recipe, train
+from tests.samples import rows_of, write_rows
 
 # adapter, head, LoRA r = 1, weights of the same layers
 COUNTS = {

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import transformers
 
-from dcft_cli.adapter.contents import read_adapter
+from dcft_cli.adapter_file.read import read_adapter
+from dcft_cli.merging.merge import merge
 from dcft_cli.recipe import load_recipe
-from dcft_cli.runs.evaluation import evaluate
-from dcft_cli.runs.merging import merge
-from dcft_cli.runs.preparation import resting_in
+from dcft_cli.runs.evaluate import evaluate
+from dcft_cli.runs.prepare import resting_in
 from tests.families import FAMILIES, save_base
 from tests.jobs import Job, Watcher, recipe, train
 

@@ -10,14 +10,14 @@ import transformers
 from seqeval.metrics import f1_score
 from sklearn.metrics import f1_score as f1_of_sets
 
-from dcft_cli.adapter.contents import read_adapter
+from dcft_cli.adapter_file.read import read_adapter
+from dcft_cli.merging.merge import merge
 from dcft_cli.recipe import load_recipe
-from dcft_cli.runs.evaluation import evaluate
-from dcft_cli.runs.merging import merge
-from dcft_cli.runs.preparation import resting_in
-from tests.data import label_set_rows, tagged_rows
+from dcft_cli.runs.evaluate import evaluate
+from dcft_cli.runs.prepare import resting_in
 from tests.families import FAMILIES, save_base
 from tests.jobs import Job, Watcher, recipe, train
+from tests.samples import label_set_rows, tagged_rows
 
 METRICS = {
     "token_classification": ["f1", "precision", "recall", "accuracy"],

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dcft_cli.recipe import load_recipe, recipe_from_mapping
-from dcft_cli.runs.preparation import description, prepare
+from dcft_cli.runs.prepare import description, prepare
 from tests.families import FAMILIES, save_base
 from tests.jobs import recipe
 

@@ -9,11 +9,11 @@ from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 from dcft_cli import inject, load_adapter, save_adapter
 from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.errors import AdapterFileError, ModelError
-from dcft_cli.models import load_config, load_model
-from dcft_cli.quantization import make_trainable
+from dcft_cli.merging.merge import merge
+from dcft_cli.models.loading import load_config, load_model
+from dcft_cli.models.quantization import make_trainable
 from dcft_cli.recipe import ModelSection
-from dcft_cli.runs.evaluation import evaluate
-from dcft_cli.runs.merging import merge
+from dcft_cli.runs.evaluate import evaluate
 from tests.families import save_base, tokens
 from tests.jobs import Job, Watcher, recipe, tensors, train
 
@@ -88,7 +88,7 @@ def test_a_checkpoint_that_is_quantised_already(base: Path, tmp_path: Path) -> N
 
 
 def test_without_bitsandbytes(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dcft_cli.quantization.find_spec", lambda name: None)
+    monkeypatch.setattr("dcft_cli.models.quantization.find_spec", lambda name: None)
     section = ModelSection(name=str(base), quantization="8bit")
     with pytest.raises(ModelError, match="bitsandbytes") as caught:
         load_model(section, load_config(section, {}), "AutoModelForSequenceClassification")

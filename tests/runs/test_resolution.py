@@ -6,7 +6,7 @@ import pytest
 from transformers import FNetConfig, GPT2Config, GPTNeoXConfig
 
 from dcft_cli.errors import TargetError, UserError
-from dcft_cli.runs.resolution import LayerKind, Resolution, resolve
+from dcft_cli.runs.inspect_targets import LayerKind, Resolution, resolve
 from tests.architectures.tiny import tiny_config
 from tests.families import published
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcft_cli.adapter.contents import read_adapter
+from dcft_cli.adapter_file.read import read_adapter
 from dcft_cli.runs.folder import RunFolder
-from tests.data import rows_of, write_rows
 from tests.families import save_base
 from tests.jobs import Job, largest_difference, recipe, train
+from tests.samples import rows_of, write_rows
 
 # A task of each family, with its main metric and what a constant prediction scores on it.
 TASKS = {

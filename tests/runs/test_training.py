@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from dcft_cli.adapter.contents import read_adapter
+from dcft_cli.adapter_file.read import read_adapter
 from dcft_cli.errors import RecipeError, RunError, TrainingError
 from dcft_cli.recipe import load_recipe
-from dcft_cli.runs.evaluation import evaluate
-from tests.data import rows_of, write_rows
+from dcft_cli.runs.evaluate import evaluate
 from tests.families import config_of, save_base, tiny_tokenizer
 from tests.jobs import Job, Watcher, largest_difference, recipe, tensors, train
+from tests.samples import rows_of, write_rows
 
 
 @pytest.fixture(scope="module")

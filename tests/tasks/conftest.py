@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from dcft_cli.tasks import encoding
+from dcft_cli.data import token_cache as encoding
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 

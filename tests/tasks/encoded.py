@@ -8,8 +8,8 @@ from datasets import Dataset
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks import load_task
 from dcft_cli.tasks.base import EvaluationSet
-from tests.data import Row, write_rows
 from tests.families import tiny_tokenizer
+from tests.samples import Row, write_rows
 
 
 def encoded(

@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
+from dcft_cli.data import reading
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe import DataSection, HoldoutSection, TaskSection
-from dcft_cli.tasks import load_task, reading
+from dcft_cli.tasks import load_task
 
 Write = Callable[..., str]
 

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dcft_cli.data import reading
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe import DataSection, TaskSection
-from dcft_cli.tasks import LoadedTask, build_task, load_task, reading
+from dcft_cli.tasks import LoadedTask, build_task, load_task
 
 Write = Callable[..., str]
 

@@ -10,9 +10,9 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch._dynamo.utils import counters
 
 from dcft_cli.errors import TrainingError, UserError
-from dcft_cli.runs import training
-from dcft_cli.runs.evaluation import evaluate
-from dcft_cli.runs.training_plan import plan_training
+from dcft_cli.runs import train as training
+from dcft_cli.runs.evaluate import evaluate
+from dcft_cli.runs.plan import plan_training
 from dcft_cli.training.compiling import check_compiler, compile_errors_told, compile_model
 from dcft_cli.training.trainer import AdapterTrainer
 from tests.families import save_base

@@ -44,7 +44,7 @@ def test_other_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None
 
 GROWTH = """
 import sys, torch
-from dcft_cli.adapter.dense import _by_onednn
+from dcft_cli.acceleration.onednn import _by_onednn
 from dcft_cli.training.cpu_memory import keep_fewer_products
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096

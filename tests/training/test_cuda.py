@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcft_cli.runs.evaluation import evaluate
-from dcft_cli.runs.merging import merge
+from dcft_cli.merging.merge import merge
+from dcft_cli.runs.evaluate import evaluate
 from tests.families import save_base
 from tests.jobs import Watcher, recipe, tensors, train
 

@@ -16,8 +16,8 @@ from dcft_cli import adapter_layers, orthogonality
 from dcft_cli.attention import set_attention
 from dcft_cli.training.checkpointing import checkpoint_activations
 from dcft_cli.training.masks import masks_without_looking
-from tests.adapter.small import adapt
 from tests.families import FAMILIES, tiny_model
+from tests.small import adapt
 
 SETTINGS = ["float32", "bfloat16", "checkpointing", "stride", "blocks"]
 

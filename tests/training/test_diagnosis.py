@@ -8,8 +8,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from dcft_cli import adapter_layers
 from dcft_cli.training.diagnosis import CONSTANT, FITTED_HEAD, LearningCheck, relative_change
-from tests.adapter.small import Fused, adapt, increment_of
 from tests.jobs import Watcher
+from tests.small import Fused, adapt, increment_of
 
 ARGS = TrainingArguments(use_cpu=True, report_to="none")
 

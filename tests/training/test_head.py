@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dcft_cli.adapter.inject import outside_encoder
+from dcft_cli.targets.head import outside_encoder
 from dcft_cli.training.head import LinearProblem, fit_head
 from tests.architectures.tiny import tiny_model as any_tiny_model
 from tests.families import FAMILIES, tiny_model, tokens

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dcft_cli import adapter_layers
-from dcft_cli.adapter import dense
-from dcft_cli.adapter.reach import example_of
+from dcft_cli.acceleration import onednn as dense
+from dcft_cli.targets.example import example_of
 from dcft_cli.training.on_cpu import faster_on_cpu
-from tests.adapter.small import adapt, always
 from tests.architectures.tiny import tiny_model as any_tiny_model
 from tests.jobs import recipe, train
+from tests.small import adapt, always
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_libraries_are_timed_once_within() -> None:
     """In a fresh process, where nothing has been timed: the BLAS is timed, not our own way."""
     script = """
 import torch
-from dcft_cli.adapter import dense
+from dcft_cli.acceleration import onednn as dense
 from dcft_cli.training.on_cpu import faster_on_cpu
 
 product, products = dense._by_onednn, []

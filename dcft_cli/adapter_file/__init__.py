@@ -1,0 +1,1 @@
+"""The adapter file: its format, writing, reading, and loading into a model."""

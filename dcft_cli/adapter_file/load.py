@@ -1,0 +1,115 @@
+"""Loading adapter files into a model."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dcft_cli.adapter.inject import M, adapter_layers, base_parameters, insert
+from dcft_cli.adapter_file.fingerprint import fingerprint
+from dcft_cli.adapter_file.read import AdapterContents, file_in, read_adapter
+from dcft_cli.errors import AdapterFileError, TargetError
+from dcft_cli.targets.resolve import Target, find_weights
+
+
+def load_adapter(
+    model: M, path: str | Path, *, check_base: bool = True, base_fingerprint: str | None = None
+) -> M:
+    """Inserts a saved adapter into its base model, in place, head included.
+
+    Args:
+        model: the base model, of the class that the adapter was trained with, with as many
+            labels (a task head with fresh weights is overwritten).
+        path: an adapter file, or a folder with `adapter.safetensors` in it.
+        check_base: refuse a model whose frozen weights are not those the adapter was trained on.
+        base_fingerprint: of the base weights; None computes it. A quantised model's cannot be
+            computed: it is that of the weights in full precision.
+
+    Returns:
+        The same model, everything frozen but the adapters and the head.
+
+    Raises:
+        AdapterFileError: a damaged file, or one that was made for another base model.
+        TargetError: the model has adapters already.
+    """
+    contents = read_adapter(file_in(Path(path)))
+    targets = _places(model, contents)
+    if check_base and contents.base["fingerprint"]:
+        refuse_other_base(
+            contents, base_fingerprint or fingerprint(model, exclude=contents.head.keys())
+        )
+    insert(model, targets, contents.config, head=contents.head.keys())
+    load_tensors(model, contents)
+    return model
+
+
+def refuse_other_base(contents: AdapterContents, found: str) -> None:
+    """Compares the fingerprint of a base's weights with that of the ones trained on.
+
+    Raises:
+        AdapterFileError: they are others.
+    """
+    wanted = contents.base["fingerprint"]
+    if wanted and found != wanted:
+        raise AdapterFileError(
+            f"{contents.path} was trained on other base weights: "
+            f"{contents.base['name'] or 'its base'} with fingerprint {_short(wanted)}; "
+            f"this model's is {_short(found)}.",
+            "Load the base model (and revision) that the adapter names, see `dcft inspect`.",
+        )
+
+
+@torch.no_grad()
+def load_tensors(model: nn.Module, contents: AdapterContents) -> None:
+    """Copies the tensors of a file into a model that has its adapters already."""
+    parameters = base_parameters(model)
+    for name, tensor in contents.head.items():
+        assert parameters[name].shape == tensor.shape, name  # copy_ would broadcast
+        parameters[name].copy_(torch.tensor(tensor))
+    for name, layer in adapter_layers(model).items():
+        for factor, tensor in contents.factors[name].items():
+            getattr(layer, factor).copy_(torch.tensor(tensor))
+
+
+def _places(model: nn.Module, contents: AdapterContents) -> list[Target]:
+    """Where the modules of a file belong in a model; every shape is checked, the head's too."""
+    if adapter_layers(model):
+        raise TargetError(
+            "The model has DCFT adapters already.", "Remove them first: remove_adapters(model)."
+        )
+    weights = find_weights(model)
+    targets = [Target(m.name, m.role, weights.get(m.weight, ()), m.rows) for m in contents.modules]
+    for target, module in zip(targets, contents.modules, strict=True):
+        if not target.matrices:
+            raise _no_fit(model, contents, f"{module.weight}, which the model lacks")
+        rows = target.matrix.out_features
+        sizes = (target.matrix.count, target.out_features, target.in_features)
+        wanted = (module.count, module.out_features, module.in_features)
+        if sizes != wanted or (target.rows and target.rows[1] > rows):
+            have = _by(wanted)
+            if module.rows:
+                have += f" (rows {module.rows[0]} to {module.rows[1] - 1})"
+            real = _by((target.matrix.count, rows, target.in_features))
+            raise _no_fit(model, contents, f"{module.name} of shape {have}, the model has {real}")
+    parameters = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    for name, tensor in contents.head.items():
+        if parameters.get(name) != tensor.shape:
+            found = parameters.get(name, "nothing of this name")
+            raise _no_fit(model, contents, f"{name} of shape {tensor.shape}, the model has {found}")
+    return targets
+
+
+def _by(sizes: Iterable[int | None]) -> str:
+    return " x ".join(str(size) for size in sizes if size is not None)
+
+
+def _no_fit(model: nn.Module, contents: AdapterContents, difference: str) -> AdapterFileError:
+    return AdapterFileError(
+        f"{contents.path} does not fit this model ({type(model).__name__}): it has {difference}.",
+        f"It was trained on {contents.base['name'] or 'another base model'}.",
+    )
+
+
+def _short(fingerprint: str) -> str:
+    return fingerprint[: len("sha256:") + 12]

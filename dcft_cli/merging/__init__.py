@@ -1,0 +1,1 @@
+"""`dcft merge`: an adapter merged into its base model, and the proof that both agree."""

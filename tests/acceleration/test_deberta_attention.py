@@ -1,0 +1,272 @@
+"""DeBERTa's attention by our way and by transformers': the same numbers, the same gradients."""
+
+import copy
+import io
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import gradcheck
+from torch.nn.functional import softmax
+from transformers import AutoModel, DebertaV2Config
+from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
+
+from dcft_cli import DCFTConfig, inject
+from dcft_cli.acceleration import deberta_attention as disentangled
+from dcft_cli.acceleration.deberta_attention import _Attention, _Scores, _scores
+from dcft_cli.attention import set_attention
+from dcft_cli.training.checkpointing import checkpoint_activations
+from tests.families import tiny_model
+
+# Head sizes whose scale is a whole number: transformers computes it in float32.
+BOTH, ONE = {"hidden_size": 24}, {"hidden_size": 16}
+WAYS = {
+    "shared": {**BOTH, "share_att_key": True, "pos_att_type": ["p2c", "c2p"]},
+    "own projections": {**BOTH, "share_att_key": False, "pos_att_type": ["c2p", "p2c"]},
+    "c2p": {**ONE, "share_att_key": True, "pos_att_type": ["c2p"]},
+    "p2c": {**ONE, "share_att_key": False, "pos_att_type": ["p2c"]},
+    "no term": {"hidden_size": 8, "share_att_key": True, "pos_att_type": []},
+}
+
+
+def deberta(**settings: object) -> nn.Module:
+    """A random one in float64, whose weights are large enough for its scores to differ."""
+    torch.manual_seed(0)
+    config = DebertaV2Config(
+        **{
+            "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+            "vocab_size": 50, "max_position_embeddings": 64, "relative_attention": True,
+            "position_buckets": 8, "norm_rel_ebd": "layer_norm", "position_biased_input": False,
+            "type_vocab_size": 0, "initializer_range": 0.5, "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0, **WAYS["shared"], **settings,
+        }
+    )  # fmt: skip
+    return AutoModel.from_config(config).double().eval()
+
+
+def shorter(model: nn.Module) -> nn.Module:
+    model = copy.deepcopy(model)
+    set_attention(model, "auto")
+    assert any(isinstance(module, _Attention) for module in model.modules())
+    return model
+
+
+def batch(length: int, rows: int = 3) -> dict[str, Tensor]:
+    ids = torch.randint(0, 50, (rows, length), generator=torch.Generator().manual_seed(length))
+    mask = torch.ones_like(ids)
+    mask[-1, (length + 1) // 2 :] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def results(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """States of all tokens, those of the padding too, and the gradients of a sum of them."""
+    model.zero_grad()
+    states = model(**inputs).last_hidden_state
+    (states * torch.linspace(-1, 1, states.numel()).view_as(states)).sum().backward()
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return states.detach(), gradients
+
+
+def assert_same(ours: tuple, theirs: tuple, **tolerance: float) -> None:
+    tolerance = tolerance or {"rtol": 1e-9, "atol": 1e-9}
+    torch.testing.assert_close(ours[0], theirs[0], **tolerance)
+    assert ours[1].keys() == theirs[1].keys()
+    for name, gradient in theirs[1].items():
+        torch.testing.assert_close(ours[1][name], gradient, **tolerance, msg=name)
+
+
+@pytest.fixture(params=[1, 2**18], ids=["a head at a time", "all heads at once"])
+def groups(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(disentangled, "_AT_A_TIME", request.param)
+    return
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("buckets", "length"), [(8, 5), (8, 30), (-1, 12), (3, 1)])
+@pytest.mark.usefixtures("groups")
+def test_values_and_gradients_are_those_of_transformers(
+    way: str, buckets: int, length: int
+) -> None:
+    model = deberta(**WAYS[way], position_buckets=buckets)
+    assert_same(results(shorter(model), batch(length)), results(model, batch(length)))
+
+
+def test_lengths_at_which_the_table_is_projected_whole() -> None:
+    model = deberta(position_buckets=8)  # 16 rows: up to 7 tokens need fewer
+    ours = shorter(model)
+    for length in (7, 8, 9):
+        assert_same(results(ours, batch(length)), results(model, batch(length)))
+
+
+def attention_by_hand(q: Tensor, k: Tensor, to_keys: Tensor, to_queries: Tensor) -> Tensor:
+    """Scores pair by pair, as Eq. 4 of arXiv 2006.03654 has them."""
+    heads, rows, length, _ = q.shape
+    scores = torch.zeros(heads, rows, length, length, dtype=q.dtype)
+    for i in range(length):
+        for j in range(length):
+            pair = q[:, :, i] * k[:, :, j]
+            down, up = length - 1 - (i - j), length - 1 + (i - j)
+            pair = pair + q[:, :, i] * to_keys[:, None, :, down]
+            pair = pair + k[:, :, j] * to_queries[:, None, :, up]
+            scores[:, :, i, j] = pair.sum(-1)
+    return scores
+
+
+def pieces(heads: int = 3, rows: int = 2, length: int = 4, size: int = 2) -> list[Tensor]:
+    torch.manual_seed(0)
+    shapes = [(heads, rows, length, size)] * 2 + [(heads, size, 2 * length)] * 2
+    return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+@pytest.mark.parametrize("compute", [_scores, _Scores.apply], ids=["plain", "in groups"])
+@pytest.mark.usefixtures("groups")
+def test_scores_are_those_of_the_equation(compute: object) -> None:
+    tensors = pieces()
+    hidden = torch.zeros(2, 4, 4, dtype=torch.bool)
+    hidden[1, :, 3] = True
+    scores = compute(*tensors, hidden)
+    expected = attention_by_hand(*tensors)
+    assert (scores[:, 1, :, 3] == torch.finfo(torch.float64).min).all()
+    torch.testing.assert_close(scores[:, ~hidden], expected[:, ~hidden])
+
+
+@pytest.mark.parametrize("missing", [None, 2, 3])
+@pytest.mark.usefixtures("groups")
+def test_gradients_of_the_scores(missing: int | None) -> None:
+    tensors: list[Tensor | None] = list(pieces())
+    if missing is not None:
+        tensors[missing] = None
+    hidden = torch.zeros(2, 4, 4, dtype=torch.bool)
+    hidden[1, :, 3] = hidden[1, 3, :] = True  # a query that may see nothing, too
+
+    def probabilities(*given: Tensor | None) -> Tensor:
+        return softmax(_Scores.apply(*given, hidden), dim=-1)
+
+    assert gradcheck(probabilities, tensors)
+
+
+def test_nothing_is_computed_for_positions_that_are_not_trained() -> None:
+    tensors = [tensor.detach() for tensor in pieces()]
+    tensors[0].requires_grad_(True)
+    _Scores.apply(*tensors, torch.zeros(2, 4, 4, dtype=torch.bool)).sum().backward()
+    assert tensors[0].grad is not None
+    assert all(tensor.grad is None for tensor in tensors[1:])
+
+
+def test_adapters_get_the_gradients_of_transformers_attention() -> None:
+    model = deberta()
+    config = DCFTConfig(kernel_size=4, targets=("Q", "K", "V", "O", "FFN"))
+    model = inject(model, config, head=()).double()
+    assert_same(results(shorter(model), batch(11)), results(model, batch(11)))
+
+
+def test_attention_probabilities_can_be_had() -> None:
+    model, inputs = deberta(), batch(6)
+    ours = shorter(model)(**inputs, output_attentions=True).attentions
+    theirs = model(**inputs, output_attentions=True).attentions
+    assert len(ours) == len(theirs) == 2
+    for own, given in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own, given)
+
+
+def test_dropout_of_attention() -> None:
+    model = shorter(deberta(attention_probs_dropout_prob=0.5)).train()
+    attention = next(m for m in model.modules() if isinstance(m, _Attention))
+    torch.manual_seed(1)
+    seen = attention.dropout(torch.ones(10_000))
+    assert math.isclose((seen == 0).double().mean(), 0.5, abs_tol=0.05)
+    first, second = (model(**batch(9)).last_hidden_state for _ in range(2))
+    assert not torch.allclose(first, second)
+
+
+def test_gradient_checkpointing() -> None:
+    model = deberta().train()
+    expected = results(model, batch(9))
+    ours = shorter(model)
+    checkpoint_activations(ours)
+    assert_same(results(ours, batch(9)), expected)
+
+
+def test_autocast() -> None:
+    model = deberta(initializer_range=0.1).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        states = shorter(model)(**batch(16)).last_hidden_state
+        theirs = model(**batch(16)).last_hidden_state
+    exact = model(**batch(16)).last_hidden_state
+    assert (states - exact).abs().max() < 2 * (theirs - exact).abs().max()
+
+
+def test_half_precision_weights() -> None:
+    model = deberta(initializer_range=0.1).float()
+    exact = results(model, batch(16))
+    ours, theirs = (
+        results(shorter(model).bfloat16(), batch(16)),
+        results(copy.deepcopy(model).bfloat16(), batch(16)),
+    )
+    assert (ours[0] - exact[0]).abs().max() < 2 * (theirs[0] - exact[0]).abs().max()
+    for name, gradient in exact[1].items():
+        error, given = ((r[1][name] - gradient).norm() for r in (ours, theirs))
+        assert error < 2 * given + 1e-3 * gradient.norm(), name
+
+
+def test_compiled_in_one_graph() -> None:
+    model = shorter(deberta())
+    expected = results(model, batch(9))
+    compiled = copy.deepcopy(model)
+    compiled.compile(backend="aot_eager", fullgraph=True)
+    assert_same(results(compiled, batch(9)), expected)
+
+
+def test_the_model_is_saved_and_copied_as_before() -> None:
+    model = deberta()
+    ours = shorter(model)
+    assert ours.state_dict().keys() == model.state_dict().keys()
+    file = io.BytesIO()
+    torch.save(ours, file)
+    file.seek(0)
+    back = torch.load(file, weights_only=False)  # written by this test
+    assert_same(results(back, batch(5)), results(ours, batch(5)))
+
+
+def test_other_models_and_other_calls_are_left_alone() -> None:
+    bert = tiny_model("bert")
+    classes = [type(module) for module in bert.modules()]
+    set_attention(bert, "auto")
+    assert [type(module) for module in bert.modules()] == classes
+
+    absolute = deberta(relative_attention=False, pos_att_type=None, position_biased_input=True)
+    set_attention(absolute, "auto")
+    assert not any(isinstance(module, _Attention) for module in absolute.modules())
+
+    model = deberta()
+    layer = next(m for m in shorter(model).modules() if isinstance(m, _Attention))
+    own = next(m for m in model.modules() if type(m) is DisentangledSelfAttention)
+    states, table = torch.randn(2, 5, 24).double(), torch.randn(16, 24).double()
+    mask = torch.ones(2, 1, 5, 5)
+    given = {"rel_embeddings": table}  # no positions: both make them
+    torch.testing.assert_close(layer(states, mask, **given)[0], own(states, mask, **given)[0])
+
+
+def test_eager_is_transformers_own_again() -> None:
+    model = deberta()
+    for kind in ("eager", "auto", "eager"):
+        set_attention(model, kind)
+        ours = [m for m in model.modules() if isinstance(m, _Attention)]
+        assert len(ours) == (2 if kind == "auto" else 0)
+    with pytest.raises(ValueError, match="auto, eager or fused, not 'Fused'"):
+        set_attention(model, "Fused")
+
+
+def test_scores_too_large_for_float16_before_they_are_scaled() -> None:
+    model = deberta(hidden_size=128).float()
+    layer = model.encoder.layer[0].attention.self
+    for projection in (layer.query_proj, layer.key_proj):
+        nn.init.constant_(projection.weight, 2.0)
+    states = torch.full((1, 4, 128), 0.25)
+    scores = layer.query_proj(states)[..., :64].square().sum()
+    assert scores / 4 > torch.finfo(torch.float16).max  # of one token, in one head
+    given = {"attention_mask": torch.ones(1, 4)}
+    ours, theirs = (m.half().encoder(states.half(), **given)[0] for m in (shorter(model), model))
+    assert theirs.isfinite().all() and ours.isfinite().all()

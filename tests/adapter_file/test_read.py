@@ -1,0 +1,230 @@
+"""Adapter files read without torch: what they tell, and every kind of damage told apart."""
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dcft_cli import adapter_layers, load_adapter, save_adapter
+from dcft_cli.adapter.inject import head_parameters
+from dcft_cli.adapter_file.fingerprint import fingerprint
+from dcft_cli.adapter_file.read import checksum, read_adapter
+from dcft_cli.adapter_file.spec import Module
+from dcft_cli.errors import AdapterFileError
+from tests.adapter_file.test_write import trained
+from tests.families import tiny_model
+from tests.small import Fused, SmallExperts, TransposedExperts, adapt, increment_of, linear
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    return save_adapter(trained(), tmp_path / "adapter.safetensors", base_name="tiny/bert")
+
+
+def test_contents_are_readable_without_torch(adapter: Path) -> None:
+    code = f"""
+import sys
+from dcft_cli.adapter_file.read import read_adapter
+print(read_adapter({str(adapter)!r}).adapter_parameters)
+assert 'torch' not in sys.modules
+"""
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    layers = adapter_layers(trained()).values()
+    assert int(run.stdout) == sum(p.numel() for m in layers for p in (m.A, m.B, m.C))
+
+
+@pytest.mark.parametrize("stride", [None, 1, 2])
+def test_contents_describe_the_model(tmp_path: Path, stride: int | None) -> None:
+    model = trained(stride=stride, rank=2)
+    info = {"task": {"kind": "classification"}, "labels": ["a", "b"], "max_length": 64}
+    path = save_adapter(model, tmp_path / "a.safetensors", base_revision="v1", info=info)
+    contents, layers = read_adapter(path), adapter_layers(model)
+    assert contents.info == info
+    assert contents.file_bytes == path.stat().st_size
+    assert contents.base == {
+        "name": None,
+        "revision": "v1",
+        "fingerprint": fingerprint(model, exclude=head_parameters(model).keys()),
+    }
+    assert contents.adapter_parameters == sum(
+        p.numel() for layer in layers.values() for p in (layer.A, layer.B, layer.C)
+    )
+    assert contents.head_parameters == sum(p.numel() for p in head_parameters(model).values())
+    for module in contents.modules:
+        norm = torch.linalg.norm(layers[module.name].increment()).item()
+        assert contents.increment_norm(module) == pytest.approx(norm, rel=1e-5)
+
+
+def test_slices_and_stacks(tmp_path: Path) -> None:
+    """Rows and count are in the file, and norms computed in numpy are those of dW in torch."""
+    model = nn.ModuleDict(
+        {
+            "attn": Fused(),
+            "whole": Fused(),
+            "experts": SmallExperts(),
+            "turned": TransposedExperts(),
+            "plain": linear(10, 7),
+        }
+    )
+    adapt(
+        model,
+        "Q",
+        "V",
+        "whole.qkv",
+        "*.up_proj",
+        "plain",
+        kernel_size=4,
+        stride=3,
+        rank=2,
+        scale=1.5,
+    )
+    path = save_adapter(model, tmp_path)
+    contents, layers = read_adapter(path), adapter_layers(model)
+    assert [(m.name, m.weight, m.rows, m.count) for m in contents.modules] == [
+        ("attn.qkv.Q", "attn.qkv.weight", (0, 6), None),
+        ("attn.qkv.V", "attn.qkv.weight", (12, 18), None),
+        ("whole.qkv", "whole.qkv.weight", None, None),
+        ("experts.up_proj", "experts.up_proj", None, 3),
+        ("turned.up_proj", "turned.up_proj", None, 3),
+        ("plain", "plain.weight", None, None),
+    ]
+    assert [(m.out_features, m.in_features) for m in contents.modules] == [
+        (6, 6),
+        (6, 6),
+        (18, 6),
+        (10, 6),
+        (10, 6),
+        (10, 7),
+    ]
+    for module in contents.modules:
+        layer = layers[module.name]
+        norm = increment_of(layer).norm().item()
+        assert contents.increment_norm(module) == pytest.approx(norm, rel=1e-9)
+        assert module.parameters(contents.config) == sum(p.numel() for p in layer.parameters())
+        assert module.full_parameters == layer.whole_increment().numel() // (
+            3 if module.name.startswith("attn") else 1
+        )
+    assert contents.adapter_parameters == sum(
+        p.numel() for layer in layers.values() for p in layer.parameters()
+    )
+    # What is not there is not written.
+    described = json.loads(_header(path)["__metadata__"]["dcft"])["modules"]
+    assert [sorted({"rows", "count"} & module.keys()) for module in described] == [
+        ["rows"],
+        ["rows"],
+        [],
+        ["count"],
+        ["count"],
+        [],
+    ]
+
+
+def test_counts_of_a_stack() -> None:
+    one = Module("it", "FFN_IN", 10, 6, "it.weight")
+    stack = Module("it", "FFN_IN", 10, 6, "it.weight", count=3)
+    config = next(iter(adapter_layers(adapt(nn.Sequential(linear(2, 2)), "0")).values())).config
+    assert stack.parameters(config) == 3 * one.parameters(config)
+    assert stack.lora_parameters == 3 * one.lora_parameters == 48
+    assert stack.full_parameters == 3 * one.full_parameters == 180
+
+
+def _header(path: Path) -> dict:
+    data = path.read_bytes()
+    return json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
+
+
+def rewrite(path: Path, change: Callable[[dict, bytearray], None], *, sign: bool = False) -> None:
+    """Changes header and body of a file; `sign` gives the description a fresh checksum."""
+    data = path.read_bytes()
+    end = 8 + struct.unpack("<Q", data[:8])[0]
+    header, body = json.loads(data[8:end]), bytearray(data[end:])
+    description = json.loads(header["__metadata__"]["dcft"])
+    header["description"] = description
+    change(header, body)
+    if sign:
+        text = json.dumps(header["description"])
+        header["__metadata__"] |= {"dcft": text, "dcft_crc32": checksum(text.encode())}
+    del header["description"]
+    encoded = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(encoded)) + encoded + bytes(body))
+
+
+NAME = "adapter.bert.encoder.layer.0.attention.self.query.A"
+
+
+def flip_a_byte(header: dict, body: bytearray) -> None:
+    body[header[NAME]["data_offsets"][0]] ^= 1
+
+
+def other_scale(header: dict, body: bytearray) -> None:
+    meta = header["__metadata__"]
+    meta["dcft"] = meta["dcft"].replace('"scale":2.0', '"scale":4.0')
+
+
+def newer_version(header: dict, body: bytearray) -> None:
+    header["description"]["format_version"] = 3
+
+
+def rename_tensor(header: dict, body: bytearray) -> None:
+    header["surprise"] = header.pop(NAME)
+
+
+def add_tensor(header: dict, body: bytearray) -> None:
+    header["surprise"] = header[NAME]
+
+
+def other_shape(header: dict, body: bytearray) -> None:
+    header[NAME]["shape"].reverse()
+
+
+def other_dtype(header: dict, body: bytearray) -> None:
+    header[NAME]["dtype"] = "I32"
+
+
+def no_description(header: dict, body: bytearray) -> None:
+    del header["__metadata__"]["dcft"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sign", "message"),
+    [
+        (flip_a_byte, False, f"altered: {NAME}"),
+        (other_scale, False, "altered: its description"),
+        (newer_version, True, "format version 3"),
+        (rename_tensor, False, f"lacks the tensor {NAME}"),
+        (add_tensor, False, "tensor surprise"),
+        (other_shape, False, f"{NAME} is F32"),
+        (other_dtype, False, f"{NAME} is I32"),
+        (no_description, False, "not a DCFT adapter"),
+    ],
+)
+def test_damage_is_named(
+    adapter: Path, change: Callable[[dict, bytearray], None], sign: bool, message: str
+) -> None:
+    rewrite(adapter, change, sign=sign)
+    with pytest.raises(AdapterFileError, match=message) as caught:
+        load_adapter(tiny_model(), adapter)
+    assert str(adapter) in caught.value.message
+
+
+@pytest.mark.parametrize("kept", [0, 5, 100, -1, -200])
+def test_truncated_file(adapter: Path, kept: int) -> None:
+    adapter.write_bytes(adapter.read_bytes()[:kept])
+    with pytest.raises(AdapterFileError, match="truncated"):
+        read_adapter(adapter)
+
+
+def test_other_files(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("not a safetensors file at all, but long enough")
+    (tmp_path / "list").write_bytes(struct.pack("<Q", 2) + b"[]")
+    (tmp_path / "numbers").write_bytes(struct.pack("<Q", 16) + np.zeros(4, "<f8").tobytes())
+    for name in ("text", "list", "numbers", "missing"):
+        with pytest.raises(AdapterFileError, match=name):
+            read_adapter(tmp_path / name)

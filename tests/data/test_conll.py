@@ -1,0 +1,104 @@
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from dcft_cli.data.reading import read_file
+from dcft_cli.data.rows import Rows
+from dcft_cli.errors import DataError
+from dcft_cli.recipe import DataSection
+
+CONLL_2003 = """\
+    -DOCSTART- -X- -X- O
+
+    EU NNP B-NP B-ORG
+    rejects VBZ B-VP O
+
+    -DOCSTART- -X- -X- O
+
+    Peter NNP B-NP B-PER
+    Blackburn NNP I-NP I-PER
+    """
+
+
+def read(folder: Path, content: str, name: str = "train.conll", **data: Any) -> Rows:
+    path = folder / name
+    path.write_text(dedent(content), "utf-8", newline="")
+    return read_file(str(path), DataSection(**data), "conll")
+
+
+def test_first_column_last_column(tmp_path: Path) -> None:
+    rows = read(tmp_path, CONLL_2003)
+    assert rows.columns == ["tokens", "column_2", "column_3", "ner_tags"]
+    assert [row["tokens"] for row in rows.records] == [["EU", "rejects"], ["Peter", "Blackburn"]]
+    assert [row["ner_tags"] for row in rows.records] == [["B-ORG", "O"], ["B-PER", "I-PER"]]
+    assert rows.lines == [3, 8]
+
+
+def test_columns_by_the_recipe_s_names(tmp_path: Path) -> None:
+    rows = read(tmp_path, CONLL_2003, columns=["word", "pos", "chunk", "ner"])
+    assert rows.records[0]["pos"] == ["NNP", "VBZ"]
+    rows = read(tmp_path, CONLL_2003, text=["word"], label="ner")
+    assert rows.columns == ["word", "column_2", "column_3", "ner"]
+
+
+def test_a_comment_with_as_many_words_as_there_are_columns(tmp_path: Path) -> None:
+    rows = read(tmp_path, "# text = A dog\na\tb\tc\tO\nd\te\tf\tO\n", columns=["w", "x", "y", "z"])
+    assert rows.records == [{"w": ["a", "d"], "x": ["b", "e"], "y": ["c", "f"], "z": ["O", "O"]}]
+
+
+@pytest.mark.parametrize("name", ["a.conll", "a.iob", "a.iob2", "a.bio", "a.txt", "A.TXT"])
+def test_endings(tmp_path: Path, name: str) -> None:
+    assert read(tmp_path, "a O\n", name).records == [{"tokens": ["a"], "ner_tags": ["O"]}]
+
+
+def test_another_ending_with_its_format(tmp_path: Path) -> None:
+    assert read(tmp_path, "a O\n", "a.tsv", format="conll").records[0]["tokens"] == ["a"]
+
+
+def test_tabs_part_columns_where_there_are_any(tmp_path: Path) -> None:
+    rows = read(tmp_path, "New York\tB-LOC\r\nx  \tO\r\n\t\r\n#\tO\r\nin   O  \r\n")
+    assert [row["tokens"] for row in rows.records] == [["New York", "x"], ["#", "in"]]
+    assert rows.records[1]["ner_tags"] == ["O", "O"]
+    assert read(tmp_path, "\u00a0\u2028x O\n").records[0]["tokens"] == ["\u00a0\u2028x"]
+
+
+def test_a_word_may_be_a_hash(tmp_path: Path) -> None:
+    text = """\
+        # id 5 domain=en
+        # O
+        1 B-X
+
+        # id 6 domain=en
+        # text
+        #x O
+        # a comment within
+        2 O
+        """
+    rows = read(tmp_path, text.replace("# text\n", "# text = #x 2\n"))
+    assert [row["tokens"] for row in rows.records] == [["#", "1"], ["#x", "2"]]
+    assert rows.lines == [2, 7]
+
+
+def test_a_line_with_another_number_of_columns(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        read(tmp_path, "a O\nb c O\n\nd\ne O\nf O\n")
+    assert error.value.message.splitlines()[1:] == [
+        "  line 2: 3 instead of 2, 'b c O'",
+        "  line 4: 1 instead of 2, 'd'",
+    ]
+    with pytest.raises(DataError, match="line 1: 2 instead of 3, 'a O'") as error:
+        read(tmp_path, "a O\n", columns=["a", "b", "c"])
+    assert "a, b, c" in error.value.hint
+
+
+def test_words_without_labels(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"one column alone, such as line 1: 'a'\."):
+        read(tmp_path, "a\nb\n")
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "-DOCSTART- O\n\n"])
+def test_no_sentence(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match="holds no rows"):
+        read(tmp_path, text)

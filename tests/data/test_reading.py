@@ -1,0 +1,175 @@
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset
+
+from dcft_cli.data import reading
+from dcft_cli.data.reading import read_file, read_hub
+from dcft_cli.data.rows import Rows
+from dcft_cli.errors import DataError, UserError
+from dcft_cli.recipe import DataSection
+
+
+def read(path: Path, content: str | bytes, **data: Any) -> Rows:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_file(str(path), DataSection(**data))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.JSON", "a.ndjson"])
+def test_jsonl(tmp_path: Path, name: str) -> None:
+    rows = read(tmp_path / name, '\ufeff{"a": "x\u2028y"}\r\n\n{"a": 1, "b": null}')
+    assert rows.records == [{"a": "x\u2028y"}, {"a": 1, "b": None}]
+    assert rows.columns == ["a", "b"]
+    assert rows.lines == [1, 3]
+    assert rows.origin == str(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"a": 1', "line 2: malformed JSON at character 8 (Expecting ',' delimiter)."),
+        ("[1, 2]", "line 2: no JSON object but [1, 2]."),
+        ('{"a": 1}{"a": 2}', "line 2: malformed JSON at character 9 (Extra data)."),
+    ],
+)
+def test_jsonl_that_is_none(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "a.jsonl"
+    with pytest.raises(DataError) as error:
+        read(path, f'{{"a": 0}}\n{line}\n')
+    assert error.value.message == f"{path}, {message}"
+    assert "one JSON object a line" in error.value.hint
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_csv_and_tsv(tmp_path: Path, name: str, delimiter: str) -> None:
+    lines = ["a,b", '"x,""y""",1', "", '"two\nlines",2', "z,3"]
+    rows = read(tmp_path / name, "\r\n".join(lines).replace(",", delimiter) + "\n")
+    expected = [f'x{delimiter}"y"', "two\nlines", "z"]
+    assert [record["a"] for record in rows.records] == expected
+    assert [record["b"] for record in rows.records] == ["1", "2", "3"]
+    assert rows.lines == [2, 4, 6]
+
+
+def test_a_table_without_header_and_quoting(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    content = 'he said "no\t-1.5\n":-)\t2.0\n'
+    rows = read(path, content, format="tsv", columns=["word", "rating"], quoting=False)
+    assert rows.records == [
+        {"word": 'he said "no', "rating": "-1.5"},
+        {"word": '":-)', "rating": "2.0"},
+    ]
+    assert rows.lines == [1, 2]
+
+
+def test_wrong_number_of_fields(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    with pytest.raises(DataError) as error:
+        read(path, "a,b\n1,2\n1\n\n1,2,3\n")
+    assert error.value.message == (
+        f"{path}: wrong number of fields in 2 rows:\n"
+        "  row 2 (line 3): 1 instead of 2\n"
+        "  row 3 (line 5): 3 instead of 2"
+    )
+
+
+def test_a_quotation_mark_that_does_not_close(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"row from line 3: unexpected end of data") as error:
+        read(tmp_path / "a.csv", 'a,b\n1,2\n"x,3\ny,4\n')
+    assert "data.quoting=false" in error.value.hint
+
+
+def test_a_column_that_stands_twice(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a column name stands twice: a, b, a"):
+        read(tmp_path / "a.csv", "a,b,a\n1,2,3\n")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_not_utf_8(tmp_path: Path, name: str) -> None:
+    good = '{"a": "x"}' if name == "a.jsonl" else "a"
+    with pytest.raises(DataError, match=r"line 2: not UTF-8 \(byte 4 of the line is 0xe9\)"):
+        read(tmp_path / name, f"{good}\ncaf\u00e9\n".encode("latin-1"))
+
+
+def test_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    records = [{"a": "x", "answers": {"text": ["y"], "answer_start": [1]}}, {"a": None}]
+    pq.write_table(pa.Table.from_pylist(records), path)
+    rows = read_file(str(path), DataSection())
+    assert rows.records == [records[0], {"a": None, "answers": None}]
+    assert rows.columns == ["a", "answers"]
+    assert rows.lines is None
+
+
+def test_parquet_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no readable parquet file"):
+        read(tmp_path / "a.parquet", "text")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv"])
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_empty_file(tmp_path: Path, name: str, content: str) -> None:
+    with pytest.raises(DataError, match="holds no rows"):
+        read(tmp_path / name, content)
+
+
+def test_a_file_of_nothing_but_a_header(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no rows"):
+        read(tmp_path / "a.csv", "a,b\n")
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read_file(str(tmp_path / "a.jsonl"), DataSection())
+    with pytest.raises(DataError, match="is a folder"):
+        read_file(str(tmp_path), DataSection())
+    with pytest.raises(DataError, match="ending does not tell"):
+        read(tmp_path / "a.txt", "x")
+
+
+def test_a_file_inside_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "tiny_words"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "words.tsv").write_text("word\nhello\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    rows = read_file("package://tiny_words/words.tsv", DataSection())
+    assert rows.records == [{"word": "hello"}]
+    assert rows.origin == "package://tiny_words/words.tsv"
+    with pytest.raises(UserError, match="is not installed"):
+        read_file("package://no_such_words/words.tsv", DataSection())
+
+
+def test_the_hub_out_of_reach() -> None:
+    data = DataSection(hub="nyu-mll/glue", config="rte")
+    with pytest.raises(DataError) as error:
+        read_hub(data, "train", ["label"])
+    assert error.value.message.startswith(
+        "nyu-mll/glue (rte), split train could not be read from the Hub: "
+    )
+    assert "data.train=train.jsonl data.validation=dev.jsonl" in error.value.hint
+
+
+def test_a_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*names: str | None, **settings: str | None) -> Dataset:
+        assert names == ("some/data", None)
+        assert settings == {"split": "dev", "revision": "v2"}
+        return Dataset.from_dict({"a": ["", "x"], "idx": [0, 1], "label": [1, 0]})
+
+    monkeypatch.setattr(reading.datasets, "load_dataset", load_dataset)
+    rows = read_hub(DataSection(hub="some/data", revision="v2"), "dev", ["label", "a", "id"])
+    assert rows.records == [{"a": "", "label": 1}, {"a": "x", "label": 0}]
+    assert rows.columns == ["a", "idx", "label"]
+    assert rows.origin == "some/data, split dev"
+    assert rows.texts("a") == ["", "x"], "published data may hold empty texts"
+
+
+def test_an_empty_hub_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = Dataset.from_dict({"a": []})
+    monkeypatch.setattr(reading.datasets, "load_dataset", lambda *_, **__: empty)
+    with pytest.raises(DataError, match=re.escape("some/data, split dev holds no rows")):
+        read_hub(DataSection(hub="some/data"), "dev", ["a"])

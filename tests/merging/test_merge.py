@@ -1,0 +1,174 @@
+"""Folding an adapter into its base, and the proof that comes with it."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from dcft_cli import DCFTConfig, adapter_layers, inject, save_adapter
+from dcft_cli.adapter.inject import base_parameters
+from dcft_cli.errors import AdapterFileError, MergeError, ModelError, RunError
+from dcft_cli.merging import merge as merging
+from dcft_cli.merging import streamed_merge
+from dcft_cli.merging.checkpoints import NotStreamableError
+from dcft_cli.merging.merge import MergeTask, merge
+from dcft_cli.merging.proof import largest_difference
+from tests.families import save_base, tokens
+from tests.jobs import Job, recipe, train
+
+
+@pytest.fixture(scope="module")
+def job(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    folder = tmp_path_factory.mktemp("job")
+    strong = ("training.learning_rate=0.2", "adapter.orthogonality=1", "adapter.scale=8")
+    return train(recipe("stsb", folder, base, *strong), folder / "run")
+
+
+def not_streamed(task: MergeTask) -> None:
+    raise NotStreamableError("for this test")
+
+
+def test_result(job: Job, base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "made" / "on the way"
+    result = merge(str(base), str(job.folder), str(out))
+    files = {file.name: file.stat().st_size for file in out.iterdir()}
+    assert files.keys() == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert (result.folder, result.layers, result.bytes) == (out, 12, sum(files.values()))
+    assert result.difference <= 1e-5
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_the_merged_model_is_base_plus_increment(job: Job, base: Path, tmp_path: Path) -> None:
+    merge(str(base), str(job.folder), str(tmp_path / "merged"))
+    merged = dict(
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").named_parameters()
+    )
+    base_weights = base_parameters(job.model)
+    assert merged.keys() == base_weights.keys()
+    for layer in adapter_layers(job.model).values():
+        name = layer.matrix.parameter_name
+        expected = base_weights.pop(name) + layer.increment()
+        assert torch.allclose(merged.pop(name), expected, atol=1e-6)
+        assert layer.increment().abs().max() > 1e-3
+    assert all(torch.equal(merged[name], weight) for name, weight in base_weights.items())
+
+
+def test_from_a_checkpoint_and_a_half_precision_run(base: Path, tmp_path: Path) -> None:
+    job = train(recipe("stsb", tmp_path, base, "model.dtype=bfloat16"), tmp_path / "run")
+    for number, place in enumerate((job.folder, job.folder / "checkpoints" / "checkpoint-3")):
+        result = merge(str(base), str(place), str(tmp_path / str(number)))
+        assert result.difference <= 1e-5
+        model = AutoModelForSequenceClassification.from_pretrained(result.folder)
+        assert model.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("asked", "held"),
+    [("base", "bfloat16"), ("float32", "float32"), ("float16", "float16")],
+)
+def test_a_half_precision_checkpoint_is_rounded_once(
+    asked: merging.DTypeChoice, held: str, base: Path, tmp_path: Path
+) -> None:
+    half = AutoModelForSequenceClassification.from_pretrained(base, dtype=torch.bfloat16)
+    half.bert.save_pretrained(tmp_path / "base")
+    for file in base.glob("token*"):
+        (tmp_path / "base" / file.name).write_bytes(file.read_bytes())
+    job = train(recipe("stsb", tmp_path, tmp_path / "base", "model.dtype=bfloat16"), tmp_path / "r")
+    result = merge(str(tmp_path / "base"), str(job.folder), str(tmp_path / "m"), dtype=asked)
+    assert (result.difference <= 1e-5, result.dtype) == (True, held)
+    assert (result.rounding is None) == (held == "float32")
+    merged = AutoModelForSequenceClassification.from_pretrained(result.folder)
+    assert {str(p.dtype) for p in merged.parameters()} == {f"torch.{held}"}
+    weights = dict(merged.named_parameters())
+    for layer in adapter_layers(job.model).values():
+        exact = layer.matrix.parameter.double() + layer.whole_increment(torch.float64)
+        found = weights[layer.matrix.parameter_name]
+        # One rounding from float32, which is itself half a unit of float32 off.
+        torch.testing.assert_close(found, exact.float().to(found.dtype), rtol=0, atol=0)
+
+
+def test_an_adapter_made_in_python(base: Path, tmp_path: Path) -> None:
+    """Without recipe, task and base name in it."""
+    auto = AutoModelForSequenceClassification
+    model = inject(
+        auto.from_pretrained(base, num_labels=4), DCFTConfig(kernel_size=3, rank=2)
+    ).eval()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.3)
+    result = merge(str(base), str(save_adapter(model, tmp_path)), str(tmp_path / "merged"))
+    found = auto.from_pretrained(result.folder).eval()(**tokens()).logits
+    assert torch.allclose(found, model(**tokens()).logits, atol=1e-5)
+
+
+def test_a_failed_proof_leaves_nothing(
+    job: Job, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(model: nn.Module) -> None:
+        merging_fold(model)
+        with torch.no_grad():
+            next(model.parameters()).add_(1e-2 * torch.randn(16))
+
+    merging_fold = merging.fold
+    monkeypatch.setattr(merging, "fold", wrong)
+    monkeypatch.setattr(merging, "merge_streamed", not_streamed)
+    with pytest.raises(MergeError, match=r"differs from base \+ adapter by \d") as caught:
+        merge(str(base), str(job.folder), str(tmp_path / "out" / "merged"))
+    assert caught.value.exit_code == 1
+    assert caught.value.hint
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_not_a_number_among_numbers_is_no_small_difference() -> None:
+    zeros, lost = torch.zeros(2), torch.tensor([0.0, float("nan")])
+    assert largest_difference([zeros, zeros + 3], [zeros, zeros]) == 3
+    for found in ([zeros, lost], [lost, zeros]):
+        assert math.isnan(largest_difference(found, [zeros, zeros]))
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_not_a_number_is_no_proof(
+    streamed: bool, job: Job, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not streamed:
+        monkeypatch.setattr(merging, "merge_streamed", not_streamed)
+    for module in (merging, streamed_merge):
+        monkeypatch.setattr(module, "largest_difference", lambda found, expected: float("nan"))
+    with pytest.raises(MergeError, match="differs"):
+        merge(str(base), str(job.folder), str(tmp_path / "merged"))
+
+
+def test_the_place_must_be_free(job: Job, base: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter").touch()
+    for name in ("file", "full"):
+        with pytest.raises(RunError, match=f"{name} exists already"):
+            merge(str(base), str(job.folder), str(tmp_path / name))
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["letter"]
+    (tmp_path / "empty").mkdir()
+    assert merge(str(base), str(job.folder), str(tmp_path / "empty")).bytes > 0
+
+
+def test_what_does_not_fit(job: Job, base: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "merged")
+    other = save_base(tmp_path / "other", initializer_range=0.1)
+    with pytest.raises(AdapterFileError, match="trained on other base weights"):
+        merge(str(other), str(job.folder), out)
+    with pytest.raises(AdapterFileError, match="does not fit this model"):
+        merge(str(save_base(tmp_path / "wide", hidden_size=32)), str(job.folder), out)
+    with pytest.raises(ModelError, match="Cannot load the configuration"):
+        merge(str(tmp_path / "nowhere"), str(job.folder), out)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes((job.folder / "adapter.safetensors").read_bytes()[:-10])
+    with pytest.raises(AdapterFileError, match="truncated"):
+        merge(str(base), str(cut), out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.safetensors", "other", "wide"]

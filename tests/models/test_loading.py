@@ -1,0 +1,190 @@
+"""Loading base models: what a checkpoint lacks, the head's dropout, and what can be wrong."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
+
+from dcft_cli.acceleration.deberta_attention import _Attention
+from dcft_cli.errors import ModelError, UserError
+from dcft_cli.models.loading import BaseModel, load_config, load_model, skeleton
+from dcft_cli.models.tokenizers import load_tokenizer
+from dcft_cli.recipe import ModelSection
+from tests.families import FAMILIES, config_of, save_base, tiny_tokenizer
+
+CLASSIFIER = "AutoModelForSequenceClassification"
+HEAD_DROPOUT = {
+    "bert": "dropout",
+    "roberta": "classifier.dropout",
+    "xlm-roberta": "classifier.dropout",
+    "camembert": "classifier.dropout",
+    "electra": "classifier.dropout",
+    "mpnet": "classifier.dropout",
+    "distilbert": "dropout",
+    "deberta-v2": "dropout",
+}
+
+
+def load(folder: Path, labels: int = 2, auto: str = CLASSIFIER, **settings: object) -> BaseModel:
+    section = ModelSection(name=str(folder), **settings)
+    return load_model(section, load_config(section, {"num_labels": labels}), auto)
+
+
+def save_classifier(folder: Path, labels: int) -> Path:
+    config = config_of("bert", num_labels=labels)
+    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def test_what_is_lacking(base: Path, tmp_path: Path) -> None:
+    head = {"classifier.weight", "classifier.bias"}
+    assert load(base).lacking == head
+    assert load(base, auto="AutoModelForQuestionAnswering").lacking == {
+        "qa_outputs.weight",
+        "qa_outputs.bias",
+    }
+    full = save_classifier(tmp_path / "full", labels=3)
+    assert load(full, labels=3).lacking == set()
+    assert load(full, labels=2).lacking == head
+    # A masked language model has no pooler, and a head of its own that is left out.
+    model = transformers.AutoModelForMaskedLM.from_config(config_of("bert"))
+    model.save_pretrained(tmp_path / "mlm")
+    pooler = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
+    assert load(tmp_path / "mlm").lacking == head | pooler
+
+
+def test_weights_are_those_of_the_checkpoint(base: Path) -> None:
+    stored = load_file(base / "model.safetensors")
+    model = load(base).model
+    loaded = dict(model.named_parameters())
+    assert {f"bert.{name}" for name in stored} == {n for n in loaded if n.startswith("bert.")}
+    assert all(torch.equal(tensor, loaded[f"bert.{name}"]) for name, tensor in stored.items())
+
+
+def test_half_precision_leaves_the_head_in_float32(base: Path) -> None:
+    found = load(base, dtype="bfloat16")
+    types = {name: p.dtype for name, p in found.model.named_parameters()}
+    assert {name for name, dtype in types.items() if dtype == torch.float32} == found.lacking
+    assert set(types.values()) == {torch.float32, torch.bfloat16}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_classifier_dropout(family: str, tmp_path: Path) -> None:
+    save_base(tmp_path, family)
+
+    def rates(dropout: float | None) -> dict[str, float]:
+        model = load(tmp_path, classifier_dropout=dropout).model
+        return {n: m.p for n, m in model.named_modules() if isinstance(m, nn.Dropout)}
+
+    plain, changed = rates(None), rates(0.37)
+    assert {name for name in plain if plain[name] != changed[name]} == {HEAD_DROPOUT[family]}
+    assert changed[HEAD_DROPOUT[family]] == 0.37
+    assert rates(0.0)[HEAD_DROPOUT[family]] == 0.0
+
+
+def test_attention_of_a_loaded_model(tmp_path: Path) -> None:
+    deberta = save_base(tmp_path / "deberta", "deberta-v2")
+    kinds = [
+        type(load(deberta, attention=kind).model.deberta.encoder.layer[0].attention.self)
+        for kind in ("auto", "eager")
+    ]
+    assert kinds == [_Attention, DisentangledSelfAttention]
+    bert = save_base(tmp_path / "bert", "bert")
+    chosen = [
+        load(bert, attention=kind).model.config._attn_implementation for kind in ("auto", "eager")
+    ]
+    assert chosen == ["sdpa", "eager"]
+
+
+def test_a_skeleton_has_shapes_and_no_weights() -> None:
+    model = skeleton(config_of("bert"), CLASSIFIER)
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+    with pytest.raises(ModelError, match=r"no AutoModelForQuestionAnswering .* of type vit"):
+        skeleton(transformers.ViTConfig(), "AutoModelForQuestionAnswering")
+
+
+@pytest.fixture
+def broken(base: Path, tmp_path: Path) -> Path:
+    """A copy of the base, to be broken."""
+    return Path(shutil.copytree(base, tmp_path / "broken"))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def other_names(path: Path) -> None:
+    save_file({f"x{n}": t for n, t in enumerate(load_file(path).values())}, path, {"format": "pt"})
+
+
+def other_sizes(path: Path) -> None:
+    tensors = load_file(path)
+    tensors |= {n: t[:, :8].contiguous() for n, t in tensors.items() if t.shape == (36, 16)}
+    save_file(tensors, path, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (Path.unlink, "Cannot load the weights"),
+        (cut, "Cannot load the weights"),
+        (other_names, r"do not fit its configuration: bert\..* is missing"),
+        (other_sizes, r"do not fit its configuration: bert\..* is \(36, 8\), and \(36, 16\) by"),
+    ],
+)
+def test_broken_weights(broken: Path, change: Callable[[Path], None], message: str) -> None:
+    change(broken / "model.safetensors")
+    with pytest.raises(ModelError, match=message) as caught:
+        load(broken)
+    assert str(broken) in caught.value.message
+    assert caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+def test_broken_configuration(broken: Path) -> None:
+    for text in (None, "{", "{}", '{"model_type": "unheard-of"}'):
+        (broken / "config.json").unlink() if text is None else (broken / "config.json").write_text(
+            text
+        )
+        with pytest.raises(ModelError, match="Cannot load the configuration") as caught:
+            load_config(ModelSection(name=str(broken)), {})
+        assert "folder" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["someone/model-that-is-not-here", "not-here"])
+def test_a_hub_model_without_a_network(name: str) -> None:
+    with pytest.raises(ModelError, match=f"base model {name}") as caught:
+        load_config(ModelSection(name=name), {})
+    assert "local folder: model.name=DIR" in caught.value.hint
+
+
+def test_a_local_folder_that_is_not_there(tmp_path: Path) -> None:
+    for name in (str(tmp_path / "nowhere"), "./nowhere"):
+        with pytest.raises(ModelError) as caught:
+            load_config(ModelSection(name=name), {})
+        assert "must be a folder" in caught.value.hint
+
+
+def test_a_model_in_a_package(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny_model_package").mkdir()
+    (tmp_path / "tiny_model_package" / "__init__.py").touch()
+    shutil.copytree(base, tmp_path / "tiny_model_package" / "model")
+    monkeypatch.syspath_prepend(tmp_path)
+    section = ModelSection(name="package://tiny_model_package/model")
+    assert load_config(section, {}).model_type == "bert"
+    assert len(load_tokenizer(section)) == len(tiny_tokenizer())
+    with pytest.raises(UserError, match="holds no other"):
+        load_config(ModelSection(name="package://tiny_model_package/other"), {})
+
+
+def test_a_configuration_that_makes_no_model(base: Path, tmp_path: Path) -> None:
+    config = load_config(ModelSection(name=str(base)), {})
+    config.num_attention_heads = 5
+    with pytest.raises(ModelError, match="multiple of the number of attention"):
+        skeleton(config, CLASSIFIER)

@@ -1,0 +1,117 @@
+"""Tokenizers as published, and those that are not there or lack something."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from transformers import CanineConfig, CanineTokenizer, DebertaV2Config, GPT2Config
+
+from dcft_cli.errors import ModelError
+from dcft_cli.models.tokenizers import agree_on_padding, load_tokenizer
+from dcft_cli.recipe import ModelSection
+from tests.families import FAMILIES, save_base, tiny_tokenizer
+
+
+def test_sentencepiece_model_alone_is_enough(tmp_path: Path) -> None:
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the cat sat on the mat", "a dog ran very far away"] * 50),
+        model_prefix=str(tmp_path / "spm"),
+        vocab_size=22,
+        pad_id=0,
+        bos_id=1,
+        eos_id=2,
+        unk_id=3,
+        pad_piece="[PAD]",
+        bos_piece="[CLS]",
+        eos_piece="[SEP]",
+        unk_piece="[UNK]",
+        minloglevel=2,
+    )
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"vocab_type": "spm"}))
+    DebertaV2Config(vocab_size=64).save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(ModelSection(name=str(tmp_path)))
+    encoded = tokenizer("the cat", return_offsets_mapping=True)
+    assert encoded["input_ids"][0] == 1 and encoded["input_ids"][-1] == 2
+    assert encoded["offset_mapping"][-2][1] == len("the cat")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_folder_without_a_tokenizer(family: str, tmp_path: Path) -> None:
+    """Not a tokenizer that knows no word, as transformers makes up for some families."""
+    save_base(tmp_path, family)
+    for file in tmp_path.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match="tokenizer") as caught:
+        load_tokenizer(ModelSection(name=str(tmp_path)))
+    assert str(tmp_path) in caught.value.message
+
+
+def test_tokenizer(base: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(base, tmp_path / "base"))
+    section = ModelSection(name=str(broken))
+    assert (
+        load_tokenizer(section)("a good film").input_ids
+        == tiny_tokenizer()("a good film").input_ids
+    )
+    whole = (broken / "tokenizer.json").read_bytes()
+    (broken / "tokenizer.json").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="Cannot load the tokenizer"):
+        load_tokenizer(section)
+
+
+def gpt(folder: Path, **settings: object) -> tuple[ModelSection, GPT2Config]:
+    """A base whose tokenizer has no token to pad with."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.eos_token = "[SEP]"
+    tokenizer.save_pretrained(folder)
+    config = GPT2Config(vocab_size=128, **settings)
+    config.save_pretrained(folder)
+    return ModelSection(name=str(folder)), config
+
+
+@pytest.mark.parametrize(
+    ("named", "pads"), [(None, "[SEP]"), (1, "[UNK]"), (-1, "[SEP]"), (10**6, "[SEP]")]
+)
+def test_without_a_padding_token_the_configurations_or_the_end_of_a_text_pads(
+    named: int | None, pads: str, tmp_path: Path
+) -> None:
+    section, config = gpt(tmp_path, pad_token_id=named)
+    tokenizer = load_tokenizer(section)
+    agree_on_padding(section, config, tokenizer)
+    assert tokenizer.pad_token == pads
+    assert config.pad_token_id == tokenizer.pad_token_id
+
+
+def test_the_tokenizer_pads_and_the_configuration_follows(base: Path) -> None:
+    section = ModelSection(name=str(base))
+    config = GPT2Config(vocab_size=128, pad_token_id=7)
+    agree_on_padding(section, config, load_tokenizer(section))
+    assert config.pad_token_id == tiny_tokenizer().pad_token_id
+
+
+def test_no_token_to_pad_with(tmp_path: Path) -> None:
+    section, config = gpt(tmp_path)
+    tokenizer = load_tokenizer(section)
+    tokenizer.eos_token = tokenizer.unk_token = None
+    with pytest.raises(ModelError, match="no token to pad"):
+        agree_on_padding(section, config, tokenizer)
+
+
+def test_places_in_a_text_are_found_with_padding_on_the_right(base: Path, tmp_path: Path) -> None:
+    tiny_tokenizer(padding_side="left").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text((base / "config.json").read_text())
+    section = ModelSection(name=str(tmp_path))
+    assert load_tokenizer(section).padding_side == "left"
+    assert load_tokenizer(section, offsets=True).padding_side == "right"
+
+
+def test_a_tokenizer_in_python_serves_where_no_offsets_are_needed(tmp_path: Path) -> None:
+    CanineConfig().save_pretrained(tmp_path)
+    CanineTokenizer().save_pretrained(tmp_path)
+    section = ModelSection(name=str(tmp_path))
+    assert load_tokenizer(section)("film").input_ids[1:-1] == [ord(letter) for letter in "film"]
+    with pytest.raises(ModelError, match="no character offsets"):
+        load_tokenizer(section, offsets=True)
