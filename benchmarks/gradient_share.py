@@ -27,13 +27,13 @@ def dcft(kernel_size: int) -> Callable[[Tensor], tuple[float, int]]:
     """(BA) (x) C at rank 1 and stride = kernel size: |A| = |B| = |C| = 1 makes |X| = 1."""
     from dcft_cli.adapter.functional import spread
     from dcft_cli.adapter.initialization import leading_factors
-    from dcft_cli.adapter.sizes import adapter_parameters
+    from dcft_cli.adapter.shape_and_scale import adapter_parameters
 
     def share(gradient: Tensor) -> tuple[float, int]:
         sizes = {"kernel_size": kernel_size, "stride": kernel_size, "rank": 1}
         A, B = leading_factors(gradient, **sizes)
-        right = spread(A, kernel_size, kernel_size, gradient.shape[1])
-        left = spread(B.mT, kernel_size, kernel_size, gradient.shape[0])
+        right = place_windows(A, kernel_size, kernel_size, gradient.shape[1])
+        left = place_windows(B.mT, kernel_size, kernel_size, gradient.shape[0])
         slope = (left @ gradient @ right.mT).square().sum()
         return float(slope / gradient.square().sum()), adapter_parameters(*gradient.shape, **sizes)
 
@@ -79,7 +79,7 @@ def gradients(data: Path) -> dict[str, tuple[str, Tensor]]:
 
     from dcft_cli.adapter.initialization import weight_gradients
     from dcft_cli.adapter.inject import insert
-    from dcft_cli.adapter.layer import Carrier
+    from dcft_cli.adapter.layer import AdaptedWeight
     from dcft_cli.models.loading import load_model
     from dcft_cli.recipe import recipe_from_mapping
     from dcft_cli.recipe.loading import LoadedRecipe
@@ -110,10 +110,10 @@ def gradients(data: Path) -> dict[str, tuple[str, Tensor]]:
         insert(base.model, targets, config, head=base.lacking)
         fit_task_head(base, preparation, args, constant_prediction(preparation).prior)
         batches = list(training_batches(base.model.eval(), preparation, args, ROWS, 32))
-    carriers = [module for module in base.model.modules() if isinstance(module, Carrier)]
+    carriers = [module for module in base.model.modules() if isinstance(module, AdaptedWeight)]
     found = weight_gradients(base.model, carriers, batches)
     return {
-        adapter.name: (adapter.role, gradient)
+        adapter.target.name: (adapter.target.role, gradient)
         for carrier, gradient in found
         for adapter in carrier.adapters
         if gradient is not None

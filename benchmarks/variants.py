@@ -211,7 +211,7 @@ class Step:
         ours = self.variant.by_dcft and batch.device.type == "cpu"
         self.within = faster_on_cpu if ours else nullcontext
         if scoring:
-            self.folding = folded(model.eval())
+            self.folding = merged(model.eval())
             self.folding.__enter__()  # for as long as the step is kept
         self.optimizer = (
             torch.optim.AdamW(self.variant.trained, lr=1e-4, fused=True)

@@ -11,42 +11,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dcft_cli.adapter.adapter import DCFTAdapter
     from dcft_cli.adapter.config import DCFTConfig
     from dcft_cli.adapter.initialization import start_from_gradient
-    from dcft_cli.adapter.inject import adapter_layers, inject, merge, remove_adapters
-    from dcft_cli.adapter.merge import folded
+    from dcft_cli.adapter.inject import adapter_layers, inject, remove_adapters
+    from dcft_cli.adapter.layer import DCFTLinear
+    from dcft_cli.adapter.merge import merge, merged
     from dcft_cli.adapter.orthogonality import orthogonality
     from dcft_cli.adapter_file.load import load_adapter
     from dcft_cli.adapter_file.write import save_adapter
-    from dcft_cli.attention import set_attention
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "DCFTConfig": "dcft_cli.adapter.config",
     "adapter_layers": "dcft_cli.adapter.inject",
-    "folded": "dcft_cli.adapter.merge",
+    "merged": "dcft_cli.adapter.merge",
+    "DCFTAdapter": "dcft_cli.adapter.adapter",
+    "DCFTLinear": "dcft_cli.adapter.layer",
     "inject": "dcft_cli.adapter.inject",
     "load_adapter": "dcft_cli.adapter_file.load",
-    "merge": "dcft_cli.adapter.inject",
+    "merge": "dcft_cli.adapter.merge",
     "orthogonality": "dcft_cli.adapter.orthogonality",
     "remove_adapters": "dcft_cli.adapter.inject",
     "save_adapter": "dcft_cli.adapter_file.write",
-    "set_attention": "dcft_cli.attention",
     "start_from_gradient": "dcft_cli.adapter.initialization",
 }
 
 __all__ = [
+    "DCFTAdapter",
     "DCFTConfig",
+    "DCFTLinear",
     "adapter_layers",
-    "folded",
     "inject",
     "load_adapter",
     "merge",
+    "merged",
     "orthogonality",
     "remove_adapters",
     "save_adapter",
-    "set_attention",
     "start_from_gradient",
 ]
 

@@ -1,7 +1,6 @@
 """What every test shares: no network, one thread, and a tiny base model."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,3 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.families import save_base
 
     return save_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def every_size_is_worth_the_ways_of_large_ones() -> Iterator[None]:
-    """Tests have small inputs, which training keeps, and whose dropout is left to torch."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dcft_cli.adapter.activations._WORTH", 0)
-        patch.setattr("dcft_cli.training.dropout._WORTH", 1)
-        yield

@@ -1,12 +1,10 @@
 """What tests of the method share: dW as the paper writes it, and small layers of every kind."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcft_cli import DCFTConfig, adapter_layers
-from dcft_cli.acceleration import onednn as dense
 from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.adapter.inject import insert
 from dcft_cli.targets.resolve import find_targets
@@ -27,23 +25,24 @@ def by_definition(
     return scale * full[:out_features, :in_features]
 
 
-def increment_of(adapter: DCFTAdapter) -> Tensor:
-    """dW (..., out, in) of an adapter in float64, one matrix of a stack after another."""
-    A, B, C = (factor.detach().double() for factor in (adapter.A, adapter.B, adapter.C))
-    if adapter.matrix.count is None:
-        return by_definition(A, B, C, **adapter.sizes)
-    return torch.stack([by_definition(*one, **adapter.sizes) for one in zip(A, B, C, strict=True)])
+def delta_of(adapter: DCFTAdapter) -> Tensor:
+    """dW (..., rows, in) of an adapter in float64, one matrix of a stack after another."""
+    factors = [factor.detach().double() for factor in (adapter.A, adapter.B, adapter.C)]
+    if adapter.A.ndim == 2:
+        return by_definition(*factors, **adapter.shape_and_scale)
+    stack = [by_definition(*f, **adapter.shape_and_scale) for f in zip(*factors, strict=True)]
+    return torch.stack(stack)
 
 
 def adapt(model: nn.Module, *targets: str, **settings: object) -> nn.Module:
-    """Adapters at the targets, moved away from their start; no layer is left out."""
+    """Insert adapters at the targets, away from their start; unreached layers keep theirs."""
     config = DCFTConfig(**{"kernel_size": 3, "targets": targets, **settings})
     insert(model, find_targets(model, targets), config, head=())
     return perturb(model)
 
 
 def perturb(model: nn.Module) -> nn.Module:
-    """Draws every factor of every adapter anew, large enough to be seen."""
+    """Draw every factor of every adapter from a distribution wide enough to matter."""
     generator = torch.Generator().manual_seed(1)
     for adapter in adapter_layers(model).values():
         for factor in (adapter.A, adapter.B, adapter.C):
@@ -85,7 +84,7 @@ class TransposedExperts(SmallExperts):
 
 
 class Packed(nn.Linear):
-    """A linear layer as quantisers store it: numbers of one byte in a flat weight, and a scale."""
+    """A linear layer as quantizers store it: numbers of one byte in a flat weight, and a scale."""
 
     def __init__(self, plain: nn.Linear, dtype: torch.dtype) -> None:
         super().__init__(plain.in_features, plain.out_features)
@@ -111,11 +110,3 @@ class Fused(nn.Module):
         query, key, value = self.qkv(x).chunk(3, dim=-1)
         weights = (query @ key.mT).softmax(-1)
         return self.proj(weights @ (value if self.values else x))
-
-
-def always(onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products of every size go by oneDNN, or none does, whatever is faster here."""
-    if onednn and not torch.backends.mkldnn.is_available():
-        pytest.skip("needs oneDNN")
-    monkeypatch.setattr(dense, "_WORTH", 1)
-    monkeypatch.setattr(dense, "_onednn_is_faster", lambda *, thin: onednn)

@@ -1,158 +1,146 @@
-"""The product with adapted weights, forward and backward, at little more than the frozen cost.
+"""The product with an adapted weight as one operation, forward and backward.
 
-y = (W + dW) x + bias with dW = U^T A'. Autograd over two thin products would make temporaries of
-full size and add them up. Here, with rows for tokens and G = dL/dy:
+y = (W + dW) x + bias with dW = B' A'. Autograd over two thin products makes temporaries of full
+size and adds them up. Here, with rows for tokens, G = dL/dy and U = B'^T (k d, out):
 
-    forward    P = x A'^T                 (tokens, k d), kept
+    forward    P = x A'^T                 (tokens, k d), saved
                y = x W^T + bias + P U
     backward   Q = G U^T                  (tokens, k d)
                dL/dx = G W + Q A'
                dL/dA' = Q^T x,  dL/dU = P^T G
 
-Both sums are made in place, or, where a weight is small beside the tokens, by forming W + dW for
-the time of its product. Nothing of full size is kept for the backward pass but x, which the adapter
-needs, or what x is computed from again (`activations`), and W, which under autocast is its copy in
-half precision, as for a frozen layer.
-
-Weights that read the same x (`siblings`: Q, K and V) go through together: x is read once for all
-their P, and once for all their dL/dA'; their dL/dx are added up. The backward pass waits
-for the gradients of all of them.
+Both sums are made in place, or, where the weight is small compared to the tokens, by forming
+W + dW for the time of its product. The backward pass needs only x, P and W.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from dcft_cli.acceleration.batched_factors import Factors, joined, parted
-from dcft_cli.acceleration.onednn import across_tokens, linear, sum_of_products, unsafe_view
-from dcft_cli.adapter.activations import Origin
+from dcft_cli.acceleration.batched_factors import (
+    Factors,
+    SharedFactors,
+    autocast_dtype,
+    make_factors,
+)
+from dcft_cli.adapter.layer import DCFTLinear, plain
 
 Rows = tuple[int, int]  # first and last + 1 of a weight's rows
+Linear = Callable[..., Tensor]
 
 # A sum in place passes twice over (tokens, out) or (tokens, in), forming W + dW three times over
-# (out, in): measured on a CPU, too.
+# (out, in); measured on a CPU.
 _TOKENS_TO_FORM = 1.5
 
 
-class Weight(NamedTuple):
-    """A frozen weight and what is added to it.
+@dataclass
+class LowRankKernel:
+    """A kernel of `DCFTLinear`: the same numbers as `plain` up to rounding, in fewer operations.
 
     Attributes:
-        stored, bias: (out, in) and (out,), frozen, of the input's type.
-        rows: of the weight that each adapter changes; none twice.
-        parts: its factors, of the input's type.
+        shared: the factors that a pass of the whole model has made for all layers.
+        linear: computes x W^T + bias without a graph.
     """
 
-    stored: Tensor
-    bias: Tensor | None
-    rows: Sequence[Rows]
-    parts: Sequence[Factors]
+    shared: SharedFactors
+    linear: Linear
+
+    def __call__(self, layer: DCFTLinear, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
+        if torch.compiler.is_compiling() or not layer.only_multiplies():
+            return plain(layer, x)
+        weight, bias = layer.matrix.as_matrix(layer.matrix.parameter), layer.base.bias
+        if (dtype := autocast_dtype(x.device.type)) is not None:
+            x, weight = x.to(dtype), weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)
+        adapters = list(layer.dcft_adapters())
+        factors = [
+            self.shared.get(adapter, x.dtype) or make_factors([adapter], x.dtype)[0]
+            for adapter in adapters
+        ]
+        rows = [adapter.rows for adapter in adapters]
+        y: Tensor = _LowRankLinear.apply(  # type: ignore[no-untyped-call]
+            x.reshape(-1, x.shape[-1]), weight, bias, rows, self.linear, *_flat(factors)
+        )
+        return y.view(*x.shape[:-1], y.shape[-1])
 
 
-class _AdaptedProducts(Function):
-    """x (..., in) to y (..., out) of every weight. `thin`: A' of every part, then every U.
+def _flat(factors: Sequence[Factors]) -> list[Tensor]:
+    """Every A', then every U."""
+    return [f.down for f in factors] + [f.up for f in factors]
 
-    Keeps what x can be computed from, where that is known. Called for every layer in every step,
-    so that on small batches its Python is what takes the time: what has no gradient comes in one
-    piece, and shapes are undone in here and not by operations of their own.
-    """
+
+class _LowRankLinear(Function):
+    """x (tokens, in) to y (tokens, out), with gradients for x, every A' and every U."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weights: Sequence[Weight], source: Origin | None, *thin: Tensor
-    ) -> tuple[Tensor, ...]:
-        tokens = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
-        downs = [part.down for weight in weights for part in weight.parts]
-        inner = parted(linear(tokens, joined(downs, 0)), downs, 1)
-        formed, P = _to_form(tokens, x.shape[-1]), iter(inner)
-        outputs = []
-        for weight in weights:
-            W, ups = weight.stored, [part.up for part in weight.parts]
-            if formed:
-                W = _formed(W, weight.rows, [part.down for part in weight.parts], ups)
-            y = linear(tokens, W, weight.bias)
-            for rows, up in zip(weight.rows, ups, strict=True):
-                if not formed:
-                    _block(y, rows).addmm_(next(P), up)
-            outputs.append(y if x is tokens else unsafe_view(y, (*x.shape[:-1], y.shape[1])))
-        ctx.shape, ctx.rows = x.shape, [weight.rows for weight in weights]
-        ctx.compute = None if source is None else source.compute
-        kept = tokens if source is None else source.h
-        stored = [weight.stored for weight in weights]
-        ctx.save_for_backward(kept, *stored, *inner, *thin)
-        return tuple(outputs)
+        ctx: Any,
+        x: Tensor,
+        W: Tensor,
+        bias: Tensor | None,
+        rows: Sequence[Rows],
+        linear: Linear,
+        *thin: Tensor,
+    ) -> Tensor:
+        downs, ups = thin[: len(rows)], thin[len(rows) :]
+        inner = _split(linear(x, _cat(downs, 0)), downs, 1)
+        if _is_formed(x, W.shape[1]):
+            y = linear(x, _merged(W, rows, downs, ups), bias)
+        else:
+            y = linear(x, W, bias)
+            for block, P, up in zip(rows, inner, ups, strict=True):
+                _columns(y, block).addmm_(P, up)
+        ctx.rows, ctx.linear = rows, linear
+        ctx.save_for_backward(x, W, *inner, *thin)
+        return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, *saved = ctx.saved_tensors
-        tensors = iter(saved)
-        stored = [next(tensors) for _ in gradients]
-        inner, downs, ups = ([next(tensors) for rows in ctx.rows for _ in rows] for _ in range(3))
-        by_token = [G.reshape(-1, G.shape[-1]) for G in gradients]
-        blocks = [
-            _block(G, one) for G, rows in zip(by_token, ctx.rows, strict=True) for one in rows
-        ]
-        Q = joined([linear(G, up) for G, up in zip(blocks, ups, strict=True)], 1)
-        if ctx.compute is not None:
-            x = ctx.compute(x).to(Q.dtype)
-        to_down = across_tokens(Q, x.reshape(-1, ctx.shape[-1]))
-        del x  # before there is a gradient of its size
-        to_x = None
+    def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
+        linear, rows = ctx.linear, ctx.rows
+        x, W, *saved = ctx.saved_tensors
+        inner, downs, ups = (saved[i * len(rows) : (i + 1) * len(rows)] for i in range(3))
+        blocks = [_columns(G, block) for block in rows]
+        Q = _cat([linear(block, up) for block, up in zip(blocks, ups, strict=True)], 1)
+        grad_x = None
         if ctx.needs_input_grad[0]:
-            if formed := _to_form(Q, sum(G.shape[1] for G in by_token)):
-                down, up = iter(downs), iter(ups)
-                stored = [
-                    _formed(W, rows, [next(down) for _ in rows], [next(up) for _ in rows])
-                    for W, rows in zip(stored, ctx.rows, strict=True)
-                ]
-            to_x = sum_of_products(by_token, stored)
-            if not formed:
-                to_x.addmm_(Q, joined(downs, 0))
-            to_x = to_x.view(ctx.shape)
-        to_up = [across_tokens(P, G) for P, G in zip(inner, blocks, strict=True)]
-        return to_x, None, None, *parted(to_down, downs, 0), *to_up
+            if _is_formed(Q, G.shape[1]):
+                grad_x = linear(G, _merged(W, rows, downs, ups).mT)
+            else:
+                grad_x = linear(G, W.mT).addmm_(Q, _cat(downs, 0))
+        grad_down = linear(Q.mT, x.mT)
+        grad_ups = [linear(P.mT, block.mT) for P, block in zip(inner, blocks, strict=True)]
+        return grad_x, None, None, None, None, *_split(grad_down, downs, 0), *grad_ups
 
 
-def _to_form(tokens: Tensor, size: int) -> bool:
-    """Whether W + dW is formed; in half precision it would lose most of a small dW."""
+def _is_formed(tokens: Tensor, size: int) -> bool:
+    """Return whether to form W + dW; in half precision that would lose most of a small dW."""
     many = tokens.shape[0] > _TOKENS_TO_FORM * size
     return many and tokens.dtype in (torch.float32, torch.float64)
 
 
-def _block(tokens: Tensor, rows: Rows) -> Tensor:
-    """The columns of (tokens, out) that rows of a weight make."""
-    return tokens if rows == (0, tokens.shape[1]) else tokens[:, slice(*rows)]
-
-
-def _formed(
-    W: Tensor, rows: Sequence[Rows], downs: Sequence[Tensor], ups: Sequence[Tensor]
-) -> Tensor:
-    whole = W.clone()
+def _merged(W: Tensor, rows: Sequence[Rows], downs: Sequence[Tensor], ups: Sequence[Tensor]) -> Any:
+    merged = W.clone()
     for (first, end), down, up in zip(rows, downs, ups, strict=True):
-        whole[first:end].addmm_(up.mT, down)
-    return whole
+        merged[first:end].addmm_(up.mT, down)
+    return merged
 
 
-def adapted_products(
-    x: Tensor, weights: Sequence[Weight], source: Origin | None = None
-) -> tuple[Tensor, ...]:
-    """(W + dW) x + bias of every weight, with gradients to x, A' and U, none to W and bias.
+def _columns(tokens: Tensor, block: Rows) -> Tensor:
+    """Return the columns of (tokens, out) that a block of the weight's rows computes."""
+    return tokens if block == (0, tokens.shape[1]) else tokens[:, slice(*block)]
 
-    Args:
-        x: (..., in).
-        weights: at least one; W, its bias, and what is added to it.
-        source: where x comes from, if that shall be kept for the backward pass in its place.
 
-    Returns:
-        (..., out) of each.
-    """
-    parts = [part for weight in weights for part in weight.parts]
-    found: tuple[Tensor, ...] = _AdaptedProducts.apply(  # type: ignore[no-untyped-call]
-        x, weights, source, *[part.down for part in parts], *[part.up for part in parts]
-    )
-    return found
+def _cat(tensors: Sequence[Tensor], dim: int) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim)
+
+
+def _split(tensor: Tensor, downs: Sequence[Tensor], dim: int) -> Sequence[Tensor]:
+    """Split a tensor of (..., k d, ...) into one for each A'."""
+    return torch.split(tensor, [down.shape[0] for down in downs], dim)

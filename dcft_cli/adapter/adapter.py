@@ -1,22 +1,22 @@
-"""A trained increment of a weight."""
+"""The trained part of DCFT: A, B and C of one increment dW."""
 
+from contextlib import nullcontext
 from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dcft_cli.acceleration.batched_factors import Factors, factors, shared_factors
 from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter.functional import increment, low_rank_factors
+from dcft_cli.adapter.functional import delta_weight, low_rank_factors
 from dcft_cli.adapter.sizes import subspace_size
-from dcft_cli.targets.weights import Matrix
+from dcft_cli.targets.resolve import Target
 
 INIT_STD = 0.02  # of A, B and C, as in the public implementation
 
 
-class Sizes(TypedDict):
-    """What `functional.increment` is told besides A, B and C."""
+class ShapeAndScale(TypedDict):
+    """Keyword arguments of `functional.low_rank_factors`."""
 
     stride: int
     scale: float
@@ -25,98 +25,85 @@ class Sizes(TypedDict):
 
 
 class DCFTAdapter(nn.Module):
-    """A trained DCFT increment dW of a weight, or of some of its rows (Eq. 5).
+    """A trained increment dW of a weight, or of a block of its rows (Eq. 5).
 
     Args:
-        name: of the layer, for listings and files.
-        role: what the layer does in its model; for example "Q".
-        config: kernel size, stride, rank, scale and initialisation.
-        matrix: the weight.
-        rows: first and last + 1 of the weight's rows that dW belongs to; None: all.
+        in_features, out_features: of the weight.
+        config: kernel size, stride, rank, scale and initialization.
+        rows: first and last + 1 of the weight's rows that dW changes; None: all.
+        count: number of weights in a stack (the experts of a layer); None: a single weight.
+        device: of A, B and C.
 
     Attributes:
         A: (rank, p), B: (q, rank), C: (kernel_size, kernel_size); float32 and trained,
-            with p and q from `subspace_size` of in and out. For a stack of weights each has one
-            more dimension in front.
+            with p and q from `subspace_size` of in and rows. For a stack each has one more
+            dimension in front.
+        target: the weight in the model that `inject` made the adapter for.
     """
 
     def __init__(
         self,
-        name: str,
-        role: str,
+        in_features: int,
+        out_features: int,
         config: DCFTConfig,
-        matrix: Matrix,
+        *,
         rows: tuple[int, int] | None = None,
+        count: int | None = None,
+        device: torch.device | None = None,
     ) -> None:
         super().__init__()
-        self.name = name
-        self.role = role
         self.config = config
-        self.matrix = matrix
-        self.rows = rows
-        self.out_features = matrix.out_features if rows is None else rows[1] - rows[0]
-        self.in_features = matrix.in_features
-        d, s, k = config.kernel_size, config.window_step, config.rank
-        stack = () if matrix.count is None else (matrix.count,)
-        self.A, self.B, self.C = (
-            nn.Parameter(torch.empty(*stack, *shape, device=matrix.parameter.device))
-            for shape in (
-                (k, subspace_size(self.in_features, d, s)),
-                (subspace_size(self.out_features, d, s), k),
-                (d, d),
-            )
+        self.out_features = out_features
+        self.rows = rows or (0, out_features)
+        self.target: Target | None = None
+        first, end = self.rows
+        d, s, k = config.kernel_size, config.effective_stride, config.rank
+        self.shape_and_scale = ShapeAndScale(
+            stride=s, scale=config.scale, out_features=end - first, in_features=in_features
         )
-        self.sizes = Sizes(
-            stride=s,
-            scale=config.scale,
-            out_features=self.out_features,
-            in_features=self.in_features,
+        stack = () if count is None else (count,)
+        p, q = subspace_size(in_features, d, s), subspace_size(end - first, d, s)
+        self.A, self.B, self.C = (
+            nn.Parameter(torch.empty(*stack, *shape, device=device))
+            for shape in ((k, p), (q, k), (d, d))
         )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws A, B and C anew from torch's global random state."""
+        """Draw A, B and C from torch's global random state."""
         if self.config.init == "normal":
             for parameter in (self.A, self.B, self.C):
                 nn.init.normal_(parameter, std=INIT_STD)
         else:
             for factor in (self.A, self.B):
-                for one in factor.detach().view(-1, *factor.shape[-2:]):
-                    nn.init.orthogonal_(one)
+                for matrix in factor.detach().view(-1, *factor.shape[-2:]):
+                    nn.init.orthogonal_(matrix)
             nn.init.zeros_(self.C)
 
-    def increment(self) -> Tensor:
-        """dW (..., out, in) of the adapted rows, in float32."""
-        return increment(self.A, self.B, self.C, **self.sizes)
-
     def forward(self) -> tuple[Tensor, Tensor]:
-        """`low_rank_factors`: what brings parameters for a module's call (offloading) is called."""
-        return self.low_rank_factors()
+        """Compute A' (..., k d, in) and B' (..., out, k d) of the whole weight, in float32."""
+        device = self.A.device.type
+        # They are small and worth full precision; the meta device knows no autocast.
+        known = torch.amp.is_autocast_available(device)
+        with torch.autocast(device, enabled=False) if known else nullcontext():
+            down, up = low_rank_factors(self.A, self.B, self.C, **self.shape_and_scale)
+        return down, self._in_all_rows(up)
 
-    def low_rank_factors(self) -> tuple[Tensor, Tensor]:
-        """A' (..., k d, in) and B' (..., out, k d) of the whole weight: dW = B' A'."""
-        down, up = low_rank_factors(self.A, self.B, self.C, **self.sizes)
-        return down, self._among_all_rows(up)
-
-    def factors(self, dtype: torch.dtype) -> Factors:
-        """A' and B' of the adapted rows for one call of the layer."""
-        return shared_factors(self, dtype) or factors([self], dtype)[0]
-
-    def whole_increment(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """dW of the whole weight (..., out, in), computed in `dtype`."""
+    def delta_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Compute dW (..., out, in) of the whole weight in `dtype`."""
         A, B, C = (factor.to(dtype) for factor in (self.A, self.B, self.C))
-        return self._among_all_rows(increment(A, B, C, **self.sizes))
+        return self._in_all_rows(delta_weight(A, B, C, **self.shape_and_scale))
 
-    def _among_all_rows(self, tensor: Tensor) -> Tensor:
-        if self.rows is None:
-            return tensor
+    def _in_all_rows(self, block: Tensor) -> Tensor:
         first, end = self.rows
-        return F.pad(tensor, (0, 0, first, self.matrix.out_features - end))
+        if end - first == self.out_features:
+            return block
+        return F.pad(block, (0, 0, first, self.out_features - end))
 
     def extra_repr(self) -> str:
-        """Settings for `print(model)`."""
+        """Return the settings for `print(model)`."""
         c = self.config
         return (
-            f"role={self.role}, kernel_size={c.kernel_size}, stride={c.window_step}, "
-            f"rank={c.rank}, scale={c.scale}"
+            f"kernel_size={c.kernel_size}, stride={c.effective_stride}, rank={c.rank}, "
+            f"scale={c.scale}"
         )

@@ -36,7 +36,7 @@ class DCFTConfig:
     def __post_init__(self) -> None:
         if self.kernel_size < 1 or self.rank < 1:
             raise ValueError("kernel_size and rank must be at least 1")
-        if not 1 <= self.window_step <= self.kernel_size:
+        if not 1 <= self.effective_stride <= self.kernel_size:
             raise ValueError(
                 f"stride must be 1 to kernel_size ({self.kernel_size}), got {self.stride}"
             )
@@ -48,6 +48,6 @@ class DCFTConfig:
             raise ValueError("targets must be a list of at least one role or pattern")
 
     @property
-    def window_step(self) -> int:
-        """The stride in force."""
+    def effective_stride(self) -> int:
+        """Return the stride, resolved where it is None."""
         return self.kernel_size if self.stride is None else self.stride

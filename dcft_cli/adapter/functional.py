@@ -1,23 +1,23 @@
 """The increment dW of DCFT (Eq. 5 and 6) as pure functions of A, B and C.
 
 Symbols: A (k, p) on the input side, B (q, k) on the output side, C (d, d) the kernel with its
-rows along the output; d kernel size, s stride, k rank. All sizes that do not divide are cropped.
+rows along the output; d kernel size, s stride, k rank. Sizes that s does not divide are cropped.
 
     dW = scale * conv_transpose2d(B A, C, stride=s)[:out, :in]      (out, in)
 
-is never computed that way: at any stride it equals `scale * B' A'`, a product of two thin
+It is never computed that way: at any stride it equals `scale * B' A'`, a product of two thin
 matrices of inner size k d, made from A, B and C by copying and one small product.
 
-For a stack of weights (the experts of a layer) all factors have leading dimensions `...` in
-common, and so has dW.
+For a stack of weights (the experts of a layer) all factors, and dW, have the same leading
+dimensions `...`.
 """
 
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def spread(factor: Tensor, kernel_size: int, stride: int, size: int) -> Tensor:
-    """Lays each entry of `factor` where its kernel window places it.
+def place_windows(factor: Tensor, kernel_size: int, stride: int, size: int) -> Tensor:
+    """Copy each entry of `factor` to every position of its kernel window.
 
     Args:
         factor: (..., k, n), one row per rank.
@@ -33,13 +33,13 @@ def spread(factor: Tensor, kernel_size: int, stride: int, size: int) -> Tensor:
     return placed[..., :size]
 
 
-def gather(windows: Tensor, stride: int, n: int) -> Tensor:
-    """The adjoint of `spread`: adds up where each entry was laid.
+def sum_windows(windows: Tensor, stride: int, n: int) -> Tensor:
+    """Sum over each kernel window: the adjoint of `place_windows`.
 
     Args:
         windows: (..., k, d, size).
         stride: s.
-        n: entries to a row.
+        n: entries per row of the result.
 
     Returns:
         (..., k, n) with result[k, j] = sum over m of windows[k, m, s j + m].
@@ -52,7 +52,7 @@ def gather(windows: Tensor, stride: int, n: int) -> Tensor:
 
 
 def _diagonals(tensor: Tensor, stride: int, n: int) -> Tensor:
-    """The entries [..., m, s j + m] of (..., d, size), as a view (..., d, n)."""
+    """Return the entries [..., m, s j + m] of (..., d, size), as a view (..., d, n)."""
     tensor = tensor.contiguous()
     *lead, row, _ = tensor.stride()
     return tensor.as_strided((*tensor.shape[:-1], n), (*lead, row + 1, stride))
@@ -68,7 +68,7 @@ def low_rank_factors(
     out_features: int,
     in_features: int,
 ) -> tuple[Tensor, Tensor]:
-    """The tied LoRA factors A' (..., k d, in) and B' (..., out, k d), scale included: dW = B' A'.
+    """Compute A' (..., k d, in) and B' (..., out, k d), scale included: dW = B' A'.
 
     Args:
         A: (..., k, p).
@@ -79,14 +79,14 @@ def low_rank_factors(
         out_features, in_features: shape of dW.
     """
     d = C.shape[-1]
-    down = spread(A, d, stride, in_features).flatten(-3, -2)
-    windows = spread(B.mT, d, stride, out_features)  # (..., k, n, out)
-    # The long side of B' lies in memory as that of A' does: products with it are fast then.
+    down = place_windows(A, d, stride, in_features).flatten(-3, -2)
+    windows = place_windows(B.mT, d, stride, out_features)  # (..., k, n, out)
+    # B' is contiguous along `out`, as A' is along `in`: products with it are faster then.
     up = ((scale * C).mT.unsqueeze(-3) @ windows).flatten(-3, -2)  # (..., k m, out)
     return down, up.mT
 
 
-def increment(
+def delta_weight(
     A: Tensor,
     B: Tensor,
     C: Tensor,
@@ -96,7 +96,7 @@ def increment(
     out_features: int,
     in_features: int,
 ) -> Tensor:
-    """dW (..., out, in), Eq. 5 and 6. Arguments as in `low_rank_factors`."""
+    """Compute dW (..., out, in), Eq. 5 and 6. Arguments as in `low_rank_factors`."""
     down, up = low_rank_factors(
         A, B, C, stride=stride, scale=scale, out_features=out_features, in_features=in_features
     )

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from dcft_cli.adapter.adapter import DCFTAdapter
-from dcft_cli.adapter.functional import gather, spread
-from dcft_cli.adapter.layer import Carrier, DCFTLinear
-from dcft_cli.adapter.reachability import loss_of, mixed_precision, moved
+from dcft_cli.adapter.functional import place_windows, sum_windows
+from dcft_cli.adapter.inject import adapted_weights
+from dcft_cli.adapter.layer import AdaptedWeight, DCFTLinear
+from dcft_cli.adapter.reachability import loss_of, untouched_gradients
 from dcft_cli.adapter.sizes import subspace_size
 
 _SWEEPS = 20  # after which further ones change the share of G that is followed by under 1 %
@@ -45,12 +46,11 @@ def start_from_gradient(model: nn.Module, batches: Iterable[Mapping[str, Any]]) 
     batches = list(batches)
     without: list[str] = []
     for group in _groups(model):
-        for carrier, gradient in weight_gradients(model, group, batches):
-            for adapter in carrier.adapters:
-                assert isinstance(adapter, DCFTAdapter)
-                rows = slice(*adapter.rows) if adapter.rows else slice(None)
+        for weight, gradient in zip(group, weight_gradients(model, group, batches), strict=True):
+            for adapter in weight.dcft_adapters():
+                rows = slice(*adapter.rows)
                 if not _start(adapter, None if gradient is None else gradient[..., rows, :]):
-                    without.append(adapter.name)
+                    without.append(adapter.target.name if adapter.target else "")
     return without
 
 
@@ -77,11 +77,11 @@ def leading_factors(
     A = _nearest_orthonormal(torch.randn(rank, p, generator=generator).to(gradient))
     C = torch.randn(d, d, generator=generator).to(gradient)
     for _ in range(_SWEEPS):
-        right = gradient @ spread(A, d, s, in_features).mT  # (k, out, d)
-        B = _nearest_orthonormal(gather((right @ C.mT).mT, s, q))  # (k, q)
-        left = spread(B, d, s, out_features) @ gradient  # (k, d, in)
-        A = _nearest_orthonormal(gather(C.mT @ left, s, p))
-        C = (left @ spread(A, d, s, in_features).mT).sum(0)
+        right = gradient @ place_windows(A, d, s, in_features).mT  # (k, out, d)
+        B = _nearest_orthonormal(sum_windows((right @ C.mT).mT, s, q))  # (k, q)
+        left = place_windows(B, d, s, out_features) @ gradient  # (k, d, in)
+        A = _nearest_orthonormal(sum_windows(C.mT @ left, s, p))
+        C = (left @ place_windows(A, d, s, in_features).mT).sum(0)
         C = C / C.norm()
     return A, B.mT
 
@@ -95,17 +95,17 @@ def _nearest_orthonormal(rows: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _start(adapter: DCFTAdapter, gradient: Tensor | None) -> bool:
-    """Set A and B where there is a gradient (..., out, in), and say whether there is one."""
+    """Set A and B from a gradient (..., rows, in); return whether there is one."""
     adapter.C.zero_()
     if gradient is None:
         return False
     c = adapter.config
     found = False
     A, B = (factor.view(-1, *factor.shape[-2:]) for factor in (adapter.A, adapter.B))
-    for number, one in enumerate(gradient.reshape(-1, *gradient.shape[-2:]).float()):
-        if one.any() and one.isfinite().all():  # an expert that no token chose has none
+    for number, G in enumerate(gradient.reshape(-1, *gradient.shape[-2:]).float()):
+        if G.any() and G.isfinite().all():  # an expert that no token chose has none
             a, b = leading_factors(
-                one, kernel_size=c.kernel_size, stride=c.window_step, rank=c.rank
+                G, kernel_size=c.kernel_size, stride=c.effective_stride, rank=c.rank
             )
             A[number].copy_(a)
             B[number].copy_(b)
@@ -113,65 +113,55 @@ def _start(adapter: DCFTAdapter, gradient: Tensor | None) -> bool:
     return found
 
 
-def _groups(model: nn.Module) -> Iterator[list[Carrier]]:
-    """One carrier for each adapted weight, in groups whose gradients fit into memory together."""
-    carriers = [module for module in model.modules() if isinstance(module, Carrier)]
-    group: list[Carrier] = []
-    held = 0
-    for carrier in {id(c.matrix.parameter): c for c in carriers}.values():
-        matrix = carrier.matrix
+def _groups(model: nn.Module) -> Iterator[list[AdaptedWeight]]:
+    """Iterate over the adapted weights, in groups whose gradients fit into memory together."""
+    group: list[AdaptedWeight] = []
+    total = 0
+    for weight in {id(w.matrix.parameter): w for w in adapted_weights(model)}.values():
+        matrix = weight.matrix
         size = 4 * (matrix.count or 1) * matrix.out_features * matrix.in_features
-        if group and held + size > _MAX_BYTES:
+        if group and total + size > _MAX_BYTES:
             yield group
-            group, held = [], 0
-        group.append(carrier)
-        held += size
+            group, total = [], 0
+        group.append(weight)
+        total += size
     if group:
         yield group
 
 
 def weight_gradients(
-    model: nn.Module, carriers: Sequence[Carrier], batches: Iterable[Mapping[str, Any]]
-) -> list[tuple[Carrier, Tensor | None]]:
-    """dL/dW (..., out, in) of every carrier's weight, summed over the batches."""
-    device = next(model.parameters()).device
-    before = {p: (p.requires_grad, p.grad) for p in model.parameters()}
+    model: nn.Module, weights: Sequence[AdaptedWeight], batches: Iterable[Mapping[str, Any]]
+) -> list[Tensor | None]:
+    """Compute dL/dW (..., out, in) of every weight, summed over the batches; None: no gradient."""
     packed: dict[int, Tensor] = {}
-    hooks = []
+    # Autograd knows no gradient of packed numbers: it is computed from those of the outputs.
+    hooks = [
+        layer.register_forward_hook(_add_outer_product(packed))
+        for layer in model.modules()
+        if isinstance(layer, DCFTLinear) and layer.matrix.is_quantized
+    ]
     try:
-        for parameter in before:
-            parameter.grad = None
-        for carrier in carriers:
-            if not carrier.matrix.is_quantized:
-                carrier.matrix.parameter.requires_grad_(True)
-        # Autograd knows no gradient of packed numbers: it is put together from those of outputs.
-        for layer in model.modules():
-            if isinstance(layer, DCFTLinear) and layer.matrix.is_quantized:
-                hooks.append(layer.register_forward_hook(_add_outer_product(packed)))
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with untouched_gradients(model):
+            for weight in weights:
+                if not weight.matrix.is_quantized:
+                    weight.matrix.parameter.requires_grad_(True)
             for batch in batches:
-                with torch.enable_grad(), mixed_precision(model, device):
-                    loss = loss_of(model(**moved(batch, device)))
+                loss = loss_of(model, batch)
                 if loss.requires_grad:
                     loss.backward()  # type: ignore[no-untyped-call]
-        found = []
-        for carrier in carriers:
-            weight = carrier.matrix.parameter
-            gradient = packed.get(id(weight), weight.grad)
-            as_matrix = carrier.matrix.as_matrix
-            found.append((carrier, None if gradient is None else as_matrix(gradient)))
-        return found
+            stored = [weight.matrix.parameter for weight in weights]
+            gradients = [packed.get(id(parameter), parameter.grad) for parameter in stored]
+        return [
+            None if gradient is None else weight.matrix.as_matrix(gradient)
+            for weight, gradient in zip(weights, gradients, strict=True)
+        ]
     finally:
         for hook in hooks:
             hook.remove()
-        for parameter, (required, gradient) in before.items():
-            if parameter.requires_grad != required:
-                parameter.requires_grad_(required)
-            parameter.grad = gradient
 
 
 def _add_outer_product(sums: dict[int, Tensor]) -> Callable[[Any, Any, Tensor], None]:
-    """A forward hook that adds a layer's dL/dW = (dL/dy)^T x to `sums`, by the id of its weight."""
+    """Return a forward hook that adds a layer's dL/dW = (dL/dy)^T x to `sums`, by id of W."""
 
     def hook(layer: DCFTLinear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         x, key = inputs[0].detach(), id(layer.matrix.parameter)

@@ -1,4 +1,4 @@
-"""Adapters in a model: freeze, insert, list, remove, fold."""
+"""Adapters in a model: freeze, insert, list, remove."""
 
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -10,20 +10,18 @@ from torch.nn.utils import parametrize
 
 from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter.layer import Carrier, DCFTLinear, DCFTWeight
-from dcft_cli.adapter.reachability import reach
-from dcft_cli.adapter.shared import linear_layers, share_work
-from dcft_cli.adapter.siblings import calls, find_groups
+from dcft_cli.adapter.layer import AdaptedWeight, DCFTLinear, DCFTParametrization
+from dcft_cli.adapter.reachability import find_reached
 from dcft_cli.errors import ModelError, TargetError
 from dcft_cli.targets.example import example_of
 from dcft_cli.targets.head import outside_encoder
 from dcft_cli.targets.resolve import Target, find_targets
 
 M = TypeVar("M", bound=nn.Module)
-_FROZEN = "_dcft_frozen"  # attribute of an adapted model: names of the parameters frozen by us
-# Of transformers' models; and whether it was us who asked for it.
-_NEED_GRADIENTS, _NO_GRADIENTS = "enable_input_require_grads", "disable_input_require_grads"
-_ASKED_FOR_GRADIENTS = "_dcft_asked_for_gradients"
+# Attributes of an adapted model: names of the parameters that `insert` froze; and whether it was
+# asked to let its inputs require gradients, by the methods of transformers' models.
+_FROZEN, _INPUT_GRADIENTS = "_dcft_frozen", "_dcft_input_gradients"
+_ENABLE, _DISABLE = "enable_input_require_grads", "disable_input_require_grads"
 
 
 def inject(
@@ -33,140 +31,162 @@ def inject(
     head: Iterable[str] | None = None,
     inputs: Mapping[str, Any] | None = None,
 ) -> M:
-    """Freezes a model and inserts a DCFT adapter at every target, in place.
+    """Freeze a model and insert a DCFT adapter at every target, in place.
 
-    Layers that the forward pass never reads get none, and a warning names them.
+    Layers that do not affect the output get none, and a warning names them.
 
     Args:
         model: any module.
         config: what to insert where.
-        head: names of the parameters to train besides the adapters. None: all that lie outside
-            the pretrained encoder of a transformers model (its task head), nothing in any other
-            module. Exact names come from `from_pretrained(..., output_loading_info=True)`:
-            its "missing_keys".
+        head: names of the parameters to train in addition to the adapters. None: all outside the
+            pretrained encoder of a transformers model (its task head), none of any other module.
+            Exact names come from `from_pretrained(..., output_loading_info=True)`: its
+            "missing_keys".
         inputs: of one forward pass, to find out which layers are reached. None: a few token ids,
-            for a model that takes them.
+            for a model that reads them.
 
     Returns:
         The same model.
 
     Raises:
-        TargetError: a target matches no layer, the forward pass reaches none of them, or the
+        TargetError: a target matches no layer, none of the layers affects the output, or the
             model has adapters already.
         ModelError: a name in `head` is no parameter of the model.
     """
+    refuse_adapted(model)
     names = outside_encoder(model) if head is None else set(head)
     if unknown := sorted(names - {name for name, _ in model.named_parameters()}):
         raise ModelError(f"The model has no parameter called {', '.join(unknown)}.")
     insert(model, find_targets(model, config.targets, exclude=names), config, head=names)
-    left_out: list[str] = []
+    removed: list[str] = []
     example = example_of(model) if inputs is None else inputs
     try:
-        left_out = [] if example is None else leave_out_unreached(model, example)
+        removed = [] if example is None else remove_unreached(model, example)
     except Exception as error:
         if inputs is not None or isinstance(error, TargetError):
             remove_adapters(model)
             raise
-        # A model that wants more than token ids says so in its own way.
+        # A model that needs more than token ids raises errors of its own.
         warnings.warn(
-            f"Whether {type(model).__name__} reaches every adapter was not found out: its forward "
-            f"pass fails on token ids alone ({type(error).__name__}: {error}). Give inject() the "
-            "`inputs` of one pass.",
+            f"Could not check that {type(model).__name__} uses every adapter: its forward pass "
+            f"fails on token ids only ({type(error).__name__}: {error}). Pass the `inputs` of one "
+            "forward pass to inject().",
             stacklevel=2,
         )
-    if left_out:
+    if removed:
         warnings.warn(
-            f"No adapter in {len(left_out)} layers that {type(model).__name__} never reaches: "
-            f"{', '.join(left_out)}.",
+            f"{len(removed)} layers do not affect the output of {type(model).__name__} and get no "
+            f"adapter: {', '.join(removed)}.",
             stacklevel=2,
         )
     return model
 
 
-def leave_out_unreached(model: nn.Module, inputs: Mapping[str, Any]) -> list[str]:
-    """Takes out the adapters that the loss does not depend on: they would learn nothing.
+def remove_unreached(model: nn.Module, inputs: Mapping[str, Any]) -> list[str]:
+    """Remove the adapters that the loss does not depend on: they would learn nothing.
 
     Args:
         model: a model with adapters.
         inputs: of one forward pass.
 
     Returns:
-        Their names; none where no adapter has a gradient (a task head that starts at zero): then
-        nothing can be told.
+        Their names; none where no adapter has a gradient (a task head that starts at zero), from
+        which nothing follows.
 
     Raises:
         TargetError: no adapter is in the graph of the loss.
     """
-    adapters = list(adapter_layers(model).values())
-    with calls(linear_layers(model)) as called:
-        found = reach(model, adapters, inputs)
-        if not any(reached is not None for reached in found) and hasattr(model, _NEED_GRADIENTS):
-            # Layers that go backward by themselves (Reformer's) do so where their input needs it.
-            getattr(model, _NEED_GRADIENTS)()
-            setattr(model, _ASKED_FOR_GRADIENTS, True)
-            found = reach(model, adapters, inputs)
-    if not any(reached is not None for reached in found):
+    adapters = [a for a in model.modules() if isinstance(a, DCFTAdapter)]
+    reached = find_reached(model, adapters, inputs)
+    if all(found is None for found in reached) and hasattr(model, _ENABLE):
+        # Reversible layers (Reformer's) run a backward pass only where their input needs one.
+        getattr(model, _ENABLE)()
+        setattr(model, _INPUT_GRADIENTS, True)
+        reached = find_reached(model, adapters, inputs)
+    if all(found is None for found in reached):
         raise TargetError(
-            f"The loss of {type(model).__name__} depends on no adapter: none would learn.",
+            f"No adapter of {type(model).__name__} receives a gradient from the loss.",
             "Does its forward pass run without gradients?",
         )
-    groups = find_groups(model, called)
-    if not any(found):
-        share_work(model, groups)
+    if not any(reached):
         return []
-    dead = [adapter for adapter, reached in zip(adapters, found, strict=True) if not reached]
-    carriers = list(_carriers(model))
-    for carrier in carriers:
-        carrier.adapters = nn.ModuleList(a for a in carrier.adapters if a not in dead)
-    _take_out(model, [carrier for carrier in carriers if not len(carrier.adapters)])
-    share_work(model, groups)
-    return [adapter.name for adapter in dead]
+    unreached = [a for a, found in zip(adapters, reached, strict=True) if not found]
+    weights = list(adapted_weights(model))
+    for weight in weights:
+        weight.adapters = nn.ModuleList(a for a in weight.adapters if a not in unreached)
+    _unwrap(model, [weight for weight in weights if not len(weight.adapters)])
+    return [adapter.target.name for adapter in unreached if adapter.target]
+
+
+def refuse_adapted(model: nn.Module) -> None:
+    """Raise TargetError if the model has adapters already."""
+    if adapter_layers(model):
+        raise TargetError(
+            "The model has DCFT adapters already.", "Remove them first: remove_adapters(model)."
+        )
 
 
 def insert(
     model: nn.Module, targets: Iterable[Target], config: DCFTConfig, *, head: Collection[str]
 ) -> None:
-    """Freezes a model but for `head` and inserts adapters at targets already found."""
+    """Freeze a model except `head` and insert adapters at resolved targets."""
     frozen = [n for n, p in model.named_parameters() if p.requires_grad and n not in head]
     setattr(model, _FROZEN, frozen)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in head)
     wrappers: dict[nn.Module, nn.Module] = {}
-    # Blocks of one weight stand one after the other.
+    # Blocks of one weight follow each other.
     for _, blocks in groupby(targets, key=lambda target: id(target.matrix.parameter)):
-        group = list(blocks)
-        adapters = [DCFTAdapter(t.name, t.role, config, t.matrix, t.rows) for t in group]
-        for matrix in group[0].matrices:  # one adapter for all layers that share the weight
+        adapters = []
+        for target in blocks:
+            matrix = target.matrix
+            adapter = DCFTAdapter(
+                matrix.in_features,
+                matrix.out_features,
+                config,
+                rows=target.rows,
+                count=matrix.count,
+                device=matrix.parameter.device,
+            )
+            adapter.target = target
+            adapters.append(adapter)
+        for matrix in target.matrices:  # one adapter for all layers that share the weight
             if matrix.called:
-                wrappers[matrix.module] = DCFTLinear(matrix, adapters)
+                wrappers[matrix.module] = DCFTLinear(matrix.module, adapters, matrix)
             else:
                 parametrize.register_parametrization(
-                    matrix.module, matrix.tensor, DCFTWeight(matrix, adapters)
+                    matrix.module, matrix.tensor, DCFTParametrization(matrix, adapters)
                 )
-    _replace(model, wrappers)
-    share_work(model)
+    replace_modules(model, wrappers)
+
+
+def adapted_weights(model: nn.Module) -> Iterator[AdaptedWeight]:
+    """Iterate over the modules that carry adapters, in the model's order."""
+    return (module for module in model.modules() if isinstance(module, AdaptedWeight))
 
 
 def adapter_layers(model: nn.Module) -> dict[str, DCFTAdapter]:
-    """The adapters by the name of the layer they belong to, in the model's order."""
-    return {m.name: m for m in model.modules() if isinstance(m, DCFTAdapter)}
+    """Return the adapters by the name of the layer they belong to, in the model's order."""
+    adapters = (module for module in model.modules() if isinstance(module, DCFTAdapter))
+    return {a.target.name: a for a in adapters if a.target}
 
 
 def head_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are trained besides the adapters, by name."""
+    """Return the parameters that are trained in addition to the adapters, by name."""
     return {name: p for name, p in base_parameters(model).items() if p.requires_grad}
 
 
 def base_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """All parameters but the adapters', under the names they have in a model without any."""
-    ours = {id(p) for adapter in adapter_layers(model).values() for p in adapter.parameters()}
+    """Return all parameters except the adapters', by their names in a model without adapters."""
+    adapters = (module for module in model.modules() if isinstance(module, DCFTAdapter))
+    ours = {id(parameter) for adapter in adapters for parameter in adapter.parameters()}
     renamed: dict[str, str] = {}
     for name, module in model.named_modules():
         if isinstance(module, DCFTLinear):
             renamed |= {
                 f"{name}.base.{n}": f"{name}.{n}" for n, _ in module.base.named_parameters()
             }
-        elif isinstance(module, DCFTWeight):
+        elif isinstance(module, DCFTParametrization):
             inside = f"parametrizations.{module.matrix.tensor}."
             owner = name.removesuffix(f"{inside}0")  # with its dot, if it has a name
             renamed[f"{owner}{inside}original"] = f"{owner}{module.matrix.tensor}"
@@ -174,72 +194,40 @@ def base_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def remove_adapters(model: M) -> M:
-    """Puts the untouched weights back, in place, and unfreezes what injection froze.
+    """Restore the base model, in place, and unfreeze the parameters that `insert` froze.
 
     The task head keeps what it has learned.
     """
-    _take_out(model, list(_carriers(model)))
-    return _thaw(model)
-
-
-def merge(model: M) -> M:
-    """Folds every adapter into its weight, W + dW (Eq. 6), in place; the adapters are gone then.
-
-    Each sum is taken in float64 and rounded once to the weight's own type. A model without
-    adapters is left as it is, so merging twice does no harm.
-
-    Raises:
-        ModelError: a weight is quantised; nothing is changed then.
-    """
-    carriers = list(_carriers(model))
-    for carrier in carriers:
-        if carrier.matrix.is_quantized:
-            raise ModelError(
-                f"The weight of {carrier.matrix.name} is quantised: nothing can be folded into it.",
-                "Load the base model in full precision, load the adapter, and merge that.",
-            )
-    # Layers that share a weight are folded once.
-    for carrier in {id(c.matrix.parameter): c for c in carriers}.values():
-        carrier.fold()
-    _take_out(model, carriers)
-    return _thaw(model)
-
-
-def _carriers(model: nn.Module) -> Iterator[Carrier]:
-    return (module for module in model.modules() if isinstance(module, Carrier))
-
-
-def _take_out(model: nn.Module, carriers: Iterable[Carrier]) -> None:
-    wrapped: dict[nn.Module, nn.Module] = {}
-    for carrier in carriers:
-        if isinstance(carrier, DCFTLinear):
-            wrapped[carrier] = carrier.base
-        else:
-            module, tensor = carrier.matrix.module, carrier.matrix.tensor
-            # A deep copy of the model shares the class that torch made, and loses what it loses.
-            made = type(module)
-            own = {k: v for k, v in vars(made).items() if k not in ("__dict__", "__weakref__")}
-            module.__class__ = type(made.__name__, made.__bases__, own)
-            parametrize.remove_parametrizations(module, tensor, leave_parametrized=False)
-    _replace(model, wrapped)
-
-
-def _thaw(model: M) -> M:
-    """Lets the parameters learn again that injection froze."""
-    share_work(model)
+    _unwrap(model, list(adapted_weights(model)))
     frozen = set(model.__dict__.pop(_FROZEN, ()))
-    if model.__dict__.pop(_ASKED_FOR_GRADIENTS, False):
-        getattr(model, _NO_GRADIENTS)()
+    if model.__dict__.pop(_INPUT_GRADIENTS, False):
+        getattr(model, _DISABLE)()
     for name, parameter in model.named_parameters():
         if name in frozen:
             parameter.requires_grad_(True)
     return model
 
 
-def _replace(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
-    """Puts modules in others' places, wherever the model has them."""
-    for parent in list(model.modules()):
-        # Children by all their names: a module may stand in several places.
-        for name, child in list(parent._modules.items()):
-            if child is not None and child in new and parent is not new[child]:
-                setattr(parent, name, new[child])
+def _unwrap(model: nn.Module, weights: Iterable[AdaptedWeight]) -> None:
+    """Put base layers and weights back in the place of these modules."""
+    bases: dict[nn.Module, nn.Module] = {}
+    for weight in weights:
+        if isinstance(weight, DCFTLinear):
+            bases[weight] = weight.base
+            continue
+        owner, tensor = weight.matrix.module, weight.matrix.tensor
+        # torch makes a class for every parametrized module, and deletes the tensor's property from
+        # it here. A deep copy of the model shares that class: give this module one of its own.
+        cls = type(owner)
+        own = {k: v for k, v in vars(cls).items() if k not in ("__dict__", "__weakref__")}
+        owner.__class__ = type(cls.__name__, cls.__bases__, own)
+        parametrize.remove_parametrizations(owner, tensor, leave_parametrized=False)
+    replace_modules(model, bases)
+
+
+def replace_modules(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
+    """Replace modules at every place that the model has them."""
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module in new:
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, new[module])

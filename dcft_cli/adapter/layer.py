@@ -1,175 +1,104 @@
-"""The two ways in which a model carries a trained increment."""
+"""The two modules by which a model carries trained increments of a frozen weight."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dcft_cli.acceleration.lowrank_linear import Weight, adapted_products
-from dcft_cli.acceleration.onednn import linear
-from dcft_cli.adapter.activations import origin
 from dcft_cli.adapter.adapter import DCFTAdapter
-from dcft_cli.adapter.autocast import autocast_dtype
-from dcft_cli.targets.weights import Matrix, is_packed
+from dcft_cli.targets.weights import Matrix, linear_matrix
 
-if TYPE_CHECKING:
-    from dcft_cli.adapter.siblings import Siblings
-
-_SOME = 4096  # of a weight's numbers, which tell the precision that it comes from
+Kernel = Callable[["DCFTLinear", Tensor], Tensor]
 
 
-class Carrier(nn.Module):
-    """What carries the adapters of a weight in a model."""
+def plain(layer: "DCFTLinear", x: Tensor) -> Tensor:
+    """Compute W x + bias + dW x by two thin products (Eq. 6): the reference for other kernels."""
+    y: Tensor = layer.base(x)
+    for adapter in layer.adapters:
+        down, up = adapter()  # (k d, in), (out, k d)
+        y = y + F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
+    return y
+
+
+class AdaptedWeight(nn.Module):
+    """A frozen weight of a model and its adapters.
+
+    Args:
+        matrix: the weight.
+        adapters: one of the whole weight, or one for each block of its rows.
+
+    Attributes:
+        merged: W + dW as the weight is stored, while `merged` (adapter/merge.py) is in force.
+    """
 
     def __init__(self, matrix: Matrix, adapters: Sequence[DCFTAdapter]) -> None:
         super().__init__()
         self.matrix = matrix
         self.adapters = nn.ModuleList(adapters)
-        self.formed: Tensor | None = None
+        self.merged: Tensor | None = None
 
-    def _increment(self, dtype: torch.dtype) -> Tensor:
-        """dW of all adapters, computed in `dtype`, in the shape that the weight is stored in."""
-        ours = [adapter for adapter in self.adapters if isinstance(adapter, DCFTAdapter)]
-        whole = torch.stack([adapter.whole_increment(dtype) for adapter in ours]).sum(0)
-        return self.matrix.as_stored(whole)
+    def dcft_adapters(self) -> Iterator[DCFTAdapter]:
+        """Iterate over the adapters."""
+        return (adapter for adapter in self.adapters if isinstance(adapter, DCFTAdapter))
 
-    def adapted(self, stored: Tensor) -> Tensor:
-        """W + dW in the type of the weight, summed in float32."""
-        return (stored + self._increment(torch.float32)).to(stored.dtype)
+    def delta_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Compute dW of all adapters in `dtype`, in the shape that the weight is stored in."""
+        deltas = [adapter.delta_weight(dtype) for adapter in self.dcft_adapters()]
+        return self.matrix.as_stored(torch.stack(deltas).sum(0))
 
-    def can_form(self) -> bool:
-        """Whether W + dW, in the weight's type and in half precision, serves as well as W and dW.
-
-        Not where W itself is of half precision, whatever it is held in: adding a small dW to
-        numbers of that grid and rounding to it again loses most of dW.
-        """
-        weight = self.matrix.parameter.detach()
-        if weight.dtype not in (torch.float32, torch.float64):
-            return False
-        some = weight.flatten()[:_SOME]
-        return not any(
-            torch.equal(some.to(half).to(some.dtype), some)
-            for half in (torch.bfloat16, torch.float16)
-        )
-
-    @torch.no_grad()
-    def form(self) -> None:
-        """Computes W + dW as it is stored, which passes without gradients take from then on."""
-        self.formed = self.adapted(self.matrix.parameter)
-
-    def _formed_for(self, other: Tensor) -> Tensor | None:
-        """W + dW if it is there and serves: not for gradients, nor on another device."""
-        if self.formed is None or torch.is_grad_enabled() or self.formed.device != other.device:
+    def usable_merged(self, device: torch.device) -> Tensor | None:
+        """Return W + dW if a pass on `device` may use it: no gradients, no mixed precision."""
+        if self.merged is None or torch.is_grad_enabled() or self.merged.device != device:
             return None
-        return self.formed
-
-    @torch.no_grad()
-    def fold(self) -> None:
-        """Adds dW to the weight in place: in float64, rounded once to the weight's own type."""
-        weight = self.matrix.parameter
-        weight.copy_(weight.double() + self._increment(torch.float64))
+        return None if torch.is_autocast_enabled(device.type) else self.merged
 
 
-class DCFTLinear(Carrier):
+class DCFTLinear(AdaptedWeight):
     """A frozen linear layer plus trained increments: y = W x + dW x + bias (Eq. 6).
 
-    The wrapped layer is kept as it is in `base`, so that taking it out again is exact. Whatever
-    else it has (`in_features`, `bias`, ...) is found here too.
+    The wrapped layer is kept unchanged in `base`. Attributes that are not found here
+    (`in_features`, `bias`, `weight`, ...) are those of `base`.
 
     Args:
-        matrix: weight of a linear layer, which may be stored transposed.
+        base: the layer.
         adapters: one of the whole weight, or one for each block of its rows.
+        matrix: the layer's weight; None: found in `base`.
+
+    Attributes:
+        kernel, linear: compute the output, and x W^T + bias where W + dW is at hand;
+            replaced by `dcft_cli.acceleration`.
     """
 
-    def __init__(self, matrix: Matrix, adapters: Sequence[DCFTAdapter]) -> None:
-        super().__init__(matrix, adapters)
-        self.base = matrix.module
-        self.siblings: Siblings | None = None
+    kernel: Kernel = staticmethod(plain)
+    linear: Callable[..., Tensor] = staticmethod(F.linear)
 
-    def can_form(self) -> bool:
-        """Whether W + dW stands for the whole layer."""
-        return self._is_plain() and super().can_form()
+    def __init__(
+        self, base: nn.Module, adapters: Sequence[DCFTAdapter], matrix: Matrix | None = None
+    ) -> None:
+        super().__init__(matrix or linear_matrix(base), adapters)
+        self.base = base
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out), at little more than the frozen layer's cost."""
-        if (formed := self._formed_for(x)) is not None:
-            formed = formed.mT if self.matrix.transposed else formed
-            return linear(x, formed, cast("Tensor | None", self.base.bias))
-        compiling, siblings = torch.compiler.is_compiling(), self.siblings
-        if siblings is not None and not compiling and (y := siblings.take(self, x)) is not None:
-            return y
-        if compiling or not self._is_plain():
-            y = cast("Tensor", self.base(x))
-            for adapter in self._ours():
-                down, up = adapter()
-                y = y + F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
-            return y
-        layers, source = self._computed_together(x), origin(x)
-        half = autocast_dtype(x.device.type)
-        given = x if half is None else x.to(half)
-        weights = [layer._adapted(given.dtype, half is not None) for layer in layers]
-        outputs = adapted_products(given, weights, source)
-        if siblings is not None and len(layers) > 1:
-            siblings.keep(x, layers[1:], outputs[1:])
-        return outputs[0]
+        """Map (..., in) to (..., out)."""
+        if (merged := self.usable_merged(x.device)) is not None:
+            return self.linear(x, self.matrix.as_matrix(merged), self.base.bias)
+        return self.kernel(self, x)
 
-    def _computed_together(self, x: Tensor) -> "list[DCFTLinear]":
-        """This layer, and those whose outputs it computes beside its own."""
-        if self.siblings is not None and torch.is_grad_enabled() and not x.is_inference():
-            layers = cast("list[DCFTLinear]", self.siblings.of(self))
-            if layers and all(layer._can_be_skipped(x.device) for layer in layers):
-                return layers
-        return [self]
+    def only_multiplies(self) -> bool:
+        """Return whether `base` computes W x + bias, frozen, and does nothing else.
 
-    def _can_be_skipped(self, device: torch.device) -> bool:
-        """Whether a call does no more than compute: nothing brings weights, or changes inputs."""
-        hooks = self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks
-        base = cast("nn.Linear", self._modules["base"])
-        own = hooks or "forward" in vars(self)
-        return not own and self._is_plain() and base.weight.device == device
-
-    def _ours(self) -> list[DCFTAdapter]:
-        # Straight from where torch keeps them: by their names they take longer to find than the
-        # products of a small batch take.
-        adapters = cast("nn.Module", self._modules["adapters"])
-        return cast("list[DCFTAdapter]", list(adapters._modules.values()))
-
-    def _adapted(self, dtype: torch.dtype, cast_weights: bool) -> Weight:
-        """W, bias and what is added in `dtype`, to which W and bias are cast where need be."""
-        base, ours = cast("nn.Linear", self._modules["base"]), self._ours()
-        weight, bias = base.weight, cast("Tensor | None", base.bias)
-        if cast_weights:
-            weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-        if self.matrix.transposed:
-            weight = weight.mT
-        rows = [adapter.rows or (0, self.matrix.out_features) for adapter in ours]
-        return Weight(weight, bias, rows, [adapter.factors(dtype) for adapter in ours])
-
-    def _is_plain(self) -> bool:
-        """Whether the wrapped layer computes W x + bias, frozen, and nothing besides.
-
-        What offloads weights replaces the calls of modules that have some.
+        Offloading replaces `forward` of modules that own parameters; hooks may do anything.
         """
-        base = cast("nn.Module", self._modules["base"])
-        linear = type(base) is nn.Linear or self.matrix.transposed
-        hooks = base._forward_hooks or base._forward_pre_hooks
-        replaced = any("forward" in vars(module) for module in (base, *self._ours()))
-        own = base._parameters.values()
-        trained = any(p is not None and p.requires_grad for p in own)
-        return linear and not hooks and not replaced and not trained
-
-    @property
-    def weight(self) -> Tensor:
-        """W + dW as the wrapped layer stores it, for code that reads it and calls no layer.
-
-        A quantised weight is given as it is: code can only look at its type.
-        """
-        stored = cast("Tensor", self.base.weight)  # of this copy of the layer, if there are more
-        if (formed := self._formed_for(stored)) is not None:
-            return formed
-        return stored if is_packed(stored) else self.adapted(stored)
+        base = self.base
+        return (
+            (type(base) is nn.Linear or self.matrix.transposed)
+            and not any(p.requires_grad for p in base.parameters())
+            # Private: torch has no public function that tells whether there are hooks.
+            and not (base._forward_hooks or base._forward_pre_hooks)
+            and not any("forward" in vars(module) for module in (base, *self.adapters))
+        )
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -178,14 +107,15 @@ class DCFTLinear(Carrier):
             return getattr(super().__getattr__("base"), name)
 
 
-class DCFTWeight(Carrier):
-    """Parametrization of a weight that the model's code reads: W + dW at each reading.
+class DCFTParametrization(AdaptedWeight):
+    """W + dW each time the model's code reads the weight (torch.nn.utils.parametrize).
 
-    Forms dW, and so costs a gradient of the weight's size: for weights that are not a linear
-    layer's, where there is no call to add two thin products to.
+    For weights that belong to no linear layer, where there is no call to add thin products to.
+    Forms dW, so that it costs memory and a gradient of the weight's size.
     """
 
     def forward(self, stored: Tensor) -> Tensor:
-        """The weight as it is stored, increments added."""
-        formed = self._formed_for(stored)
-        return self.adapted(stored) if formed is None else formed
+        """Add dW to the weight as it is stored; summed in float32, in the weight's type."""
+        if (merged := self.usable_merged(stored.device)) is not None:
+            return merged
+        return (stored + self.delta_weight()).to(stored.dtype)

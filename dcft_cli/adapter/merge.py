@@ -1,34 +1,68 @@
-"""A model whose weights have their increments in them, for as long as it is scored."""
+"""W + dW: for good, or for the time of an evaluation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
-from dcft_cli.adapter.layer import Carrier
+from dcft_cli.adapter.inject import M, adapted_weights, remove_adapters
+from dcft_cli.adapter.layer import DCFTLinear
+from dcft_cli.errors import ModelError
 
-# Of W + dW, which stand beside the frozen weights: a larger model is scored by its factors.
-_MOST_BYTES = 2 * 1024**3
+# Of W + dW, which is held in addition to W. Larger models are evaluated unmerged.
+_MAX_BYTES = 2 * 1024**3
+
+
+@torch.no_grad()
+def merge(model: M) -> M:
+    """Add every dW to its weight (Eq. 6) in place and remove the adapters.
+
+    Each sum is taken in float64 and rounded once to the weight's own type. A model without
+    adapters is left unchanged.
+
+    Raises:
+        ModelError: a weight is quantized; nothing is changed then.
+    """
+    # Layers that share a weight are merged once.
+    weights = {id(w.matrix.parameter): w for w in adapted_weights(model)}.values()
+    for weight in weights:
+        if weight.matrix.is_quantized:
+            raise ModelError(
+                f"The weight of {weight.matrix.name} is quantized: nothing can be added to it.",
+                "Load the base model in full precision, load the adapter, and merge that.",
+            )
+    for weight in weights:
+        stored = weight.matrix.parameter
+        stored.copy_(stored.double() + weight.delta_weight(torch.float64))
+    return remove_adapters(model)
 
 
 @contextmanager
-def folded(model: nn.Module) -> Iterator[None]:
-    """Within it, forward passes without gradients cost what they cost without adapters.
+def merged(model: nn.Module) -> Iterator[None]:
+    """Evaluate with W + dW computed once, so that adapters cost nothing.
 
-    W + dW of every weight is formed once, in the weight's own type, beside the frozen one, which
-    stays as it is. Nothing is folded where that would cost precision (weights of half precision
-    or less, whatever they are held in) or more than 2 GiB.
+    Affects passes without gradients and without mixed precision; the frozen weights and the
+    adapters stay as they are, and must not change meanwhile. Does nothing for weights of half
+    precision, where the sum would lose most of a small dW, and for models with more than 2 GiB of
+    adapted weights.
 
     Args:
-        model: a model with adapters; they must not change meanwhile.
+        model: a model with adapters.
     """
-    carriers = [m for m in model.modules() if isinstance(m, Carrier) and m.can_form()]
-    if sum(carrier.matrix.parameter.nbytes for carrier in carriers) > _MOST_BYTES:
-        carriers = []
+    weights = [
+        weight
+        for weight in adapted_weights(model)
+        if weight.matrix.parameter.dtype in (torch.float32, torch.float64)
+        and (not isinstance(weight, DCFTLinear) or weight.only_multiplies())
+    ]
+    if sum(weight.matrix.parameter.nbytes for weight in weights) > _MAX_BYTES:
+        weights = []
     try:
-        for carrier in carriers:
-            carrier.form()
+        with torch.no_grad():
+            for weight in weights:
+                weight.merged = weight.matrix.parameter + weight.delta_weight()
         yield
     finally:
-        for carrier in carriers:
-            carrier.formed = None
+        for weight in weights:
+            weight.merged = None

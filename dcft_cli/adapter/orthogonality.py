@@ -13,7 +13,7 @@ OrthogonalityForm = Literal["mean_norm", "squared"]
 
 
 def orthogonality(layers: Iterable[DCFTAdapter], form: OrthogonalityForm = "mean_norm") -> Tensor:
-    """How far the rows of every A and the columns of every B are from orthonormal.
+    """Compute how far the rows of every A and the columns of every B are from orthonormal.
 
     With G = A A^T or B^T B, of shape (k, k):
 
@@ -43,7 +43,7 @@ def orthogonality(layers: Iterable[DCFTAdapter], form: OrthogonalityForm = "mean
 
 
 def _squared_distances(factors: Tensor) -> Tensor:
-    """||G - I||_F^2 of each (k, n) factor in a stack (..., k, n), as a flat tensor."""
+    """Compute ||G - I||_F^2 of each (k, n) factor of a stack (..., k, n), as a flat tensor."""
     gram = factors @ factors.mT
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     return (gram - identity).square().sum((-2, -1)).flatten()

@@ -1,7 +1,7 @@
-"""Which adapters a model's forward pass reaches: one that it never reads would learn nothing."""
+"""Which adapters the loss depends on: one that it does not depend on would learn nothing."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -10,75 +10,73 @@ from torch import Tensor, nn
 from dcft_cli.adapter.adapter import DCFTAdapter
 
 
-def reach(
+def find_reached(
     model: nn.Module, adapters: Sequence[DCFTAdapter], inputs: Mapping[str, Any]
 ) -> list[bool | None]:
-    """Whether the loss depends on each adapter; None where none of its shape was in the graph.
-
-    One forward and one backward pass, in evaluation mode where the model allows it; parameters,
-    their gradients and the random state stay as they are.
+    """Find out by one forward and backward pass which adapters get a gradient.
 
     Args:
         model, adapters: a model and the adapters in it.
-        inputs: of its forward pass; with labels the model's own loss is taken, else the squares
-            of its outputs.
+        inputs: of its forward pass; with labels the model's own loss is used, else the sum of
+            the squares of its outputs.
+
+    Returns:
+        For each adapter whether its gradient is not zero; None where it is not in the graph.
     """
-    try:
-        return _reach(model, adapters, inputs, training=False)
-    except AssertionError:  # Reformer goes backward in training mode alone
-        return _reach(model, adapters, inputs, training=True)
-
-
-def _reach(
-    model: nn.Module, adapters: Sequence[DCFTAdapter], inputs: Mapping[str, Any], *, training: bool
-) -> list[bool | None]:
-    device = next(model.parameters()).device
+    # Reversible layers (Reformer's) run their own backward pass, in training mode only.
+    reversible = any(hasattr(module, "backward_pass") for module in model.modules())
     modes = {module: module.training for module in model.modules()}
-    gradients = {p: p.grad for p in model.parameters() if p.requires_grad}
-    model.train(training)
     try:
-        for parameter in gradients:
-            parameter.grad = None
-        with (
-            torch.enable_grad(),
-            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-            mixed_precision(model, device),
-        ):
-            outputs = model(**moved(inputs, device))
-        loss = loss_of(outputs)
-        if not loss.requires_grad:  # no adapter in the graph, and no task head
-            return [None] * len(adapters)
-        # Not autograd.grad: layers that go backward by themselves fill in `grad` alone.
-        loss.backward()  # type: ignore[no-untyped-call]
-        # C alone: where dW starts at zero, A and B have no gradient yet.
-        found = [adapter.C.grad for adapter in adapters]
-        return [None if gradient is None else bool(gradient.any()) for gradient in found]
+        model.train(reversible)
+        with untouched_gradients(model):
+            loss = loss_of(model, inputs)
+            if not loss.requires_grad:  # no adapter in the graph, and no task head
+                return [None] * len(adapters)
+            # Not autograd.grad: reversible layers only fill in `grad`.
+            loss.backward()  # type: ignore[no-untyped-call]
+            # Only C: where dW starts at zero, A and B have no gradient yet.
+            gradients = [adapter.C.grad for adapter in adapters]
+            return [None if g is None else bool(g.any()) for g in gradients]
     finally:
         for module, mode in modes.items():
             module.training = mode
-        for parameter, gradient in gradients.items():
+
+
+@contextmanager
+def untouched_gradients(model: nn.Module) -> Iterator[None]:
+    """Start without gradients; restore them, `requires_grad` and the random state at the end."""
+    device = next(model.parameters()).device
+    before = {p: (p.requires_grad, p.grad) for p in model.parameters()}
+    for parameter in before:
+        parameter.grad = None
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        for parameter, (required, gradient) in before.items():
+            if parameter.requires_grad != required:
+                parameter.requires_grad_(required)
             parameter.grad = gradient
 
 
-def loss_of(outputs: Any) -> Tensor:
-    """The model's own loss; where it gives none, the sum of the squares of its outputs."""
-    found = getattr(outputs, "loss", None)
-    if isinstance(found, Tensor):
-        return found
+def loss_of(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+    """Compute the model's own loss; where it has none, the sum of the squares of its outputs."""
+    device = next(model.parameters()).device
+    moved = {n: v.to(device) if isinstance(v, Tensor) else v for n, v in inputs.items()}
+    with torch.enable_grad(), _mixed_precision(model, device):
+        outputs = model(**moved)
+    loss = getattr(outputs, "loss", None)
+    if isinstance(loss, Tensor):
+        return loss
     values = outputs.values() if isinstance(outputs, Mapping) else outputs
     tensors = [values] if isinstance(values, Tensor) else list(values)
     squares = [t.float().square().sum() for t in tensors if isinstance(t, Tensor)]
     return torch.stack(squares).sum()
 
 
-def mixed_precision(model: nn.Module, device: torch.device) -> AbstractContextManager[Any]:
-    """A half-precision encoder with a float32 head runs under autocast alone."""
+def _mixed_precision(model: nn.Module, device: torch.device) -> AbstractContextManager[Any]:
+    """Return autocast for a half-precision encoder with a float32 head, which needs it to run."""
     types = {p.dtype for p in model.parameters()}
     half = types & {torch.bfloat16, torch.float16}
     mixed = half and half < types
     return torch.autocast(device.type, dtype=half.pop()) if mixed else nullcontext()
-
-
-def moved(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Inputs of a forward pass, on the device."""
-    return {n: v.to(device) if isinstance(v, Tensor) else v for n, v in inputs.items()}

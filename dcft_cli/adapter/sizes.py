@@ -2,7 +2,7 @@
 
 
 def subspace_size(size: int, kernel_size: int, stride: int) -> int:
-    """Number of kernel windows that cover `size` features: p for the input, q for the output.
+    """Return how many kernel windows cover `size` features: p for the input, q for the output.
 
     Eq. 9 solved for its input, rounded up: where the stride does not divide, the last window
     overhangs and is cropped. Eq. 10 (size / kernel_size) is the divisible case at equal stride.
@@ -13,12 +13,12 @@ def subspace_size(size: int, kernel_size: int, stride: int) -> int:
 def adapter_parameters(
     out_features: int, in_features: int, *, kernel_size: int, stride: int, rank: int
 ) -> int:
-    """Trained numbers of one adapted layer: A (k, p), B (q, k) and C (d, d)."""
+    """Return the number of trained values of one adapted layer: A (k, p), B (q, k) and C (d, d)."""
     p = subspace_size(in_features, kernel_size, stride)
     q = subspace_size(out_features, kernel_size, stride)
     return rank * (p + q) + kernel_size**2
 
 
 def lora_parameters(out_features: int, in_features: int, *, rank: int = 1) -> int:
-    """Trained numbers that LoRA needs for the same layer, for comparison."""
+    """Return the number of values that LoRA trains for the same layer, for comparison."""
     return rank * (out_features + in_features)

@@ -6,37 +6,37 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dcft_cli.adapter.inject import M, adapter_layers, base_parameters, insert
+from dcft_cli.adapter.inject import M, adapter_layers, base_parameters, insert, refuse_adapted
 from dcft_cli.adapter_file.fingerprint import fingerprint
 from dcft_cli.adapter_file.read import AdapterContents, file_in, read_adapter
-from dcft_cli.errors import AdapterFileError, TargetError
+from dcft_cli.errors import AdapterFileError
 from dcft_cli.targets.resolve import Target, find_weights
 
 
 def load_adapter(
     model: M, path: str | Path, *, check_base: bool = True, base_fingerprint: str | None = None
 ) -> M:
-    """Inserts a saved adapter into its base model, in place, head included.
+    """Insert a saved adapter and its head into its base model, in place.
 
     Args:
         model: the base model, of the class that the adapter was trained with, with as many
             labels (a task head with fresh weights is overwritten).
         path: an adapter file, or a folder with `adapter.safetensors` in it.
         check_base: refuse a model whose frozen weights are not those the adapter was trained on.
-        base_fingerprint: of the base weights; None computes it. A quantised model's cannot be
-            computed: it is that of the weights in full precision.
+        base_fingerprint: of the base weights; None computes it. That of a quantized
+            model cannot be computed: pass that of the weights in full precision.
 
     Returns:
-        The same model, everything frozen but the adapters and the head.
+        The same model, with everything frozen except the adapters and the head.
 
     Raises:
         AdapterFileError: a damaged file, or one that was made for another base model.
         TargetError: the model has adapters already.
     """
     contents = read_adapter(file_in(Path(path)))
-    targets = _places(model, contents)
+    targets = _find_targets(model, contents)
     if check_base and contents.base["fingerprint"]:
-        refuse_other_base(
+        check_fingerprint(
             contents, base_fingerprint or fingerprint(model, exclude=contents.head.keys())
         )
     insert(model, targets, contents.config, head=contents.head.keys())
@@ -44,11 +44,11 @@ def load_adapter(
     return model
 
 
-def refuse_other_base(contents: AdapterContents, found: str) -> None:
-    """Compares the fingerprint of a base's weights with that of the ones trained on.
+def check_fingerprint(contents: AdapterContents, found: str) -> None:
+    """Compare the fingerprint of a base's weights with that of the weights trained on.
 
     Raises:
-        AdapterFileError: they are others.
+        AdapterFileError: they differ.
     """
     wanted = contents.base["fingerprint"]
     if wanted and found != wanted:
@@ -62,7 +62,7 @@ def refuse_other_base(contents: AdapterContents, found: str) -> None:
 
 @torch.no_grad()
 def load_tensors(model: nn.Module, contents: AdapterContents) -> None:
-    """Copies the tensors of a file into a model that has its adapters already."""
+    """Copy the tensors of a file into a model that has its adapters already."""
     parameters = base_parameters(model)
     for name, tensor in contents.head.items():
         assert parameters[name].shape == tensor.shape, name  # copy_ would broadcast
@@ -72,17 +72,14 @@ def load_tensors(model: nn.Module, contents: AdapterContents) -> None:
             getattr(layer, factor).copy_(torch.tensor(tensor))
 
 
-def _places(model: nn.Module, contents: AdapterContents) -> list[Target]:
-    """Where the modules of a file belong in a model; every shape is checked, the head's too."""
-    if adapter_layers(model):
-        raise TargetError(
-            "The model has DCFT adapters already.", "Remove them first: remove_adapters(model)."
-        )
+def _find_targets(model: nn.Module, contents: AdapterContents) -> list[Target]:
+    """Find the modules of a file in a model; check every shape, those of the head included."""
+    refuse_adapted(model)
     weights = find_weights(model)
     targets = [Target(m.name, m.role, weights.get(m.weight, ()), m.rows) for m in contents.modules]
     for target, module in zip(targets, contents.modules, strict=True):
         if not target.matrices:
-            raise _no_fit(model, contents, f"{module.weight}, which the model lacks")
+            raise _mismatch(model, contents, f"{module.weight}, which the model does not have")
         rows = target.matrix.out_features
         sizes = (target.matrix.count, target.out_features, target.in_features)
         wanted = (module.count, module.out_features, module.in_features)
@@ -91,12 +88,14 @@ def _places(model: nn.Module, contents: AdapterContents) -> list[Target]:
             if module.rows:
                 have += f" (rows {module.rows[0]} to {module.rows[1] - 1})"
             real = _by((target.matrix.count, rows, target.in_features))
-            raise _no_fit(model, contents, f"{module.name} of shape {have}, the model has {real}")
+            raise _mismatch(model, contents, f"{module.name} of shape {have}, the model has {real}")
     parameters = {name: tuple(p.shape) for name, p in model.named_parameters()}
     for name, tensor in contents.head.items():
         if parameters.get(name) != tensor.shape:
-            found = parameters.get(name, "nothing of this name")
-            raise _no_fit(model, contents, f"{name} of shape {tensor.shape}, the model has {found}")
+            actual = parameters.get(name, "nothing of this name")
+            raise _mismatch(
+                model, contents, f"{name} of shape {tensor.shape}, the model has {actual}"
+            )
     return targets
 
 
@@ -104,7 +103,7 @@ def _by(sizes: Iterable[int | None]) -> str:
     return " x ".join(str(size) for size in sizes if size is not None)
 
 
-def _no_fit(model: nn.Module, contents: AdapterContents, difference: str) -> AdapterFileError:
+def _mismatch(model: nn.Module, contents: AdapterContents, difference: str) -> AdapterFileError:
     return AdapterFileError(
         f"{contents.path} does not fit this model ({type(model).__name__}): it has {difference}.",
         f"It was trained on {contents.base['name'] or 'another base model'}.",

@@ -1,8 +1,7 @@
-"""What an adapter file holds, read and checked without torch. Format: docs/adapter-format.md."""
+"""Reading adapter files, without torch. The format: docs/adapter-format.md."""
 
 import json
 import math
-import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +10,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
 from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter_file.spec import Module
 from dcft_cli.errors import AdapterFileError
 
 FORMAT_VERSION = 2
-_COPY_AGAIN = "Copy it again from where it came; a run's checkpoints/ hold others."
+_COPY_AGAIN = "Copy it again, or use an adapter from the run's checkpoints/."
 ADAPTER_FILE = "adapter.safetensors"  # its name in run folders and checkpoints
 ADAPTER_PREFIX = "adapter."
 HEAD_PREFIX = "head."
-_LENGTH = struct.Struct("<Q")  # of the header, at the start of a safetensors file
 
 Array = NDArray[np.float32]
 
@@ -32,7 +31,7 @@ class AdapterContents:
 
     Attributes:
         config, modules: what was inserted where.
-        head: tensors trained besides the adapter, by parameter name.
+        head: tensors trained in addition to the adapter, by parameter name.
         factors: A, B and C of each module, by module name; float32.
         base: name, revision and fingerprint of the base model (strings or None).
         model: "class", "labels" and "problem_type" of the model that was trained.
@@ -54,44 +53,53 @@ class AdapterContents:
 
     @property
     def adapter_parameters(self) -> int:
-        """Trained numbers in the adapter, head not counted (as published counts do)."""
+        """Return the number of trained values without the head, as published counts do."""
         return sum(module.parameters(self.config) for module in self.modules)
 
     @property
     def head_parameters(self) -> int:
-        """Trained numbers besides the adapter."""
+        """Return the number of trained values outside the adapter."""
         return sum(tensor.size for tensor in self.head.values())
 
-    def increment_norm(self, module: Module) -> float:
-        """Frobenius norm of a module's dW; over all of a stack."""
-        d, s = self.config.kernel_size, self.config.window_step
+    def delta_norm(self, module: Module) -> float:
+        """Compute the Frobenius norm of a module's dW; of a whole stack where there is one."""
+        d, s = self.config.kernel_size, self.config.effective_stride
         A, B, C = (self.factors[module.name][f].astype(np.float64) for f in "ABC")
         total = 0.0
         for a, b, c in zip(*(f.reshape(-1, *f.shape[-2:]) for f in (A, B, C)), strict=True):
-            down = _spread(a, d, s, module.in_features).reshape(-1, module.in_features)
-            up = np.einsum("kno,nm->okm", _spread(b.T, d, s, module.out_features), c)
+            down = _place_windows(a, d, s, module.in_features).reshape(-1, module.in_features)
+            up = np.einsum("kno,nm->okm", _place_windows(b.T, d, s, module.out_features), c)
             up = up.reshape(module.out_features, -1)
-            # ||B' A'||_F^2 = <B'^T B', A' A'^T>: small matrices, dW itself is never formed.
+            # ||B' A'||_F^2 = <B'^T B', A' A'^T>: small matrices only.
             total += max(float(np.sum((up.T @ up) * (down @ down.T))), 0.0)
         return self.config.scale * math.sqrt(total)
 
 
 def read_adapter(path: str | Path) -> AdapterContents:
-    """Reads an adapter file and checks every part of it.
+    """Read an adapter file and check every part of it.
 
     Raises:
         AdapterFileError: no such file, truncated, altered, of another version, or with missing,
-            additional or misshapen tensors; the message names the part.
+            unexpected or misshapen tensors; the message names the part.
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        with path.open("rb"):  # for the system's own words: missing, a folder, no permission
+            pass
+        with safe_open(path, framework="numpy") as file:
+            return _read(path, file)
     except OSError as error:
         raise AdapterFileError(
             f"Cannot read {path}: {error.strerror}.", "Give an adapter file, or a run folder."
         ) from error
-    header, body = _split(path, data)
-    metadata = header.pop("__metadata__", {})
+    except SafetensorError as error:
+        raise AdapterFileError(
+            f"{path} is truncated or damaged, or is no safetensors file ({error}).", _COPY_AGAIN
+        ) from error
+
+
+def _read(path: Path, file: Any) -> AdapterContents:
+    metadata = file.metadata() or {}
     if "dcft" not in metadata:
         raise AdapterFileError(
             f"{path} is not a DCFT adapter (a safetensors file without DCFT's own metadata).",
@@ -120,10 +128,10 @@ def read_adapter(path: str | Path) -> AdapterContents:
         for factor, shape in module.shapes(config).items()
     }
     expected |= {f"{HEAD_PREFIX}{name}": tuple(s) for name, s in description["head"].items()}
-    tensors = _tensors(path, header, body, expected, description["checksums"])
+    tensors = _tensors(path, file, expected, description["checksums"])
     return AdapterContents(
         path=path,
-        file_bytes=len(data),
+        file_bytes=path.stat().st_size,
         format_version=version,
         config=config,
         modules=modules,
@@ -140,73 +148,41 @@ def read_adapter(path: str | Path) -> AdapterContents:
 
 
 def checksum(data: bytes | memoryview) -> str:
-    """CRC-32 as eight hexadecimal digits: finds damage, and names the damaged tensor."""
+    """Compute the CRC-32 as eight hexadecimal digits: finds damage, and the damaged tensor."""
     return f"{zlib.crc32(data):08x}"
 
 
-def _split(path: Path, data: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Header and body of a safetensors file."""
-    start = _LENGTH.size
-    end = start + _LENGTH.unpack_from(data)[0] if len(data) >= start else 0
-    if not start < end <= len(data):
-        raise AdapterFileError(f"{path} is truncated, or is no safetensors file.", _COPY_AGAIN)
-    try:
-        header = json.loads(data[start:end])
-        if not isinstance(header, dict):
-            raise ValueError("not a mapping")
-    except ValueError as error:
-        raise AdapterFileError(
-            f"{path} is damaged: its header cannot be read, or it is no safetensors file.",
-            _COPY_AGAIN,
-        ) from error
-    body = memoryview(data)[end:]
-    size = max((t["data_offsets"][1] for n, t in header.items() if n != "__metadata__"), default=0)
-    if size != len(body):
-        what = "truncated" if size > len(body) else "longer than its header says"
-        raise AdapterFileError(
-            f"{path} is {what}: {len(body):,} bytes of tensors where {size:,} belong.",
-            _COPY_AGAIN,
-        )
-    return header, body
-
-
 def _tensors(
-    path: Path,
-    header: dict[str, Any],
-    body: memoryview,
-    expected: Mapping[str, tuple[int, ...]],
-    checksums: Sequence[str],
+    path: Path, file: Any, expected: Mapping[str, tuple[int, ...]], checksums: Sequence[str]
 ) -> dict[str, Array]:
-    for verb, names in (
-        ("lacks", expected.keys() - header.keys()),
-        ("holds, unasked for,", header.keys() - expected.keys()),
+    found = set(file.keys())
+    for problem, names in (
+        ("lacks the tensor", expected.keys() - found),
+        ("contains an unexpected tensor:", found - expected.keys()),
     ):
         if names:
-            raise AdapterFileError(
-                f"{path} {verb} the tensor {', '.join(sorted(names))}.", _COPY_AGAIN
-            )
+            raise AdapterFileError(f"{path} {problem} {', '.join(sorted(names))}.", _COPY_AGAIN)
     tensors = {}
     for (name, shape), recorded in zip(expected.items(), checksums, strict=True):
-        entry = header[name]
-        if (entry["dtype"], tuple(entry["shape"])) != ("F32", shape):
+        entry = file.get_slice(name)
+        if (entry.get_dtype(), tuple(entry.get_shape())) != ("F32", shape):
             raise AdapterFileError(
-                f"{path}: the tensor {name} is {entry['dtype']} {tuple(entry['shape'])} "
-                f"where F32 {shape} belongs.",
+                f"{path}: expected the tensor {name} as F32 {shape}, "
+                f"found {entry.get_dtype()} {tuple(entry.get_shape())}.",
                 _COPY_AGAIN,
             )
-        raw = body[slice(*entry["data_offsets"])]
-        if checksum(raw) != recorded:
+        tensors[name] = np.ascontiguousarray(file.get_tensor(name))
+        if checksum(tensors[name].tobytes()) != recorded:
             raise AdapterFileError(
                 f"{path} was altered: {name} does not match its checksum.", _COPY_AGAIN
             )
-        tensors[name] = np.frombuffer(raw, dtype="<f4").reshape(shape)
     return tensors
 
 
-def _spread(
+def _place_windows(
     factor: NDArray[np.float64], kernel_size: int, stride: int, size: int
 ) -> NDArray[np.float64]:
-    """`functional.spread` for numpy: (k, n) to (k, d, size)."""
+    """Do as `functional.place_windows`, in numpy: (k, n) to (k, d, size)."""
     k, n = factor.shape
     result = np.zeros((k, kernel_size, (n - 1) * stride + kernel_size))
     for m in range(kernel_size):

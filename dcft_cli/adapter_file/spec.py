@@ -1,4 +1,4 @@
-"""An adapted weight as a file describes it: plain numbers, no tensors."""
+"""The description of an adapted weight in an adapter file: plain numbers, no tensors."""
 
 from dataclasses import dataclass
 
@@ -28,8 +28,8 @@ class Module:
     transposed: bool = False
 
     def shapes(self, config: DCFTConfig) -> dict[str, tuple[int, ...]]:
-        """Shapes of A, B and C."""
-        d, s, k = config.kernel_size, config.window_step, config.rank
+        """Return the shapes of A, B and C."""
+        d, s, k = config.kernel_size, config.effective_stride, config.rank
         stack = () if self.count is None else (self.count,)
         return {
             "A": (*stack, k, subspace_size(self.in_features, d, s)),
@@ -38,21 +38,21 @@ class Module:
         }
 
     def parameters(self, config: DCFTConfig) -> int:
-        """Number of trained parameters."""
+        """Return the number of trained values."""
         return (self.count or 1) * adapter_parameters(
             self.out_features,
             self.in_features,
             kernel_size=config.kernel_size,
-            stride=config.window_step,
+            stride=config.effective_stride,
             rank=config.rank,
         )
 
     @property
     def lora_parameters(self) -> int:
-        """What LoRA with r = 1 trains for the same weight."""
+        """Return the number of values that LoRA with r = 1 trains for the same weight."""
         return (self.count or 1) * lora_parameters(self.out_features, self.in_features)
 
     @property
     def full_parameters(self) -> int:
-        """What full fine-tuning trains: the weight's own numbers."""
+        """Return the number of values that full fine-tuning trains: the weight's own."""
         return (self.count or 1) * self.out_features * self.in_features

@@ -1,4 +1,4 @@
-"""Writing adapter files, and putting what they hold into a model."""
+"""Writing adapter files."""
 
 import json
 import os
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.adapter.inject import adapter_layers, head_parameters
 from dcft_cli.adapter_file.fingerprint import fingerprint
 from dcft_cli.adapter_file.read import (
@@ -38,14 +37,14 @@ def save_adapter(
     base_fingerprint: str | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes the adapters of a model, and what is trained besides them, to one file.
+    """Write the adapters of a model and its other trained parameters to one file.
 
-    The file is written beside its place and moved there when it is whole.
+    The file appears only when it is complete.
 
     Args:
         model: a model with adapters.
         path: the file; `adapter.safetensors` inside it if `path` is a folder.
-        base_name, base_revision: what the base model is called.
+        base_name, base_revision: of the base model.
         base_fingerprint: of the base weights; None computes it.
         info: anything JSON can hold about task, labels and data; kept as it is.
 
@@ -69,14 +68,19 @@ def save_adapter(
     description = {
         "format_version": FORMAT_VERSION,
         "method": "dcft",
-        "config": {**asdict(config), "stride": config.window_step, "targets": list(config.targets)},
+        "config": {
+            **asdict(config),
+            "stride": config.effective_stride,
+            "targets": list(config.targets),
+        },
         "modules": [
             {
                 key: value
-                for key, value in asdict(as_module(layer)).items()
+                for key, value in asdict(as_module(layer.target)).items()
                 if value not in (None, False)
             }
             for layer in layers.values()
+            if layer.target
         ],
         "head": {name: list(parameter.shape) for name, parameter in head.items()},
         "base": {
@@ -101,22 +105,22 @@ def save_adapter(
     return path
 
 
-def as_module(place: Target | DCFTAdapter) -> Module:
-    """How a file describes an adapter, or a place for one."""
+def as_module(target: Target) -> Module:
+    """Return the description of a target's adapter in a file."""
     return Module(
-        name=place.name,
-        role=place.role,
-        out_features=place.out_features,
-        in_features=place.in_features,
-        weight=place.matrix.parameter_name,
-        rows=place.rows,
-        count=place.matrix.count,
-        transposed=place.matrix.transposed,
+        name=target.name,
+        role=target.role,
+        out_features=target.out_features,
+        in_features=target.in_features,
+        weight=target.matrix.parameter_name,
+        rows=target.rows,
+        count=target.matrix.count,
+        transposed=target.matrix.transposed,
     )
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
-    """What it takes to build the model again: its class, and its labels if it has any."""
+    """Return what is needed to build the model again: its class, and its labels if it has any."""
     config = getattr(model, "config", None)
     labels = getattr(config, "id2label", None) or {}
     return {
@@ -127,9 +131,9 @@ def describe(model: nn.Module) -> dict[str, Any]:
 
 
 def _safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file of float32 tensors in their order.
+    """Return a safetensors file of float32 tensors in this order.
 
-    The library's own writer puts metadata in a random order; here the same adapter always gives
+    The library's own writer puts metadata in random order; here the same adapter always gives
     the same bytes.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}

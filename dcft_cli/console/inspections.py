@@ -25,7 +25,7 @@ def show_inspection(found: "Inspection") -> None:
         labels = ", ".join(about["labels"])
         lines.append(("task", about["task"] + (f" ({labels})" if labels else "")))
     lines += [
-        ("method", f"DCFT kernel {config.kernel_size}, stride {config.window_step}, "
+        ("method", f"DCFT kernel {config.kernel_size}, stride {config.effective_stride}, "
                    f"rank {config.rank}, scale {config.scale:g}"),
         ("adapter", f"{ours:,} parameters in {len(found.modules)} layers"),
         ("head", f"{found.head_parameters:,} parameters"
@@ -66,7 +66,7 @@ def _modules(found: "Inspection") -> Table:
             role,
             pattern,
             *map(str, (len(group), f"{rows} x {columns}", config.kernel_size)),
-            *map(str, (config.window_step, config.rank)),
+            *map(str, (config.effective_stride, config.rank)),
             f"{each:,}",
             f"{each * len(group):,}",
             *([f"{min(norms):.3g}..{max(norms):.3g}"] if norms else []),
@@ -99,7 +99,7 @@ def show_resolution(found: "Resolution") -> None:
             ("model", f"{found.model} ({found.model_class}, type {found.model_type})"),
             ("targets", " ".join(config.targets)),
             ("adapter", f"{found.adapter_parameters:,} parameters at kernel {config.kernel_size}, "
-                        f"stride {config.window_step}, rank {config.rank}"),
+                        f"stride {config.effective_stride}, rank {config.rank}"),
             ("head", ", ".join(found.head) or "none"),
         ),
         "",

@@ -44,7 +44,7 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
             ("task", f"{_task(recipe.task.name, recipe.task.kind)}, best by {task.main_metric}"),
             *_classes(plan),
             ("data", "\n".join(rows)),
-            ("adapter", f"DCFT kernel {config.kernel_size}, stride {config.window_step}, rank "
+            ("adapter", f"DCFT kernel {config.kernel_size}, stride {config.effective_stride}, rank "
                         f"{config.rank}, scale {config.scale:g} in {len(adapter.modules)} layers "
                         f"({' '.join(config.targets)})"),
             ("trained", f"{adapter.adapter_parameters:,} adapter parameters "

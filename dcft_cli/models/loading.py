@@ -19,7 +19,6 @@ from transformers import (
 
 from dcft_cli.adapter_file.fingerprint import fingerprint
 from dcft_cli.addresses import SCHEME, local_path
-from dcft_cli.attention import set_attention
 from dcft_cli.errors import ModelError
 from dcft_cli.models.quantization import make_trainable, quantization_settings
 from dcft_cli.recipe.schema import ModelSection
@@ -121,8 +120,6 @@ def load_model(
             "Name the model in full precision; model.quantization=4bit quantises it for training.",
         )
     settings: dict[str, Any] = {}
-    if section.attention == "eager":
-        settings["attn_implementation"] = "eager"
     if section.quantization is not None:
         settings |= quantization_settings(section, skeleton(config, auto_class))
     try:
@@ -149,7 +146,6 @@ def load_model(
         parameters[name].data = parameters[name].data.float()
     if section.classifier_dropout is not None:
         _set_head_dropout(model, config, section.classifier_dropout)
-    set_attention(model, section.attention)
     return BaseModel(model, frozenset(lacking))
 
 

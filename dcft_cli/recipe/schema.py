@@ -45,9 +45,6 @@ class ModelSection(_Section):
     """Type the frozen weights are held in; the adapter always trains in float32."""
     quantization: Literal["4bit", "8bit"] | None = None
     """Bits in which the frozen linear layers are held, by bitsandbytes; None: as `dtype` says."""
-    attention: Literal["auto", "eager", "fused"] = "auto"
-    """How attention is computed. auto: the shortest way in PyTorch; eager: transformers' plain
-    way; fused: DeBERTa's in Triton kernels, on CUDA."""
     classifier_dropout: Fraction | None = None
     """Dropout before the task head; None keeps the base model's own setting."""
 
@@ -230,6 +227,9 @@ class TrainingSection(_Section):
     """Batches of similar lengths, so that little is padded."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    acceleration: Literal["auto", "off"] = "auto"
+    """auto: compute the same numbers, up to rounding, in less time and memory where this device
+    allows it; off: the plain layers. With `compile`, torch's compiler does the work."""
     compile: bool = False
     """Have torch.compile make a program of the model: minutes at first, then faster steps."""
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"

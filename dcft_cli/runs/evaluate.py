@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from dcft_cli.acceleration import enable
 from dcft_cli.adapter_file.load import load_adapter
 from dcft_cli.adapter_file.read import AdapterContents, read_adapter
-from dcft_cli.attention import check_fused
 from dcft_cli.errors import AdapterFileError
 from dcft_cli.models.loading import base_fingerprint, load_model
 from dcft_cli.recipe import LoadedRecipe, Recipe, load_recipe, recipe_from_mapping
@@ -17,7 +19,6 @@ from dcft_cli.runs.folder import RunFolder, adapter_file
 from dcft_cli.runs.prepare import prepare
 from dcft_cli.training.arguments import device_in_words, training_arguments
 from dcft_cli.training.callbacks import ReportingCallback
-from dcft_cli.training.cpu_memory import keep_fewer_products
 from dcft_cli.training.reporting import Reporter
 from dcft_cli.training.trainer import AdapterTrainer
 
@@ -82,14 +83,13 @@ def evaluate(
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer wants a folder; stays empty
         training = recipe.training.model_copy(update={"report_to": []})  # no run to track
         args = training_arguments(training, recipe.model, output=Path(scratch))
-        if args.device.type == "cpu":
-            keep_fewer_products()
         config, auto_class = preparation.config, preparation.auto_class
-        if recipe.model.attention == "fused":
-            check_fused(config, args.device)
         loaded = load_model(recipe.model, config, auto_class)
         mark = base_fingerprint(loaded.model, contents.head.keys(), recipe.model, auto_class)
         model = load_adapter(loaded.model, path, base_fingerprint=mark)
+        nn.Module.to(model, args.device)
+        if recipe.training.acceleration == "auto":
+            enable(model)
         metric = preparation.loaded.main_metric
         trainer = AdapterTrainer(
             model,

@@ -75,7 +75,7 @@ class Inspection:
                     "out_features": module.out_features,
                     "in_features": module.in_features,
                     "kernel_size": config.kernel_size,
-                    "stride": config.window_step,
+                    "stride": config.effective_stride,
                     "rank": config.rank,
                     "parameters": module.parameters(config),
                     "norm": self.norms.get(module.name),
@@ -111,7 +111,7 @@ def inspect(place: str, overrides: Sequence[str] = ()) -> Inspection:
         config=contents.config,
         modules=contents.modules,
         head_parameters=contents.head_parameters,
-        norms={module.name: contents.increment_norm(module) for module in contents.modules},
+        norms={module.name: contents.delta_norm(module) for module in contents.modules},
         base=contents.base,
         about={
             "task": task.get("name") or task.get("type"),

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
-from dcft_cli.attention import check_fused
 from dcft_cli.errors import ModelError, RecipeError
 from dcft_cli.recipe import LoadedRecipe, Recipe
 from dcft_cli.runs.adapter_plan import AdapterPlan, plan_adapter
@@ -86,8 +85,6 @@ def plan_training(
     if recipe.training.compile:
         check_compiler(machine.device, machine.n_gpu)
     preparation = prepare(recipe)
-    if recipe.model.attention == "fused":
-        check_fused(preparation.config, machine.device)
     assert preparation.train_set is not None
     recipe = preparation.recipe
     per_epoch, total = optimizer_steps(

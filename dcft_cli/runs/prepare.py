@@ -117,7 +117,6 @@ def description(recipe: Recipe) -> dict[str, Any]:
         for key in (*local, "hub", "config", "revision", "holdout"):
             data.pop(key, None)
     del sections["model"]["name"]  # is the base's, and stands there
-    del sections["model"]["attention"]  # is the machine's
     return sections
 
 

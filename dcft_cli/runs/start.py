@@ -12,13 +12,12 @@ from torch import nn
 from transformers import TrainingArguments
 
 from dcft_cli.adapter.initialization import start_from_gradient
-from dcft_cli.adapter.merge import folded
+from dcft_cli.adapter.merge import merged
 from dcft_cli.models.loading import BaseModel
 from dcft_cli.runs.prepare import Preparation
 from dcft_cli.targets.resolve import general_name
 from dcft_cli.tasks.prior import Prior
 from dcft_cli.training.head import FittedHead, LinearProblem, fit_head
-from dcft_cli.training.on_cpu import faster_on_cpu
 
 # Of the size that a fitted head starts with; docs/findings.md has what other shares reach.
 HEAD_SHARE = 0.1
@@ -80,7 +79,7 @@ def fit_task_head(
         logits=torch.from_numpy(logits).float().to(args.device),
         spread=None if prior is None else prior.spread,
     )
-    with _without_training(base.model, args), _precision(args), folded(base.model):
+    with _without_training(base.model, args), _precision(args), merged(base.model):
         size = args.per_device_eval_batch_size
         batches = training_batches(base.model, preparation, args, _ROWS_OF_HEAD, size)
         return fit_head(base.model, base.lacking, batches, problem)
@@ -130,10 +129,7 @@ def _without_training(
         for module in modes:
             if isinstance(module, nn.Dropout):
                 module.eval()
-        with (
-            faster_on_cpu() if device.type == "cpu" else nullcontext(),
-            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        ):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             yield
     finally:
         for module, mode in modes.items():

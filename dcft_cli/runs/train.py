@@ -14,16 +14,16 @@ import torch
 from torch import nn
 from transformers import EarlyStoppingCallback, set_seed
 
+from dcft_cli.acceleration import enable
 from dcft_cli.adapter.inject import (
     adapter_layers,
     head_parameters,
     insert,
-    leave_out_unreached,
+    remove_unreached,
 )
 from dcft_cli.adapter_file.load import load_tensors
 from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
 from dcft_cli.adapter_file.write import describe, save_adapter
-from dcft_cli.attention import confirm_fused
 from dcft_cli.errors import AdapterFileError, RunError
 from dcft_cli.models.loading import BaseModel, base_fingerprint, load_model
 from dcft_cli.recipe import dump_recipe
@@ -36,7 +36,6 @@ from dcft_cli.targets.resolve import find_targets, general_name
 from dcft_cli.training.callbacks import BeforeFirstStep, ReportingCallback
 from dcft_cli.training.checkpointing import checkpoint_activations
 from dcft_cli.training.compiling import compile_errors_told, compile_model
-from dcft_cli.training.cpu_memory import keep_fewer_products, keep_freed_memory
 from dcft_cli.training.diagnosis import CONSTANT, FITTED_HEAD, LearningCheck, relative_change
 from dcft_cli.training.reporting import Reporter, Scores
 from dcft_cli.training.trainer import AdapterTrainer
@@ -65,12 +64,12 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
     recipe, folder, args = plan.recipe, plan.folder, plan.arguments
     preparation = plan.preparation
     checkpoint = folder.last_checkpoint() if resume else None
-    if args.device.type == "cpu":
-        keep_freed_memory()
-        keep_fewer_products()
     set_seed(recipe.training.seed)
     base = _adapted_base(plan, reporter)
     model = base.model
+    # torch.compile fuses operations itself.
+    accelerated = recipe.training.acceleration == "auto" and not recipe.training.compile
+    acceleration = enable(model) if accelerated else None
     mark = base_fingerprint(model, base.lacking, recipe.model, preparation.auto_class)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, model, mark, plan)
@@ -121,7 +120,6 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
         reporting=reporting,
         check=check,
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
-        compiled=recipe.training.compile,
     )
     if args.should_save:  # all is checked: from here on an earlier run is written over
         if checkpoint is None:
@@ -169,6 +167,7 @@ def train(plan: TrainingPlan, reporter: Reporter, *, resume: bool = False) -> Tr
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - began
     metrics = _metrics(plan, trainer, baselines, reporting.tokens_per_second, seconds)
+    metrics["acceleration"] = acceleration
     metrics["notes"] = check.conclude(
         metrics["metrics"].get(metric), metrics["weight_change"], recipe.training.learning_rate
     )
@@ -188,9 +187,7 @@ def _adapted_base(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
         model, find_targets(model, config.targets, exclude=base.lacking), config, head=base.lacking
     )
     nn.Module.to(model, device)  # where its layers compute what they will in training
-    if recipe.model.attention == "fused":
-        confirm_fused(model, device, getattr(torch, plan.precision))
-    if left_out := leave_out_unreached(model, _longest_rows(model, preparation, device)):
+    if left_out := remove_unreached(model, _longest_rows(model, preparation, device)):
         reporter.noted(_about_unreached(left_out))
     if recipe.training.gradient_checkpointing:
         checkpoint_activations(model)
@@ -231,7 +228,7 @@ def _check_checkpoint(path: Path, model: nn.Module, mark: str, plan: TrainingPla
             f"{path} was trained on other base weights than {plan.recipe.model.name}.",
             "Resume with the recipe that the run was started with.",
         )
-    planned = replace(plan.adapter.config, stride=plan.adapter.config.window_step)
+    planned = replace(plan.adapter.config, stride=plan.adapter.config.effective_stride)
     head = {name: tuple(p.shape) for name, p in head_parameters(model).items()}
     same = (
         replace(contents.config, targets=planned.targets) == planned

@@ -7,11 +7,15 @@ from torch import Tensor, nn
 
 
 def example_of(model: nn.Module, rows: int = 2, length: int = 8) -> dict[str, Tensor] | None:
-    """Random token ids, padded on the right, the same at each call; None for a model of others.
+    """Return random token ids, padded on the right and the same at each call.
 
     Args:
-        model: a transformers model; its configuration says which ids have a meaning of their own.
-        rows, length: of the ids; the rows are of all lengths, from 2 on.
+        model: a transformers model; its configuration names the special ids, which are left out.
+        rows, length: of the ids; the rows have lengths from 2 to `length`.
+
+    Returns:
+        `input_ids` and `attention_mask`, (rows, length) each; None for a model that does not read
+        token ids.
     """
     config: Any = getattr(model, "config", None)
     if getattr(model, "main_input_name", None) != "input_ids" or config is None:
@@ -23,15 +27,16 @@ def example_of(model: nn.Module, rows: int = 2, length: int = 8) -> dict[str, Te
         if name.endswith(("_token_id", "_token_index")) and isinstance(token, int)
     }
     size = getattr(config, "vocab_size", 128)  # Canine, which reads characters, has none
+    special = {token for token in special if 0 <= token < size}  # trimmed models name ids beyond
     ordinary = torch.tensor([number for number in range(size) if number not in special])
     generator = torch.Generator().manual_seed(0)
     ids = ordinary[torch.randint(len(ordinary), (rows, length), generator=generator)]
     lengths = torch.linspace(2, length, rows).long()
-    places = torch.arange(length)
-    mask = (places < lengths[:, None]).long()
+    positions = torch.arange(length)
+    mask = (positions < lengths[:, None]).long()
     pad = getattr(config, "pad_token_id", None)
-    ids = ids.masked_fill(mask == 0, pad if isinstance(pad, int) and pad >= 0 else 0)
+    ids = ids.masked_fill(mask == 0, pad if pad in special else 0)
     end = getattr(config, "eos_token_id", None)
-    if isinstance(end, int):  # where BART and its kin look for the meaning
-        ids = ids.masked_fill(places == lengths[:, None] - 1, end)
+    if end in special:  # BART and similar models classify by the last one
+        ids = ids.masked_fill(positions == lengths[:, None] - 1, end)
     return {"input_ids": ids, "attention_mask": mask}

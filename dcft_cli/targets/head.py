@@ -4,10 +4,10 @@ from torch import nn
 
 
 def outside_encoder(model: nn.Module) -> set[str]:
-    """Names of the parameters outside the pretrained encoder of a transformers model.
+    """Return the names of the parameters outside the pretrained encoder of a transformers model.
 
     The encoder is what the model class names by `base_model_prefix`; a model that has none, or
-    is the encoder itself, has no such parameters.
+    is the encoder itself, has none.
     """
     prefix = getattr(model, "base_model_prefix", "")
     if prefix and isinstance(getattr(model, prefix, None), nn.Module):

@@ -8,7 +8,6 @@ from itertools import groupby
 
 from torch import nn
 
-from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.errors import TargetError
 from dcft_cli.targets.roles import GROUPS, ROLES, Block, blocks_of, members
 from dcft_cli.targets.weights import Matrix, find_matrices
@@ -95,13 +94,8 @@ def find_targets(
 
     Raises:
         TargetError: an entry of `targets` matches nothing, names a part of what a model keeps
-            in one piece, or a weight that a layer outside the targets shares; or the model has
-            adapters already.
+            in one piece, or a weight that a layer outside the targets shares.
     """
-    if any(isinstance(module, DCFTAdapter) for module in model.modules()):
-        raise TargetError(
-            "The model has DCFT adapters already.", "Remove them first: remove_adapters(model)."
-        )
     matrices = _matrices(model, exclude)
     blocks = {name: blocks_of(matrix, model, matrices) for name, matrix in matrices.items()}
     known = {role for found in blocks.values() for block in found for role in members(block.role)}

@@ -1,4 +1,4 @@
-"""The weights of a model, each seen as a matrix (out, in) or as a stack of matrices."""
+"""The weights of a model, each as a matrix (out, in) or as a stack of matrices."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class Matrix:
         module, tensor: that module, and what it calls the weight.
         count: number of matrices in a stack of them (the experts of a layer); None: no stack.
         transposed: stored as (in, out).
-        called: the module is a linear layer, y = W x + bias when it is called. Any other weight
-            is read by the code around it.
+        called: the module is a linear layer that the model calls, y = W x + bias. Any other
+            weight is read by the code around it.
     """
 
     path: str
@@ -30,7 +30,7 @@ class Matrix:
 
     @property
     def parameter(self) -> Tensor:
-        """The weight as it is stored, without any increment."""
+        """Return the weight as it is stored, without any increment."""
         made = getattr(self.module, "parametrizations", {})
         if self.tensor in made:
             return made[self.tensor].original  # type: ignore[no-any-return]
@@ -38,25 +38,25 @@ class Matrix:
 
     @property
     def name(self) -> str:
-        """What a pattern matches: the module's name, or its parameter's where it has several."""
+        """Return the module's name, or the parameter's where the module has several weights."""
         return self.path if self.tensor == "weight" and self.path else self.parameter_name
 
     @property
     def parameter_name(self) -> str:
-        """Dotted name of the weight itself."""
+        """Return the full dotted name of the parameter."""
         return f"{self.path}.{self.tensor}".removeprefix(".")
 
     @property
     def is_quantized(self) -> bool:
-        """Whether the weight is packed (bitsandbytes, float8), so that nothing can be added."""
+        """Return whether the weight is packed (bitsandbytes, float8): nothing can be added."""
         return is_packed(self.parameter)
 
     def as_stored(self, matrix: Tensor) -> Tensor:
-        """(..., out, in) in the shape that the weight is stored in."""
+        """Reshape (..., out, in) to the shape that the weight is stored in."""
         return (matrix.mT if self.transposed else matrix).reshape(self.parameter.shape)
 
     def as_matrix(self, stored: Tensor) -> Tensor:
-        """The other way: a tensor of the stored weight's shape, or of a packed one's (out, in)."""
+        """Reshape a tensor of the stored shape, or of a packed weight, to (..., out, in)."""
         if self.is_quantized:
             return stored
         stack = () if self.count is None else (self.count,)
@@ -66,34 +66,47 @@ class Matrix:
 
 
 def is_packed(parameter: Tensor) -> bool:
-    """Whether numbers are kept in fewer than 16 bits, with scales beside them."""
+    """Return whether a parameter holds fewer than 16 bits per number, with separate scales."""
     return not parameter.is_floating_point() or parameter.itemsize < 2
 
 
 def find_matrices(model: nn.Module) -> list[Matrix]:
-    """Every weight that can take an increment, in the model's order.
+    """Return every weight that can take an increment, in the model's order.
 
-    Parts that read no text (`input_modalities` of transformers' classes) are left out of a model
-    that does: its image tower.
+    Parts that read no text (`input_modalities` of transformers' classes), such as an image tower,
+    are left out of a model that does.
     """
-    blind = [f"{name}." for name, module in model.named_modules() if not _reads_text(module)]
+    non_text = [f"{name}." for name, module in model.named_modules() if not _reads_text(module)]
     if not _reads_text(model):  # such as Perceiver, which reads anything
-        blind = []
+        non_text = []
+    # torch's own layers read the weights of their children in a fast path of evaluation.
+    read = {
+        child
+        for module in model.modules()
+        if isinstance(module, nn.MultiheadAttention | nn.TransformerEncoderLayer)
+        for child in module.children()
+    }
     return [
         matrix
         for path, module in model.named_modules()
-        if not f"{path}.".startswith(tuple(blind))
-        for matrix in _in_module(path, module)
+        if not f"{path}.".startswith(tuple(non_text))
+        # The model itself has no parent in which another module could take its place.
+        for matrix in _in_module(path, module, called=path != "" and module not in read)
     ]
 
 
-def _in_module(path: str, module: nn.Module) -> Iterator[Matrix]:
+def linear_matrix(layer: nn.Module) -> Matrix:
+    """Return the weight of a single linear layer, outside any model."""
+    (matrix,) = _in_module("", layer, called=True)
+    return matrix
+
+
+def _in_module(path: str, module: nn.Module, *, called: bool) -> Iterator[Matrix]:
     parameters = dict(module.named_parameters(recurse=False))
-    called = bool(path)  # the model itself has no parent in which another could stand for it
     if "weight" not in parameters and isinstance(module, nn.Linear):
-        return  # computed from others: weight normalisation, parametrizations
+        return  # computed from others: weight normalization, parametrizations
     if isinstance(module, nn.Linear):
-        # A quantised weight is packed: the layer itself knows its sizes.
+        # A quantized weight is packed: only the layer knows its sizes.
         sizes = (module.out_features, module.in_features)
         yield Matrix(path, module, "weight", *sizes, called=called)
     elif _is_transposed_linear(module):
@@ -106,7 +119,7 @@ def _in_module(path: str, module: nn.Module) -> Iterator[Matrix]:
 
 
 def _read(path: str, module: nn.Module, tensor: str, stored: nn.Parameter) -> Matrix | None:
-    """A weight that is no linear layer's."""
+    """Return a weight that does not belong to a linear layer, if it can take an increment."""
     if not stored.is_floating_point():
         return None
     if stored.dim() == 2:
@@ -130,5 +143,5 @@ def _reads_text(module: nn.Module) -> bool:
 
 
 def _is_transposed_linear(module: nn.Module) -> bool:
-    """Whether it is transformers' Conv1D: a linear layer that stores its weight (in, out)."""
+    """Return whether it is transformers' Conv1D: a linear layer with its weight as (in, out)."""
     return type(module).__name__ == "Conv1D" and hasattr(module, "nf")

@@ -173,17 +173,17 @@ class LearningCheck(TrainerCallback):
 
 @torch.no_grad()
 def relative_change(model: nn.Module) -> float | None:
-    """How much adapters change the weights: the median over layers of |dW| / |W| (Frobenius).
+    """Compute how much adapters change weights: the median over layers of |dW| / |W| (Frobenius).
 
-    None where no adapted weight is held in full, as in a quantized model.
+    None where no adapted weight is in full precision, as in a quantized model.
     """
     shares = []
-    for adapter in adapter_layers(model).values():
-        if adapter.matrix.is_quantized:
+    for layer in adapter_layers(model).values():
+        if layer.target is None or layer.target.matrix.is_quantized:
             continue
-        down, up = adapter.low_rank_factors()
+        down, up = layer()
         # |U V|^2 is the sum of (U^T U) * (V V^T), elementwise: no dW is formed.
         squared = ((up.mT @ up) * (down @ down.mT)).sum().clamp_min(0)
-        if size := float(adapter.matrix.parameter.float().norm()):
+        if size := float(layer.target.matrix.parameter.float().norm()):
             shares.append(float(squared.sqrt()) / size)
     return median(shares) if shares else None

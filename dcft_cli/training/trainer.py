@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 
 from dcft_cli.adapter.inject import adapter_layers
-from dcft_cli.adapter.merge import folded
+from dcft_cli.adapter.merge import merged
 from dcft_cli.adapter.orthogonality import OrthogonalityForm, orthogonality
 from dcft_cli.adapter_file.load import load_tensors
 from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
@@ -29,8 +29,6 @@ from dcft_cli.models.loading import head_outputs
 from dcft_cli.training.callbacks import ReportingCallback
 from dcft_cli.training.diagnosis import LearningCheck
 from dcft_cli.training.length_groups import EpochOfGroups, SeededLengthGroups
-from dcft_cli.training.masks import masks_without_looking
-from dcft_cli.training.on_cpu import faster_on_cpu
 
 
 class EvaluationSet(Protocol):
@@ -73,7 +71,6 @@ class AdapterTrainer(Trainer):
         group_by_length: batches of similar lengths.
         reporting: tells the user what happens.
         check: is told what predictions show.
-        compiled: the model's steps are, and take torch's functions as they are.
     """
 
     def __init__(
@@ -94,9 +91,7 @@ class AdapterTrainer(Trainer):
         reporting: ReportingCallback,
         check: LearningCheck | None = None,
         callbacks: Sequence[TrainerCallback] = (),
-        compiled: bool = False,
     ) -> None:
-        self.compiled = compiled
         self.evaluation_sets = evaluation_sets
         self.epochs = EpochOfGroups()
         self.orthogonality_weight = orthogonality_weight
@@ -137,12 +132,6 @@ class AdapterTrainer(Trainer):
         if self.check is not None:
             self.check.take_history(self.state)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The loss of a batch, and its gradients."""
-        with self._faster():
-            loss: Tensor = super().training_step(*args, **kwargs)
-        return loss
-
     def compute_loss(
         self,
         model: nn.Module,
@@ -156,21 +145,6 @@ class AdapterTrainer(Trainer):
             term = orthogonality(self.layers, self.orthogonality_form)
             loss = loss + self.orthogonality_weight * term
         return (loss, outputs) if return_outputs else loss
-
-    def compute_loss_context_manager(self) -> ExitStack:
-        """Around every forward pass: the host must not wait for what a device computes."""
-        contexts = super().compute_loss_context_manager()
-        if self.runs_ahead:
-            contexts.enter_context(masks_without_looking())
-        return contexts
-
-    @property
-    def runs_ahead(self) -> bool:
-        """Whether the host prepares steps while the device computes earlier ones."""
-        return self.args.device.type != "cpu"
-
-    def _faster(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.compiled or self.runs_ahead else faster_on_cpu()
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with a learning rate for the adapters and one for the head."""
@@ -225,9 +199,11 @@ class AdapterTrainer(Trainer):
         scores: dict[str, float] = {}
         failures: list[str] = []
         loaders = [self.get_eval_dataloader(held.features) for held in self.evaluation_sets]
-        # Where one process shares a batch out to several devices, each has a copy of the layers.
-        fold = folded(self.trained) if self.args.n_gpu <= 1 else nullcontext()
-        with self.reporting.scoring(sum(map(len, loaders))), fold, self._faster():
+        # Under mixed precision W + dW would be rounded, and nn.DataParallel copies the layers.
+        args = self.args
+        unmerged = args.bf16 or args.fp16 or args.n_gpu > 1
+        scored = nullcontext() if unmerged else merged(self.trained)
+        with self.reporting.scoring(sum(map(len, loaders))), scored:
             for held, loader in zip(self.evaluation_sets, loaders, strict=True):
                 output = self.evaluation_loop(
                     loader,

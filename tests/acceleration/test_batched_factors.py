@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import io
 import weakref
 
 import pytest
@@ -12,52 +11,48 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dcft_cli import DCFTConfig, adapter_layers, inject, merge, remove_adapters
-from dcft_cli.acceleration import batched_factors as made
-from dcft_cli.acceleration.batched_factors import factors
+from dcft_cli import DCFTConfig, inject, remove_adapters
+from dcft_cli.acceleration import batched_factors, enable
+from dcft_cli.acceleration.batched_factors import make_factors
 from dcft_cli.adapter.adapter import DCFTAdapter
-from dcft_cli.targets.weights import find_matrices
-from tests.small import increment_of, linear, perturb
+from tests.acceleration.both_ways import assert_same_both_ways, outputs_and_gradients
+from tests.small import adapt, delta_of, perturb
 
 SIZES = st.integers(1, 20)
-
-
-def adapters(count: int, out: int, into: int, **settings: object) -> list[DCFTAdapter]:
-    config = DCFTConfig(targets=["*"], **settings)
-    layers = nn.ModuleList(linear(out, into) for _ in range(count))
-    found = nn.ModuleList(
-        DCFTAdapter(matrix.name, "", config, matrix) for matrix in find_matrices(layers)
-    )
-    return list(perturb(found).double())
 
 
 def network() -> nn.Module:
     layers = [nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8), nn.GELU(), nn.Linear(8, 12)]
     model = inject(nn.Sequential(*layers), DCFTConfig(kernel_size=4, targets=["*"]))
-    return perturb(model).double()
+    enable(perturb(model).double())
+    return model
 
 
-def gradients(model: nn.Module) -> list[Tensor]:
-    found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
-    model.zero_grad()
-    return found
+def inputs() -> Tensor:
+    return torch.randn(3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def assert_first_is_up_to_date(model: nn.Module) -> None:
+    layer, x = model[0], inputs()
+    expected = layer.base(x) + x @ delta_of(layer.adapters[0]).mT
+    torch.testing.assert_close(layer(x), expected)
 
 
 @settings(deadline=None)
 @given(out=SIZES, into=SIZES, d=st.integers(1, 5), data=st.data())
 def test_factors_and_their_gradients(out: int, into: int, d: int, data: st.DataObject) -> None:
-    stride = data.draw(st.integers(1, d))
-    rank = data.draw(st.integers(1, 2))
-    ours = adapters(2, out, into, kernel_size=d, stride=stride, rank=rank, scale=2.0)
-    for adapter, found in zip(ours, factors(ours, torch.float64), strict=True):
-        torch.testing.assert_close(found.up.mT @ found.down, increment_of(adapter))
-        seeds = torch.randn_like(found.down), torch.randn_like(found.up)
+    stride, rank = data.draw(st.integers(1, d)), data.draw(st.integers(1, 2))
+    config = DCFTConfig(kernel_size=d, stride=stride, rank=rank, scale=2.0, init="normal")
+    adapters = [DCFTAdapter(into, out, config).double() for _ in range(2)]
+    for adapter, factors in zip(adapters, make_factors(adapters, torch.float64), strict=True):
+        torch.testing.assert_close(factors.up.mT @ factors.down, delta_of(adapter))
+        seeds = torch.randn_like(factors.down), torch.randn_like(factors.up)
         parameters = [adapter.A, adapter.B, adapter.C]
-        down, up = adapter.low_rank_factors()
+        down, up = adapter()
         expected = torch.autograd.grad((down, up.mT), parameters, seeds)
-        gotten = torch.autograd.grad((found.down, found.up), parameters, seeds, retain_graph=True)
-        for one, other in zip(gotten, expected, strict=True):
-            torch.testing.assert_close(one, other)
+        found = torch.autograd.grad(tuple(factors), parameters, seeds, retain_graph=True)
+        for gradient, reference in zip(found, expected, strict=True):
+            torch.testing.assert_close(gradient, reference)
 
 
 def test_made_once_for_all_layers_of_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,62 +60,49 @@ def test_made_once_for_all_layers_of_a_shape(monkeypatch: pytest.MonkeyPatch) ->
 
     def counting(group: list[DCFTAdapter], dtype: torch.dtype) -> object:
         sizes.append(len(group))
-        return factors(group, dtype)
+        return make_factors(group, dtype)
 
-    monkeypatch.setattr(made, "factors", counting)
-    model = network()
-    model(torch.randn(3, 8, dtype=torch.float64))
+    monkeypatch.setattr(batched_factors, "make_factors", counting)
+    network()(inputs())
     assert sorted(sizes) == [1, 2]
 
 
 def test_a_part_called_by_itself_is_up_to_date() -> None:
     """Even after changes that torch cannot see, between a pass of the whole and one of a part."""
-    model, x = network(), torch.randn(3, 8, dtype=torch.float64)
-    before = model(x)
-    (adapter, *_) = adapter_layers(model).values()
-    adapter.C.data.mul_(2)
-    layer = adapter.matrix.module
-    torch.testing.assert_close(model[0](x), layer(x) + x @ increment_of(adapter).mT)
-    assert not torch.equal(model(x), before)
+    model = network()
+    before = model(inputs())
+    model[0].adapters[0].C.data.mul_(2)
+    assert_first_is_up_to_date(model)
+    assert not torch.equal(model(inputs()), before)
 
 
 def test_gradients_of_two_passes_before_one_backward() -> None:
-    model, x = network(), torch.randn(3, 8, dtype=torch.float64)
-    model(x).sum().backward()
-    once = gradients(model)
-    (model(x).sum() + model(x).sum()).backward()
-    for one, twice in zip(once, gradients(model), strict=True):
-        torch.testing.assert_close(2 * one, twice)
+    model = network()
+    _, once = outputs_and_gradients(model, lambda model: model(inputs()))
+    _, twice = outputs_and_gradients(model, lambda model: model(inputs()) + model(inputs()))
+    for name, gradient in once.items():
+        torch.testing.assert_close(twice[name], 2 * gradient)
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpoints_inside_the_model(reentrant: bool) -> None:
-    model = network()
-    x = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
-    model(x).sum().backward()
-    expected = gradients(model)
-
     class Checkpointed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.parts = copy.deepcopy(remove_adapters(copy.deepcopy(model)))
+            self.parts = nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8))
 
         def forward(self, x: Tensor) -> Tensor:
             for part in self.parts:
                 x = checkpoint(part, x, use_reentrant=reentrant)
             return x
 
-    again = inject(Checkpointed(), DCFTConfig(kernel_size=4, targets=["*"]))
-    theirs = adapter_layers(model).values()
-    for ours, other in zip(adapter_layers(again).values(), theirs, strict=True):
-        ours.load_state_dict(other.state_dict())
-    again.double()(x).sum().backward()
-    for one, other in zip(gradients(again), expected, strict=True):
-        torch.testing.assert_close(one, other)
+    model = perturb(inject(Checkpointed(), DCFTConfig(kernel_size=4, targets=["*"]))).double()
+    x = inputs().requires_grad_()
+    assert_same_both_ways(model, lambda model: model(x))
 
 
 def test_with_and_without_gradients_in_one_pass() -> None:
-    """A part that is run without gradients leaves the others theirs."""
+    """A part that runs without gradients leaves the others theirs."""
 
     class Half(nn.Module):
         def __init__(self) -> None:
@@ -132,93 +114,49 @@ def test_with_and_without_gradients_in_one_pass() -> None:
                 x = self.first(x)
             return self.second(x)
 
-    model = inject(Half(), DCFTConfig(kernel_size=4, targets=["*"], init="normal"), head=())
-    model.double()(torch.randn(3, 8, dtype=torch.float64)).sum().backward()
-    first, second = adapter_layers(perturb(model)).values()
-    assert first.A.grad is not None and not first.A.grad.any()
-    assert second.A.grad is not None and second.A.grad.any()
+    model = adapt(Half(), "*").double()
+    _, plain = outputs_and_gradients(model, lambda model: model(inputs()))
+    enable(model)
+    _, fast = outputs_and_gradients(model, lambda model: model(inputs()))
+    for name, gradient in fast.items():
+        torch.testing.assert_close(gradient, plain.get(name, torch.zeros_like(gradient)))
+    assert plain.keys() <= fast.keys()
 
 
-@pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
-def test_a_pass_that_is_stopped_leaves_nothing_out_of_date(stop: type[BaseException]) -> None:
-    model, x = network(), torch.randn(3, 8, dtype=torch.float64)
+def test_a_pass_that_fails_leaves_nothing_out_of_date() -> None:
+    model = network()
 
     def fail(module: nn.Module, inputs: object) -> None:
-        raise stop
+        raise ValueError
 
     handle = model[3].register_forward_pre_hook(fail)
-    with pytest.raises(stop):
-        model(x)
+    with pytest.raises(ValueError):
+        model(inputs())
     handle.remove()
-    (adapter, *_) = adapter_layers(model).values()
-    for _ in range(2):  # a part by itself, trained step by step
-        layer = adapter.matrix.module
-        torch.testing.assert_close(model[0](x), layer(x) + x @ increment_of(adapter).mT)
-        model[0](x).sum().backward()
-        with torch.no_grad():
-            adapter.C.add_(1)
+    with torch.no_grad():
+        model[0].adapters[0].C.add_(1)
+    assert_first_is_up_to_date(model)
 
 
-def test_a_model_is_freed_with_its_last_name() -> None:
+def test_a_model_is_freed_without_it() -> None:
     model = network()
-    model(torch.randn(3, 8, dtype=torch.float64))
+    model(inputs())
     weight = weakref.ref(model[0].base.weight)
-    gc.disable()
-    try:
-        del model
-        assert weight() is None
-    finally:
-        gc.enable()
+    remove_adapters(model)
+    del model
+    gc.collect()
+    assert weight() is None
 
 
-def test_a_copied_part_is_a_part() -> None:
-    model = network()
-    alone, whole = io.BytesIO(), io.BytesIO()
-    torch.save(model[0], alone)
-    torch.save(model, whole)
-    assert len(alone.getvalue()) < len(whole.getvalue()) * 0.6
-
-
-def test_passes_within_passes() -> None:
-    """A model with adapters that calls another one, and itself."""
-
-    class Outer(nn.Module):
+def test_a_model_that_calls_itself() -> None:
+    class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.last = nn.Linear(8, 8), nn.Linear(12, 8)
-            self.inner = [network()]  # no module of this one
+            self.layer = nn.Linear(8, 8)
 
         def forward(self, x: Tensor, again: bool = True) -> Tensor:
-            x = self.last(self.inner[0](self.first(x)))
+            x = self.layer(x)
             return self(x, False) if again else x
 
-    outer = inject(Outer(), DCFTConfig(kernel_size=4, targets=["first", "last"])).double()
-    perturb(outer)
-    x = torch.randn(3, 8, dtype=torch.float64)
-    found = outer(x)
-    inner = merge(copy.deepcopy(outer.inner[0]))
-    outer.inner = [inner]
-    torch.testing.assert_close(found, merge(outer)(x))
-
-
-def test_copies_keep_to_themselves() -> None:
-    model, x = network(), torch.randn(3, 8, dtype=torch.float64)
-    expected = model(x)
-    file = io.BytesIO()
-    torch.save(model, file)
-    file.seek(0)
-    # A model as a whole, with its hooks, is code; these bytes were made three lines above.
-    for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
-        torch.testing.assert_close(other(x), expected)
-        for adapter in adapter_layers(other).values():
-            adapter.C.data.zero_()
-        assert not torch.equal(other(x), expected)
-        torch.testing.assert_close(model(x), expected)
-
-
-@pytest.mark.parametrize("undo", [merge, remove_adapters])
-def test_nothing_is_left_in_a_model_without_adapters(undo: object) -> None:
-    plain = vars(nn.Sequential()).keys()
-    model = undo(network())
-    assert vars(model).keys() == plain
-    assert not model._forward_pre_hooks and not model._forward_hooks
+    model = perturb(inject(Twice(), DCFTConfig(kernel_size=4, targets=["*"]))).double()
+    assert_same_both_ways(copy.deepcopy(model), lambda model: model(inputs()))

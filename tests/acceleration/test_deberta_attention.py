@@ -1,22 +1,17 @@
-"""DeBERTa's attention by our way and by transformers': the same numbers, the same gradients."""
+"""DeBERTa's attention by distance against transformers' own: values and gradients."""
 
 import copy
-import io
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.autograd import gradcheck
-from torch.nn.functional import softmax
 from transformers import AutoModel, DebertaV2Config
 from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
 
 from dcft_cli import DCFTConfig, inject
-from dcft_cli.acceleration import deberta_attention as disentangled
-from dcft_cli.acceleration.deberta_attention import _Attention, _Scores, _scores
-from dcft_cli.attention import set_attention
+from dcft_cli.acceleration import disable, enable
+from dcft_cli.acceleration.deberta_attention import AttentionByDistance, disentangled_scores
 from dcft_cli.training.checkpointing import checkpoint_activations
 from tests.families import tiny_model
 
@@ -48,8 +43,8 @@ def deberta(**settings: object) -> nn.Module:
 
 def shorter(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model)
-    set_attention(model, "auto")
-    assert any(isinstance(module, _Attention) for module in model.modules())
+    enable(model)
+    assert any(isinstance(module, AttentionByDistance) for module in model.modules())
     return model
 
 
@@ -77,15 +72,8 @@ def assert_same(ours: tuple, theirs: tuple, **tolerance: float) -> None:
         torch.testing.assert_close(ours[1][name], gradient, **tolerance, msg=name)
 
 
-@pytest.fixture(params=[1, 2**18], ids=["a head at a time", "all heads at once"])
-def groups(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(disentangled, "_AT_A_TIME", request.param)
-    return
-
-
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("buckets", "length"), [(8, 5), (8, 30), (-1, 12), (3, 1)])
-@pytest.mark.usefixtures("groups")
 def test_values_and_gradients_are_those_of_transformers(
     way: str, buckets: int, length: int
 ) -> None:
@@ -120,39 +108,14 @@ def pieces(heads: int = 3, rows: int = 2, length: int = 4, size: int = 2) -> lis
     return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
 
-@pytest.mark.parametrize("compute", [_scores, _Scores.apply], ids=["plain", "in groups"])
-@pytest.mark.usefixtures("groups")
-def test_scores_are_those_of_the_equation(compute: object) -> None:
+def test_scores_are_those_of_the_equation() -> None:
     tensors = pieces()
     hidden = torch.zeros(2, 4, 4, dtype=torch.bool)
     hidden[1, :, 3] = True
-    scores = compute(*tensors, hidden)
+    scores = disentangled_scores(*tensors, hidden)
     expected = attention_by_hand(*tensors)
     assert (scores[:, 1, :, 3] == torch.finfo(torch.float64).min).all()
     torch.testing.assert_close(scores[:, ~hidden], expected[:, ~hidden])
-
-
-@pytest.mark.parametrize("missing", [None, 2, 3])
-@pytest.mark.usefixtures("groups")
-def test_gradients_of_the_scores(missing: int | None) -> None:
-    tensors: list[Tensor | None] = list(pieces())
-    if missing is not None:
-        tensors[missing] = None
-    hidden = torch.zeros(2, 4, 4, dtype=torch.bool)
-    hidden[1, :, 3] = hidden[1, 3, :] = True  # a query that may see nothing, too
-
-    def probabilities(*given: Tensor | None) -> Tensor:
-        return softmax(_Scores.apply(*given, hidden), dim=-1)
-
-    assert gradcheck(probabilities, tensors)
-
-
-def test_nothing_is_computed_for_positions_that_are_not_trained() -> None:
-    tensors = [tensor.detach() for tensor in pieces()]
-    tensors[0].requires_grad_(True)
-    _Scores.apply(*tensors, torch.zeros(2, 4, 4, dtype=torch.bool)).sum().backward()
-    assert tensors[0].grad is not None
-    assert all(tensor.grad is None for tensor in tensors[1:])
 
 
 def test_adapters_get_the_gradients_of_transformers_attention() -> None:
@@ -160,6 +123,9 @@ def test_adapters_get_the_gradients_of_transformers_attention() -> None:
     config = DCFTConfig(kernel_size=4, targets=("Q", "K", "V", "O", "FFN"))
     model = inject(model, config, head=()).double()
     assert_same(results(shorter(model), batch(11)), results(model, batch(11)))
+    fast = shorter(model)
+    disable(fast)
+    assert not any(isinstance(module, AttentionByDistance) for module in fast.modules())
 
 
 def test_attention_probabilities_can_be_had() -> None:
@@ -173,7 +139,7 @@ def test_attention_probabilities_can_be_had() -> None:
 
 def test_dropout_of_attention() -> None:
     model = shorter(deberta(attention_probs_dropout_prob=0.5)).train()
-    attention = next(m for m in model.modules() if isinstance(m, _Attention))
+    attention = next(m for m in model.modules() if isinstance(m, AttentionByDistance))
     torch.manual_seed(1)
     seen = attention.dropout(torch.ones(10_000))
     assert math.isclose((seen == 0).double().mean(), 0.5, abs_tol=0.05)
@@ -219,44 +185,22 @@ def test_compiled_in_one_graph() -> None:
     assert_same(results(compiled, batch(9)), expected)
 
 
-def test_the_model_is_saved_and_copied_as_before() -> None:
-    model = deberta()
-    ours = shorter(model)
-    assert ours.state_dict().keys() == model.state_dict().keys()
-    file = io.BytesIO()
-    torch.save(ours, file)
-    file.seek(0)
-    back = torch.load(file, weights_only=False)  # written by this test
-    assert_same(results(back, batch(5)), results(ours, batch(5)))
-
-
 def test_other_models_and_other_calls_are_left_alone() -> None:
     bert = tiny_model("bert")
-    classes = [type(module) for module in bert.modules()]
-    set_attention(bert, "auto")
-    assert [type(module) for module in bert.modules()] == classes
+    enable(bert)
+    assert not any(isinstance(module, AttentionByDistance) for module in bert.modules())
 
     absolute = deberta(relative_attention=False, pos_att_type=None, position_biased_input=True)
-    set_attention(absolute, "auto")
-    assert not any(isinstance(module, _Attention) for module in absolute.modules())
+    enable(absolute)
+    assert not any(isinstance(module, AttentionByDistance) for module in absolute.modules())
 
     model = deberta()
-    layer = next(m for m in shorter(model).modules() if isinstance(m, _Attention))
+    layer = next(m for m in shorter(model).modules() if isinstance(m, AttentionByDistance))
     own = next(m for m in model.modules() if type(m) is DisentangledSelfAttention)
     states, table = torch.randn(2, 5, 24).double(), torch.randn(16, 24).double()
     mask = torch.ones(2, 1, 5, 5)
     given = {"rel_embeddings": table}  # no positions: both make them
     torch.testing.assert_close(layer(states, mask, **given)[0], own(states, mask, **given)[0])
-
-
-def test_eager_is_transformers_own_again() -> None:
-    model = deberta()
-    for kind in ("eager", "auto", "eager"):
-        set_attention(model, kind)
-        ours = [m for m in model.modules() if isinstance(m, _Attention)]
-        assert len(ours) == (2 if kind == "auto" else 0)
-    with pytest.raises(ValueError, match="auto, eager or fused, not 'Fused'"):
-        set_attention(model, "Fused")
 
 
 def test_scores_too_large_for_float16_before_they_are_scaled() -> None:

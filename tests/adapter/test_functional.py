@@ -1,4 +1,4 @@
-"""The identities of DCFT's increment, in float64, values and gradients."""
+"""The identities of DCFT's delta_weight, in float64, values and gradients."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dcft_cli.adapter.functional import gather, increment, low_rank_factors, spread
+from dcft_cli.adapter.functional import delta_weight, low_rank_factors, place_windows, sum_windows
 from dcft_cli.adapter.sizes import adapter_parameters, lora_parameters, subspace_size
 from tests.small import by_definition
 
@@ -62,26 +62,26 @@ def assert_same(ours: Tensor, oracle: Tensor, inputs: list[Tensor], seed: int) -
 
 @given(case=adapters())
 @settings(deadline=None, max_examples=200)
-def test_increment_is_the_cropped_transposed_convolution(case: dict) -> None:
+def test_delta_weight_is_the_cropped_transposed_convolution(case: dict) -> None:
     A, B, C = factors(case)
-    dW = increment(A, B, C, **sizes(case))
+    dW = delta_weight(A, B, C, **sizes(case))
     assert dW.shape == (case["out_features"], case["in_features"])
     assert_same(dW, by_definition(A, B, C, **sizes(case)), [A, B, C], case["seed"])
 
 
 @given(case=adapters(), q=st.integers(1, 4), p=st.integers(1, 4))
 @settings(deadline=None)
-def test_increment_is_a_kronecker_product_at_equal_stride(case: dict, q: int, p: int) -> None:
+def test_delta_weight_is_a_kronecker_product_at_equal_stride(case: dict, q: int, p: int) -> None:
     d = case["d"]
     case |= {"stride": d, "out_features": q * d, "in_features": p * d}
     A, B, C = factors(case)
     oracle = case["scale"] * torch.kron(B @ A, C)
-    assert_same(increment(A, B, C, **sizes(case)), oracle, [A, B, C], case["seed"])
+    assert_same(delta_weight(A, B, C, **sizes(case)), oracle, [A, B, C], case["seed"])
 
 
 @given(case=adapters())
 @settings(deadline=None)
-def test_low_rank_factors_have_rank_k_d_and_multiply_to_the_increment(case: dict) -> None:
+def test_low_rank_factors_have_rank_k_d_and_multiply_to_delta_weight(case: dict) -> None:
     A, B, C = factors(case)
     down, up = low_rank_factors(A, B, C, **sizes(case))
     assert down.shape == (case["k"] * case["d"], case["in_features"])
@@ -91,12 +91,12 @@ def test_low_rank_factors_have_rank_k_d_and_multiply_to_the_increment(case: dict
 
 @given(case=adapters())
 @settings(deadline=None)
-def test_gather_is_the_adjoint_of_spread(case: dict) -> None:
+def test_sum_windows_is_the_adjoint_of_place_windows(case: dict) -> None:
     A, _, _ = factors(case)
     d, stride, n = case["d"], case["stride"], A.shape[-1]
-    placed = spread(A, d, stride, case["in_features"])
+    placed = place_windows(A, d, stride, case["in_features"])
     other = torch.randn_like(placed)
-    product = (A * gather(other, stride, n)).sum()
+    product = (A * sum_windows(other, stride, n)).sum()
     torch.testing.assert_close((placed * other).sum(), product)
 
 
@@ -115,14 +115,14 @@ def test_a_stack_is_its_single_computations(case: dict, lead: list[int]) -> None
     down, up = low_rank_factors(*stacked, **sizes(case))
     assert down.shape == (*lead, case["k"] * case["d"], case["in_features"])
     assert up.shape == (*lead, case["out_features"], case["k"] * case["d"])
-    assert_same(increment(*stacked, **sizes(case)), oracle, inputs, case["seed"])
-    placed = spread(stacked[0], case["d"], case["stride"], case["in_features"])
-    alone = spread(singles[-1][0], case["d"], case["stride"], case["in_features"])
-    assert placed.flatten(0, len(lead) - 1)[-1].equal(alone)
+    assert_same(delta_weight(*stacked, **sizes(case)), oracle, inputs, case["seed"])
+    placed = place_windows(stacked[0], case["d"], case["stride"], case["in_features"])
+    single = place_windows(singles[-1][0], case["d"], case["stride"], case["in_features"])
+    assert placed.flatten(0, len(lead) - 1)[-1].equal(single)
 
 
-def test_spread_places_each_entry_in_its_window() -> None:
-    placed = spread(torch.tensor([[1.0, 2.0, 3.0]]), kernel_size=3, stride=2, size=6)
+def test_place_windows_copies_each_entry_to_its_window() -> None:
+    placed = place_windows(torch.tensor([[1.0, 2.0, 3.0]]), kernel_size=3, stride=2, size=6)
     expected = [[1, 0, 2, 0, 3, 0], [0, 1, 0, 2, 0, 3], [0, 0, 1, 0, 2, 0]]
     assert placed.tolist() == [expected]
 

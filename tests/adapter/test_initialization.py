@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, start_from_gradient
-from dcft_cli.adapter.functional import increment
+from dcft_cli.adapter.functional import delta_weight
 from dcft_cli.adapter.initialization import leading_factors
 from dcft_cli.adapter.inject import insert
 from dcft_cli.targets.resolve import find_targets
@@ -21,7 +21,7 @@ def slope(gradient: Tensor, A: Tensor, B: Tensor, kernel_size: int, stride: int)
     """|dL/dC| at C = 0 for dL/dW = gradient, by autograd."""
     C = torch.zeros(kernel_size, kernel_size, dtype=gradient.dtype, requires_grad=True)
     out_features, in_features = gradient.shape
-    dW = increment(
+    dW = delta_weight(
         A, B, C, stride=stride, scale=1.0, out_features=out_features, in_features=in_features
     )
     (dW * gradient).sum().backward()
@@ -129,18 +129,20 @@ def test_every_kind_of_weight_starts_in_the_direction_of_its_gradient(
     adapters = adapter_layers(model)
     assert adapters
     for adapter in adapters.values():
-        gradient = adapter.matrix.as_matrix(gradients[id(adapter.matrix.parameter)])
+        gradient = adapter.target.matrix.as_matrix(gradients[id(adapter.target.matrix.parameter)])
         if adapter.rows is not None:
             gradient = gradient[slice(*adapter.rows)]
         assert not adapter.C.any()
-        assert not adapter.matrix.parameter.requires_grad
+        assert not adapter.target.matrix.parameter.requires_grad
         stack = gradient.reshape(-1, *gradient.shape[-2:])
         factors = (f.detach().reshape(len(stack), *f.shape[-2:]) for f in (adapter.A, adapter.B))
         for one, A, B in zip(stack, *factors, strict=True):
-            expected = leading_factors(one, kernel_size=3, stride=config.window_step, rank=rank)
+            expected = leading_factors(
+                one, kernel_size=3, stride=config.effective_stride, rank=rank
+            )
             reached, best = (
-                slope(one, A, B, 3, config.window_step),
-                slope(one, *expected, 3, config.window_step),
+                slope(one, A, B, 3, config.effective_stride),
+                slope(one, *expected, 3, config.effective_stride),
             )
             torch.testing.assert_close(reached, best, rtol=1e-3, atol=1e-9)
 

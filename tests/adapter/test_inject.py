@@ -123,8 +123,8 @@ def test_a_shared_weight_has_one_adapter(kind: str, tmp_path: Path) -> None:
 
     # It is merged once, and taken out everywhere.
     merged = dict(merge(loaded).named_parameters())
-    name = adapter.matrix.parameter_name
-    torch.testing.assert_close(merged[name] - before[name], adapter.increment())
+    name = adapter.target.matrix.parameter_name
+    torch.testing.assert_close(merged[name] - before[name], adapter.delta_weight())
     for place, output in zip("ac", outputs, strict=True):
         torch.testing.assert_close(loaded[place](x), output, rtol=0, atol=1e-4)
     remove_adapters(model)

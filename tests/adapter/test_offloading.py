@@ -7,7 +7,7 @@ import torch
 from accelerate import cpu_offload
 from torch import nn
 
-from dcft_cli import folded
+from dcft_cli import merged
 from dcft_cli.adapter.layer import DCFTLinear
 from tests.families import tiny_model
 from tests.small import adapt
@@ -43,5 +43,5 @@ def test_the_numbers_stay(part: str) -> None:
     offload(PARTS[part](model))
     assert any(parameter.is_meta for parameter in model.parameters())
     torch.testing.assert_close(model(input_ids=IDS).logits, expected)
-    with folded(model):
+    with merged(model):
         torch.testing.assert_close(model(input_ids=IDS).logits, expected)

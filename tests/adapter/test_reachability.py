@@ -9,8 +9,8 @@ from transformers import BertConfig
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, remove_adapters
 from dcft_cli.adapter.adapter import DCFTAdapter
-from dcft_cli.adapter.inject import leave_out_unreached
-from dcft_cli.adapter.reachability import reach
+from dcft_cli.adapter.inject import remove_unreached
+from dcft_cli.adapter.reachability import find_reached
 from dcft_cli.errors import TargetError
 from dcft_cli.targets.example import example_of
 from tests.architectures.tiny import example
@@ -50,7 +50,9 @@ class Partial(nn.Module):
 
 def test_layers_that_are_never_reached_get_no_adapter() -> None:
     model = any_tiny_model("canine")
-    with pytest.warns(UserWarning, match=r"No adapter in \d layers that CanineFor") as caught:
+    with pytest.warns(
+        UserWarning, match=r"\d layers do not affect the output of CanineFor"
+    ) as caught:
         inject(model, DCFTConfig(kernel_size=4))
     message = str(caught[0].message)
     names = adapter_layers(model)
@@ -82,7 +84,7 @@ def test_a_slice_and_a_weight_that_is_read_are_left_out_too() -> None:
 def test_a_model_that_reaches_no_adapter_is_refused_and_left_as_it_was(head: bool) -> None:
     model = Blind(head=head)
     layer, trained = model.layer, ["head.weight"] if head else []
-    with pytest.raises(TargetError, match="loss of Blind depends on no adapter") as caught:
+    with pytest.raises(TargetError, match="No adapter of Blind receives a gradient") as caught:
         inject(model, DCFTConfig(kernel_size=3, targets=["layer"]), head=trained, inputs=X)
     assert "without gradients" in caught.value.hint
     assert model.layer is layer
@@ -101,7 +103,7 @@ def test_a_model_that_wants_more_than_token_ids_keeps_all_adapters() -> None:
     model: Any = Partial()
     model.config, model.main_input_name = BertConfig(vocab_size=9), "input_ids"
     assert example_of(model) is not None
-    with pytest.warns(UserWarning, match="not found out"):
+    with pytest.warns(UserWarning, match="Could not check"):
         inject(model, DCFTConfig(kernel_size=3, targets=["used", "idle"]))
     assert adapter_layers(model).keys() == {"used", "idle"}
 
@@ -118,13 +120,31 @@ def test_an_example_ends_where_the_model_looks_for_an_end() -> None:
     assert example_of(any_tiny_model("perceiver")) is None  # takes anything, by another name
 
 
+def test_an_example_stays_within_the_vocabulary() -> None:
+    """Trimmed models keep special ids of tokens that they no longer have."""
+    model = any_tiny_model("bart")
+    model.config.eos_token_id = model.config.mask_token_id = 10**6
+    found = example_of(model)
+    assert found is not None and found["input_ids"].max() < model.config.vocab_size
+
+
+def test_an_assertion_of_the_model_is_not_hidden() -> None:
+    class Strict(Partial):
+        def forward(self, x: Tensor) -> Tensor:
+            assert self.training, "only in training"
+            return super().forward(x)
+
+    with pytest.raises(AssertionError, match="only in training"):
+        inject(Strict(), DCFTConfig(kernel_size=3, targets=["used"]), inputs=X)
+
+
 def test_nothing_is_told_where_no_gradient_flows_yet() -> None:
     """A task head that starts at zero hides every layer below it."""
     model = tiny_model()
     nn.init.zeros_(model.classifier.weight)
     inject(model, DCFTConfig(kernel_size=4), inputs={**tokens(), "labels": torch.tensor([0, 1, 0])})
     assert len(adapter_layers(model)) == 12
-    found = reach(model, list(adapter_layers(model).values()), tokens())
+    found = find_reached(model, list(adapter_layers(model).values()), tokens())
     assert found == [False] * 12
 
 
@@ -139,7 +159,7 @@ def test_looking_changes_nothing(init: str) -> None:
         name: (p.detach().clone(), p.requires_grad, p.grad, None if p.grad is None else p.grad + 0)
         for name, p in model.named_parameters()
     }
-    assert leave_out_unreached(model, {**tokens(), "labels": torch.tensor([0, 1, 0])}) == []
+    assert remove_unreached(model, {**tokens(), "labels": torch.tensor([0, 1, 0])}) == []
     assert torch.equal(torch.get_rng_state(), state)
     assert {name: module.training for name, module in model.named_modules()} == modes
     for name, parameter in model.named_parameters():
@@ -152,7 +172,7 @@ def test_looking_changes_nothing(init: str) -> None:
 def test_also_where_the_forward_pass_fails() -> None:
     model = adapt(Partial(), "used").train()
     with pytest.raises(TypeError):
-        reach(model, list(adapter_layers(model).values()), {"wrong": 1})
+        find_reached(model, list(adapter_layers(model).values()), {"wrong": 1})
     assert all(module.training for module in model.modules())
 
 

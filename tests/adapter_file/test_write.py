@@ -54,8 +54,8 @@ def test_loading_restores_settings_roles_head_and_what_is_trained(adapter: Path)
     assert head_parameters(model).keys() == head_parameters(original).keys()
     for name, layer in adapter_layers(original).items():
         loaded = adapter_layers(model)[name]
-        assert (loaded.role, loaded.config.scale) == (layer.role, 2.0)
-        assert loaded.A.requires_grad and not loaded.matrix.parameter.requires_grad
+        assert (loaded.target.role, loaded.config.scale) == (layer.target.role, 2.0)
+        assert loaded.A.requires_grad and not loaded.target.matrix.parameter.requires_grad
     with pytest.raises(TargetError, match="already"):
         load_adapter(model, adapter)
 
@@ -112,7 +112,7 @@ def test_slices_stacks_and_raw_weights_come_back(tmp_path: Path) -> None:
         assert adapter_layers(loaded).keys() == adapter_layers(model).keys()
         for name, layer in adapter_layers(model).items():
             found = adapter_layers(loaded)[name]
-            assert (found.role, found.rows) == (layer.role, layer.rows)
+            assert (found.target.role, found.rows) == (layer.target.role, layer.rows)
             assert all(getattr(found, f).equal(getattr(layer, f)) for f in "ABC")
         again = save_adapter(loaded, tmp_path / "again.safetensors")
         assert again.read_bytes() == path.read_bytes()
@@ -144,7 +144,7 @@ def resized(change: str) -> nn.Module:
         ("fewer", r"mlp\.up_proj of shape 3 x 10 x 6, the model has 2 x 10 x 6"),
         ("larger", r"mlp\.up_proj of shape 3 x 10 x 6, the model has 3 x 12 x 6"),
         ("no stack", r"mlp\.up_proj of shape 3 x 10 x 6, the model has 10 x 6"),
-        ("apart", r"attn\.qkv\.weight, which the model lacks"),
+        ("apart", r"attn\.qkv\.weight, which the model does not have"),
     ],
 )
 def test_a_model_of_other_sizes_is_refused(change: str, message: str, tmp_path: Path) -> None:

@@ -19,11 +19,13 @@ from dcft_cli import (
     save_adapter,
     start_from_gradient,
 )
+from dcft_cli.acceleration import disable, enable
 from dcft_cli.models.loading import load_model
 from dcft_cli.recipe.schema import ModelSection
 from dcft_cli.training.head import LinearProblem, fit_head
 from tests.architectures.exceptions import NO_ROLE, NOT_FITTED, ONLY_TRAINS, UNREACHED
 from tests.architectures.tiny import MODEL_TYPES, UNBUILDABLE, example, tiny_config, tiny_model
+from tests.small import perturb
 
 BUILDABLE = [name for name in MODEL_TYPES if name not in UNBUILDABLE]
 SEQUENCES = "AutoModelForSequenceClassification"
@@ -38,13 +40,6 @@ def logits(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     torch.manual_seed(2)
     with torch.no_grad():
         return model(**inputs).logits
-
-
-def perturb(model: nn.Module) -> None:
-    generator = torch.Generator().manual_seed(5)
-    for adapter in adapter_layers(model).values():
-        for factor in (adapter.A, adapter.B, adapter.C):
-            nn.init.normal_(factor, std=0.5, generator=generator)
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +92,21 @@ def test_conformance(model_type: str, tmp_path: Path) -> None:
     for name, adapter in adapter_layers(model).items():
         for letter, factor in adapter.named_parameters():
             assert factor.grad is not None and factor.grad.any(), f"{name}.{letter}"
+
+    # Accelerated, it computes the same.
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    enable(model)
+    torch.testing.assert_close(logits(model, inputs), adapted, rtol=0, atol=1e-4)
+    model.zero_grad()
+    model.train(model_type in ONLY_TRAINS)
+    model(**training).loss.backward()
+    disable(model)
+    model.eval()
+    if model_type not in ONLY_TRAINS:  # those have dropout in training, and hash at random
+        for name, gradient in expected.items():
+            found = model.get_parameter(name).grad
+            size = max(float(gradient.abs().max()), 1e-3)
+            torch.testing.assert_close(found / size, gradient / size, rtol=0, atol=1e-3, msg=name)
 
     # Saved, and loaded into a fresh base.
     save_adapter(model, tmp_path / "adapter.safetensors")

@@ -10,11 +10,11 @@ from dcft_cli import DCFTConfig, adapter_layers, inject, merge
 from dcft_cli.errors import TargetError
 from dcft_cli.targets.resolve import Target, find_roles, find_targets
 from dcft_cli.targets.roles import GROUPS
-from tests.adapter.watched import run
 from tests.architectures.tiny import example
 from tests.architectures.tiny import tiny_model as any_tiny_model
 from tests.families import FAMILIES, tiny_model
 from tests.small import Fused, SmallExperts, adapt, linear
+from tests.targets.watched import run
 
 DEFAULT = DCFTConfig().targets
 

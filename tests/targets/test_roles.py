@@ -13,8 +13,8 @@ from transformers.models.qwen3_5 import modeling_qwen3_5
 from dcft_cli import DCFTConfig, adapter_layers
 from dcft_cli.adapter.inject import insert
 from dcft_cli.targets.resolve import find_roles, find_targets
-from tests.adapter.watched import attention_inputs, moved, products_in, run
 from tests.architectures.tiny import MODEL_TYPES, UNBUILDABLE, example, tiny_model
+from tests.targets.watched import attention_inputs, moved, products_in, run
 
 QKV = {"Q", "K", "V"}
 # Types whose attentions call no interface that could be watched, but multiply in the open.
@@ -63,10 +63,11 @@ def test_a_role_moves_what_it_is_called_and_nothing_else(model_type: str) -> Non
         inside = [
             adapter
             for adapter in adapter_layers(model).values()
-            if adapter.name.startswith(f"{names[module]}.") and adapter.role not in seen
+            if adapter.target.name.startswith(f"{names[module]}.")
+            and adapter.target.role not in seen
         ]
-        for role in sorted({adapter.role for adapter in inside}):
-            with moved(adapter for adapter in inside if adapter.role == role):
+        for role in sorted({adapter.target.role for adapter in inside}):
+            with moved(adapter for adapter in inside if adapter.target.role == role):
                 after = attention_inputs(model, inputs)
             found = next(found for called, found in after if called is module)
             changed = {letter for letter in QKV if not torch.equal(found[letter], tensors[letter])}
@@ -80,9 +81,10 @@ def test_a_role_is_its_factor_of_the_products(model_type: str) -> None:
     """A product has the query first and the key second, and the value is second in another."""
     model = with_still_adapters(tiny_model(model_type), QKV)
     adapters = list(adapter_layers(model).values())
-    (query, *_) = (adapter for adapter in adapters if adapter.role == "Q")
-    attention = query.matrix.name.rpartition(".")[0]
-    ours = {a.role: a for a in reversed(adapters) if a.name.startswith(f"{attention}.")}
+    (query, *_) = (adapter for adapter in adapters if adapter.target.role == "Q")
+    attention = query.target.matrix.name.rpartition(".")[0]
+    inside = [a for a in adapters if a.target.name.startswith(f"{attention}.")]
+    ours = {a.target.role: a for a in reversed(inside)}
     assert ours.keys() == QKV
 
     module, inputs = model.get_submodule(attention), example(model_type, model.config)
@@ -124,7 +126,7 @@ def test_blocks_of_linear_attention(monkeypatch: pytest.MonkeyPatch) -> None:
             run(model, inputs)
         before, after = taken[0], taken[-1]
         assert {letter for letter in QKV if not before[letter].equal(after[letter])} == {
-            adapter.role
+            adapter.target.role
         }
 
 
@@ -169,7 +171,7 @@ def test_cross_attention_of_gpt2_has_its_queries_apart() -> None:
         with moved([adapter]):
             after = attention_inputs(encoder, inputs)[1][1]
         changed = {f"CROSS_{letter}" for letter in QKV if not before[letter].equal(after[letter])}
-        assert changed == {adapter.role}
+        assert changed == {adapter.target.role}
 
 
 def test_names_under_an_attention_and_under_a_layer() -> None:
