@@ -1,13 +1,14 @@
 """Optional: compute what an adapted model computes in less time and memory. See README.md here.
 
-    enable(model)     # after inject(): the same numbers up to rounding
+    enable(model)     # after inject(); the numbers stay the same up to rounding
     disable(model)    # the plain layers again
 
 Nothing below this package knows of it. No function of torch or transformers is replaced: layers
 get another kernel, and modules are swapped for ones with the same parameters.
 """
 
-from typing import TypeVar
+from collections.abc import Collection
+from typing import Literal, TypeVar, get_args
 
 from torch import nn
 
@@ -17,12 +18,14 @@ from dcft_cli.acceleration.lowrank_linear import LowRankKernel
 from dcft_cli.adapter.inject import replace_modules
 from dcft_cli.adapter.layer import DCFTLinear
 
+Piece = Literal["layers", "factors", "products", "attention"]
+PIECES: tuple[Piece, ...] = get_args(Piece)
 M = TypeVar("M", bound=nn.Module)
 _SHARED = "_dcft_shared_factors"  # attribute of an accelerated model
 _ORIGINAL = "_dcft_original"  # attribute of a module that took another's place
 
 
-def enable(model: nn.Module) -> dict[str, str]:
+def enable(model: nn.Module, pieces: Collection[Piece] = PIECES) -> list[Piece]:
     """Switch on whatever helps on the model's device, in place.
 
     Not for second derivatives, torch.func's transforms and torch.jit.trace: disable it for those,
@@ -31,32 +34,46 @@ def enable(model: nn.Module) -> dict[str, str]:
 
     Args:
         model: with adapters, on its device.
+        pieces: what to consider; README.md explains each.
 
     Returns:
-        What was chosen, by subject: "adapters", "products" and "attention".
+        The pieces that are on.
     """
     disable(model)
-    by_onednn = next(model.parameters()).device.type == "cpu" and onednn.is_faster()
-    shared = SharedFactors(model)
-    setattr(model, _SHARED, shared)
-    kernel = LowRankKernel(shared, onednn.linear if by_onednn else nn.functional.linear)
-    for layer in shared.layers:
-        layer.kernel = kernel
-        layer.linear = kernel.linear
+    by_onednn = (
+        "products" in pieces
+        and next(model.parameters()).device.type == "cpu"
+        and onednn.is_faster()
+    )
+    linear = onednn.linear if by_onednn else nn.functional.linear
+    layers = [module for module in model.modules() if isinstance(module, DCFTLinear)]
+    if layers and "layers" in pieces:
+        shared = SharedFactors(layers)
+        if "factors" in pieces:
+            shared.install(model)
+            setattr(model, _SHARED, shared)
+        kernel = LowRankKernel(shared, linear)
+        for layer in layers:
+            layer.kernel = kernel
+            layer.linear = linear
     swapped: dict[nn.Module, nn.Module] = {}
-    adapted = {layer.base for layer in shared.layers}
-    attention = "stock"
+    adapted = {layer.base for layer in layers}
     for module in model.modules():
         if by_onednn and type(module) is nn.Linear and module not in adapted:
             swapped[module] = _recast(module, onednn.OneDNNLinear)
-        elif type(module).__name__ == "DisentangledSelfAttention" and module.relative_attention:
+        elif "attention" in pieces and type(module).__name__ == "DisentangledSelfAttention":
             from dcft_cli.acceleration.deberta_attention import AttentionByDistance
 
-            swapped[module] = _recast(module, AttentionByDistance)
-            attention = "by distance"
+            if module.relative_attention:
+                swapped[module] = _recast(module, AttentionByDistance)
     replace_modules(model, swapped)
-    products = "onednn" if by_onednn else "torch"
-    return {"adapters": "one operation", "products": products, "attention": attention}
+    on: dict[Piece, bool] = {
+        "layers": bool(layers) and "layers" in pieces,
+        "factors": _SHARED in vars(model),
+        "products": by_onednn,
+        "attention": any(not isinstance(module, nn.Linear) for module in swapped),
+    }
+    return [piece for piece in PIECES if on[piece]]
 
 
 def disable(model: nn.Module) -> None:

@@ -78,14 +78,20 @@ class _LowRankFactors(Function):
 class SharedFactors:
     """The factors of all adapted linear layers of a model, during a forward pass of it.
 
+    A pass that Ctrl-C interrupts leaves its factors until the next pass of the whole model.
+
     Args:
-        model: with adapters; hooks are added to it.
+        layers: all of them.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.layers = [module for module in model.modules() if isinstance(module, DCFTLinear)]
+    def __init__(self, layers: Sequence[DCFTLinear]) -> None:
+        self.layers = layers
         self._made: dict[DCFTAdapter, Factors] = {}
-        self._hooks: list[RemovableHandle] = [
+        self._hooks: list[RemovableHandle] = []
+
+    def install(self, model: nn.Module) -> None:
+        """Have every forward pass of the model compute them first."""
+        self._hooks = [
             model.register_forward_pre_hook(self._make),
             model.register_forward_hook(self._forget, always_call=True),
         ]

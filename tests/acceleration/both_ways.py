@@ -23,7 +23,7 @@ def outputs_and_gradients(
 
 def assert_same_both_ways(
     model: nn.Module, call: Callable[[nn.Module], Tensor], **tolerance: float
-) -> dict[str, str]:
+) -> list[str]:
     """Return what was switched on; gradients are compared relative to their largest value."""
     tolerance = tolerance or {"rtol": 1e-9, "atol": 1e-9}
     disable(model)
