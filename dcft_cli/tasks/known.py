@@ -1,4 +1,4 @@
-"""The known tasks: eight of GLUE, and SQuAD. Plain data.
+"""The known tasks: eight of GLUE, and SQuAD.
 
 Columns, splits and the order of the labels are those of the Hub data sets `nyu-mll/glue`,
 `rajpurkar/squad` and `rajpurkar/squad_v2`; the metrics are those that the DCFT paper reports
@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class KnownTask:
-    """What a task's name stands for.
+    """The settings that a known task's name implies.
 
     Attributes:
         text: text column, or the two columns of a pair.
         metrics: names of the scores; the first one picks the best checkpoint.
-        labels: class names in the order of their numbers; empty where nothing is classified.
-        label: label column (question answering: the answers).
+        labels: class names in the order of their numbers; empty without classes.
         validation: Hub splits by the name of the validation set; a single set has no name.
         unanswerable: question answering: questions may have no answer.
     """
@@ -25,7 +24,6 @@ class KnownTask:
     text: tuple[str, ...]
     metrics: tuple[str, ...]
     labels: tuple[str, ...] = ()
-    label: str = "label"
     validation: Mapping[str, str] = field(default_factory=lambda: {"": "validation"})
     unanswerable: bool = False
 
@@ -73,12 +71,10 @@ KNOWN: dict[str, KnownTask] = {
     ),
     "squad_v1": KnownTask(
         text=("question", "context"),
-        label="answers",
         metrics=("f1", "exact_match"),
     ),
     "squad_v2": KnownTask(
         text=("question", "context"),
-        label="answers",
         metrics=("f1", "exact_match", "best_f1", "best_exact_match"),
         unanswerable=True,
     ),
@@ -86,5 +82,5 @@ KNOWN: dict[str, KnownTask] = {
 
 
 def known_task(name: str | None) -> KnownTask | None:
-    """The known task of that name; None for a task that is described by its type alone."""
+    """Return the known task of that name; None for a user's own task."""
     return None if name is None else KNOWN[name]

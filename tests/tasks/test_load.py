@@ -39,7 +39,7 @@ def test_a_known_task_knows_its_splits(hub: list[str]) -> None:
     assert hub == ["train", "validation_matched", "validation_mismatched"]
     assert list(loaded.validation) == ["matched", "mismatched"]
     origin = "nyu-mll/glue (mnli), split validation_matched"
-    assert loaded.validation["matched"].origin == origin
+    assert loaded.validation["matched"].source == origin
     assert loaded.main_metric == "matched_accuracy"
 
 
@@ -56,8 +56,8 @@ def test_files_come_before_the_hub(hub: list[str], jsonl: Write) -> None:
     loaded = load_task(TaskSection(name="rte"), data)
     assert hub == []
     assert loaded.train is not None
-    assert (loaded.train.origin, len(loaded.train.dataset)) == (train, 3)
-    assert (loaded.validation[""].origin, len(loaded.validation[""].dataset)) == (dev, 1)
+    assert (loaded.train.source, len(loaded.train.dataset)) == (train, 3)
+    assert (loaded.validation[""].source, len(loaded.validation[""].dataset)) == (dev, 1)
     assert loaded.main_metric == "accuracy"
 
 
@@ -155,3 +155,17 @@ def test_nothing_is_printed_or_cached(
     with pytest.raises(DataError):
         reading.read_hub(DataSection(hub="nyu-mll/glue"), "train", [])
     assert capfd.readouterr() == ("", "")
+
+
+def test_questions_on_one_context_stay_together(jsonl: Write) -> None:
+    answers = {"text": ["context"], "answer_start": [0]}
+    rows = [
+        {"question": f"{number}?", "context": f"context {number // 5}", "answers": answers}
+        for number in range(100)
+    ]
+    data = DataSection(train=jsonl(rows), holdout=HoldoutSection(fraction=0.3))
+    loaded = load_task(TaskSection(name="squad_v1"), data)
+    assert loaded.train is not None
+    train, validation = loaded.train.dataset, loaded.validation[""].dataset
+    assert len(train) + len(validation) == 100
+    assert not set(train["context"]) & set(validation["context"])

@@ -1,4 +1,4 @@
-"""Rows of question answering, checked: questions, contexts, ids and reference answers."""
+"""Rows of question answering: questions, contexts, ids and reference answers."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from dcft_cli.data.rows import Rows, shown
+from dcft_cli.data.rows import Rows, format_value
 
 ID_COLUMN = "id"
 
@@ -23,53 +23,53 @@ _FEATURES = Features(
 def prepare_questions(
     rows: Rows, question: str, context: str, answers: str, *, unanswerable: bool
 ) -> Dataset:
-    """Checks rows and puts them into the columns of SQuAD: `id question context answers`.
+    """Check rows and put them into the columns of SQuAD: `id`, `question`, `context`, `answers`.
 
     Args:
-        rows: as they were read; `id` may be absent, then it is the row's number.
+        rows: as they were read; without a column `id`, it is the row's number.
         question: name of the question column.
         context: name of the context column.
         answers: name of the answers column: {"text": [...], "answer_start": [...]}.
         unanswerable: whether questions may have no answer.
 
     Raises:
-        DataError: a missing column; a text that is missing or empty; an id that stands twice; a
-            question without an answer; an answer that is malformed or not at its offset.
+        DataError: a missing column; a missing or empty text; a repeated id; a question without an
+            answer; an answer that is malformed or not at its offset.
     """
     questions, contexts = rows.texts(question), rows.texts(context)
     ids = _ids(rows)
     references = rows.values(answers, "data.label")
     malformed = [
-        (index, f"`{answers}` is {shown(value)}")
+        (index, f"`{answers}` is {format_value(value)}")
         for index, value in enumerate(references)
         if not _well_formed(value)
     ]
-    if malformed:
-        hint = (
-            'Each row needs {"text": [...], "answer_start": [...]}, as in SQuAD. A jsonl or'
-            " parquet file can hold that, a csv or tsv file cannot."
-        )
-        rows.refuse("malformed answers", malformed, hint)
-    if not unanswerable:
-        silent = [
-            (index, f"question {ids[index]}")
-            for index, value in enumerate(references)
-            if not value["text"]
-        ]
-        if silent:
-            hint = "Allow it with task.unanswerable=true (or task.name=squad_v2)."
-            rows.refuse("question without an answer", silent, hint)
-    displaced = [
+    hint = (
+        'Each row needs {"text": [...], "answer_start": [...]} as in SQuAD, which a jsonl or'
+        " parquet file can hold, but not a csv or tsv file."
+    )
+    rows.raise_for(malformed, "malformed answers", hint)
+    unanswered = [
+        (index, f"question {ids[index]}")
+        for index, value in enumerate(references)
+        if not unanswerable and not value["text"]
+    ]
+    hint = "Allow it with task.unanswerable=true (or task.name=squad_v2)."
+    rows.raise_for(unanswered, "question without an answer", hint)
+    misplaced = [
         (index, f"question {ids[index]}: {problem}")
         for index, value in enumerate(references)
-        if (problem := _displacement(value, contexts[index]))
+        if (problem := _offset_problem(value, contexts[index]))
     ]
-    if displaced:
-        hint = "answer_start counts the characters of the context from 0, not bytes or words."
-        rows.refuse("answer that is not at its offset", displaced, hint)
-    texts = {"id": ids, "question": questions, "context": contexts}
-    kept = [{key: value[key] for key in ("text", "answer_start")} for value in references]
-    return Dataset.from_dict(texts | {"answers": kept}, features=_FEATURES)
+    hint = "answer_start counts the characters of the context from 0, not bytes or words."
+    rows.raise_for(misplaced, "answer that is not at its offset", hint)
+    columns = {
+        "id": ids,
+        "question": questions,
+        "context": contexts,
+        "answers": [{key: value[key] for key in ("text", "answer_start")} for value in references],
+    }
+    return Dataset.from_dict(columns, features=_FEATURES)
 
 
 def _ids(rows: Rows) -> list[str]:
@@ -79,8 +79,7 @@ def _ids(rows: Rows) -> list[str]:
     ids = [str(row if value is None else value) for row, value in values]
     counts = Counter(ids)
     repeated = [(index, f"`{ID_COLUMN}` is {id}") for index, id in enumerate(ids) if counts[id] > 1]
-    if repeated:
-        rows.refuse("id that stands more than once", repeated)
+    rows.raise_for(repeated, "id that is used more than once")
     return ids
 
 
@@ -97,12 +96,12 @@ def _well_formed(answers: object) -> bool:
     )
 
 
-def _displacement(answers: Mapping[str, list[Any]], context: str) -> str:
-    """What is wrong with the first answer that does not stand where it says; else ""."""
+def _offset_problem(answers: Mapping[str, list[Any]], context: str) -> str:
+    """Return the problem of the first answer that is not at its offset; "" if there is none."""
     for text, start in zip(answers["text"], answers["answer_start"], strict=True):
         if not text.strip():
             return "the answer is empty"
         if start < 0 or not context.startswith(text, start):
-            there = context[start : start + len(text)] if start >= 0 else ""
-            return f"at character {start} stands {shown(there)}, not {shown(text)}"
+            found = context[start : start + len(text)] if start >= 0 else ""
+            return f"at character {start} is {format_value(found)}, not {format_value(text)}"
     return ""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dcft_cli.tasks.answers import Answer, Window, decode
+from dcft_cli.tasks.question_answering.decoding import Answer, Window, decode
 
 CONTEXT = "one two three four"
 SPANS = np.array([(0, 3), (4, 7), (8, 13), (14, 18)])
