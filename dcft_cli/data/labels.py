@@ -2,9 +2,13 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import TypeVar
 
 from dcft_cli.data.rows import Problem, Rows
 from dcft_cli.errors import DataError
+
+T = TypeVar("T")
 
 LabelFormatter = Callable[[int, object], str]
 """Text of an error about one label, from its position in the row (from 0) and its value."""
@@ -39,23 +43,16 @@ class LabelColumn:
         Raises:
             DataError: a value that cannot name a class; fewer than two classes.
         """
-        names = tuple(self.rows.class_names.get(self.name, ())) or self._names(hint)
+        names = tuple(self.rows.class_names.get(self.name, ()))
+        if not names:
+            labels, problems = self._convert(label_name)
+            self.rows.raise_for(problems, "no usable label", hint)
+            found = set(chain.from_iterable(labels))
+            names = tuple(sorted(found, key=int if all(map(_is_number, found)) else None))
         if len(names) < 2:
-            found = f"every label in `{self.name}` is {names[0]}" if names else "no row has a label"
-            raise DataError(f"{self.rows.source}: {found}.", "At least two classes are needed.")
+            which = f"every label in `{self.name}` is {names[0]}" if names else "no row has a label"
+            raise DataError(f"{self.rows.source}: {which}.", "At least two classes are needed.")
         return names
-
-    def _names(self, hint: str) -> tuple[str, ...]:
-        found: set[str] = set()
-        problems: list[Problem] = []
-        for index, row in enumerate(self.values):
-            names = [label_name(value) for value in row]
-            if None in names:
-                position = names.index(None)
-                problems.append((index, self.format_label(position, row[position])))
-            found.update(name for name in names if name)
-        self.rows.raise_for(problems, "no usable label", hint)
-        return tuple(sorted(found, key=int if all(map(_is_number, found)) else None))
 
     def class_numbers(self, labels: Sequence[str]) -> list[list[int]]:
         """Return the class numbers of the labels of each row.
@@ -80,18 +77,25 @@ class LabelColumn:
                 return value if 0 <= value < len(labels) else None
             return number_of.get(label_name(value))
 
-        numbers: list[list[int]] = []
-        problems: list[Problem] = []
-        unknown: set[str | None] = set()
-        for index, row in enumerate(self.values):
-            found = [number(value) for value in row]
-            if None in found:
-                position = found.index(None)
-                unknown.add(label_name(row[position]))
-                problems.append((index, self.format_label(position, row[position])))
-            numbers.append([known for known in found if known is not None])
-        self.rows.raise_for(problems, "unknown label", _known_labels(labels, unknown))
+        numbers, problems = self._convert(number)
+        if problems:
+            unknown = {label_name(value) for row in self.values for value in row} - number_of.keys()
+            self.rows.raise_for(problems, "unknown label", _known_labels(labels, unknown))
         return numbers
+
+    def _convert(
+        self, convert: Callable[[object], T | None]
+    ) -> tuple[list[list[T]], list[Problem]]:
+        """Convert the labels of each row; the first of a row that becomes None is a problem."""
+        converted: list[list[T]] = []
+        problems: list[Problem] = []
+        for index, row in enumerate(self.values):
+            results = [convert(value) for value in row]
+            if None in results:
+                position = results.index(None)
+                problems.append((index, self.format_label(position, row[position])))
+            converted.append([result for result in results if result is not None])
+        return converted, problems
 
 
 def label_name(value: object) -> str | None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,7 +25,7 @@ MIN_BYTES = 400_000
 MAX_CACHE_BYTES = 5 * 2**30
 """Size of all files together; beyond it the least recently used ones are deleted."""
 
-Encode = Callable[..., Mapping[str, list[Any]]]
+Encode = Callable[[Mapping[str, list[Any]], list[int]], Mapping[str, list[Any]]]
 
 
 def encode_rows(
@@ -34,16 +33,14 @@ def encode_rows(
     encode: Encode,
     tokenizer: "PreTrainedTokenizerBase",
     settings: tuple[object, ...],
-    *,
-    with_indices: bool = False,
 ) -> Dataset:
     """Return the columns that `encode` makes of rows, from the cache if they are in it.
 
-    Small data sets are not cached, nor is anything if there is no folder to write to.
+    Only large data sets and fast tokenizers are cached, and only if the folder is writable.
 
     Args:
         dataset: prepared rows.
-        encode: from a batch of rows, and their indices if `with_indices`, to columns.
+        encode: from a batch of rows and their indices to columns.
         tokenizer: that `encode` calls.
         settings: everything else that `encode` depends on; plain values.
     """
@@ -53,7 +50,7 @@ def encode_rows(
             return dataset.map(
                 encode,
                 batched=True,
-                with_indices=with_indices,
+                with_indices=True,
                 remove_columns=dataset.column_names,
                 # The default fingerprint pickles the tokenizer, which takes half a second.
                 new_fingerprint=fingerprint,
@@ -62,7 +59,7 @@ def encode_rows(
             )
 
     folder = cache_folder()
-    if folder is not None and dataset.data.nbytes >= MIN_BYTES:
+    if folder is not None and tokenizer.is_fast and dataset.data.nbytes >= MIN_BYTES:
         key = _key(dataset, tokenizer, settings)
         with suppress(OSError):  # not writable, or the disk is full
             folder.mkdir(parents=True, exist_ok=True)
@@ -111,23 +108,11 @@ def _key(
     dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", settings: tuple[object, ...]
 ) -> str:
     """Return the hash of the rows, the tokenizer, the settings and the versions involved."""
-    versions = [version(name) for name in ("transformers", "tokenizers", "datasets")]
-    state = (ENCODING_VERSION, versions, settings, dataset.features, _tokenizer_state(tokenizer))
-    digest = hashlib.sha256(repr(state).encode())
-    table = dataset.with_format("arrow")[:].combine_chunks()
-    for batch in table.to_batches(max_chunksize=10_000):
-        digest.update(batch.serialize())
-    return digest.hexdigest()[:32]
-
-
-def _tokenizer_state(tokenizer: "PreTrainedTokenizerBase") -> tuple[object, ...]:
-    if tokenizer.is_fast:
-        vocabulary: object = tokenizer.backend_tokenizer.to_str()
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            tokenizer.save_pretrained(folder)
-            vocabulary = [(file.name, file.read_bytes()) for file in sorted(Path(folder).iterdir())]
-    return (
+    state = (
+        ENCODING_VERSION,
+        [version(name) for name in ("transformers", "tokenizers", "datasets")],
+        settings,
+        dataset.features,
         type(tokenizer),
         tokenizer.padding_side,
         tokenizer.truncation_side,
@@ -135,8 +120,13 @@ def _tokenizer_state(tokenizer: "PreTrainedTokenizerBase") -> tuple[object, ...]
         sorted(tokenizer.special_tokens_map.items()),
         tokenizer.cls_token_id,
         getattr(tokenizer, "split_special_tokens", False),
-        vocabulary,
+        tokenizer.backend_tokenizer.to_str(),
     )
+    digest = hashlib.sha256(repr(state).encode())
+    table = dataset.with_format("arrow")[:].combine_chunks()
+    for batch in table.to_batches(max_chunksize=10_000):
+        digest.update(batch.serialize())
+    return digest.hexdigest()[:32]
 
 
 def _find(folder: Path, key: str) -> Dataset | None:
@@ -144,8 +134,7 @@ def _find(folder: Path, key: str) -> Dataset | None:
     for file in folder.glob(f"{key}-*.arrow"):
         with suppress(OSError):
             if file.stem == f"{key}-{_checksum(file)}":
-                with suppress(OSError):  # a shared cache may be read-only
-                    os.utime(file)
+                os.utime(file)
                 return Dataset.from_file(str(file))
             file.unlink()
     return None

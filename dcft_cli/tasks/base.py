@@ -35,9 +35,9 @@ class Task(ABC):
         has_classes: whether the family needs class names.
         needs_offsets: whether it needs to know which characters a token covers.
         default_text: text columns, if the family has its own; then their number is fixed.
-        default_label: label column.
-        optional_columns: further columns that are read if they exist.
+        default_label: label column, unless the recipe names another.
         several_label_columns: whether there may be more than one.
+        optional_columns: further columns that are read if they exist.
         txt_format: format of files that end in .txt.
         text: names of the text columns.
         label: names of the label columns.
@@ -51,8 +51,8 @@ class Task(ABC):
     needs_offsets: ClassVar[bool] = False
     default_text: ClassVar[tuple[str, ...]] = ()
     default_label: ClassVar[str] = "label"
-    optional_columns: ClassVar[tuple[str, ...]] = ()
     several_label_columns: ClassVar[bool] = False
+    optional_columns: ClassVar[tuple[str, ...]] = ()
     txt_format: ClassVar[str | None] = None
     metrics: tuple[str, ...]
 

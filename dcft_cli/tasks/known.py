@@ -7,6 +7,7 @@ Columns, splits and the order of the labels are those of the Hub data sets `nyu-
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,55 +29,27 @@ class KnownTask:
     unanswerable: bool = False
 
 
+def _task(text: str, metrics: str, labels: str = "", **others: Any) -> KnownTask:
+    return KnownTask(tuple(text.split()), tuple(metrics.split()), tuple(labels.split()), **others)
+
+
 KNOWN: dict[str, KnownTask] = {
-    "cola": KnownTask(
-        text=("sentence",),
-        labels=("unacceptable", "acceptable"),
-        metrics=("matthews_correlation",),
-    ),
-    "sst2": KnownTask(
-        text=("sentence",),
-        labels=("negative", "positive"),
-        metrics=("accuracy",),
-    ),
-    "mrpc": KnownTask(
-        text=("sentence1", "sentence2"),
-        labels=("not_equivalent", "equivalent"),
-        metrics=("accuracy", "f1"),
-    ),
-    "qqp": KnownTask(
-        text=("question1", "question2"),
-        labels=("not_duplicate", "duplicate"),
-        metrics=("accuracy", "f1"),
-    ),
-    "stsb": KnownTask(
-        text=("sentence1", "sentence2"),
-        metrics=("pearson", "spearman"),
-    ),
-    "mnli": KnownTask(
-        text=("premise", "hypothesis"),
-        labels=("entailment", "neutral", "contradiction"),
-        metrics=("accuracy",),
+    "cola": _task("sentence", "matthews_correlation", "unacceptable acceptable"),
+    "sst2": _task("sentence", "accuracy", "negative positive"),
+    "mrpc": _task("sentence1 sentence2", "accuracy f1", "not_equivalent equivalent"),
+    "qqp": _task("question1 question2", "accuracy f1", "not_duplicate duplicate"),
+    "stsb": _task("sentence1 sentence2", "pearson spearman"),
+    "mnli": _task(
+        "premise hypothesis",
+        "accuracy",
+        "entailment neutral contradiction",
         validation={"matched": "validation_matched", "mismatched": "validation_mismatched"},
     ),
-    "qnli": KnownTask(
-        text=("question", "sentence"),
-        labels=("entailment", "not_entailment"),
-        metrics=("accuracy",),
-    ),
-    "rte": KnownTask(
-        text=("sentence1", "sentence2"),
-        labels=("entailment", "not_entailment"),
-        metrics=("accuracy",),
-    ),
-    "squad_v1": KnownTask(
-        text=("question", "context"),
-        metrics=("f1", "exact_match"),
-    ),
-    "squad_v2": KnownTask(
-        text=("question", "context"),
-        metrics=("f1", "exact_match", "best_f1", "best_exact_match"),
-        unanswerable=True,
+    "qnli": _task("question sentence", "accuracy", "entailment not_entailment"),
+    "rte": _task("sentence1 sentence2", "accuracy", "entailment not_entailment"),
+    "squad_v1": _task("question context", "f1 exact_match"),
+    "squad_v2": _task(
+        "question context", "f1 exact_match best_f1 best_exact_match", unanswerable=True
     ),
 }
 

@@ -57,7 +57,7 @@ class TextTask(Task):
     def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
         """See `Task.encode_training`; the target is `labels`."""
 
-        def encode(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
             encoded = tokenizer(
                 batch["text"], batch.get("text_pair"), truncation=True, max_length=self.max_length
             )

@@ -49,7 +49,7 @@ def test_a_comment_with_as_many_words_as_there_are_columns(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["a.conll", "a.iob", "a.iob2", "a.bio", "a.txt", "A.TXT"])
-def test_endings(tmp_path: Path, name: str) -> None:
+def test_file_endings(tmp_path: Path, name: str) -> None:
     assert read(tmp_path, "a O\n", name).records == [{"tokens": ["a"], "ner_tags": ["O"]}]
 
 
@@ -99,6 +99,6 @@ def test_one_column_is_not_enough(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "-DOCSTART- O\n\n"])
-def test_no_sentence(tmp_path: Path, text: str) -> None:
+def test_a_file_without_sentences(tmp_path: Path, text: str) -> None:
     with pytest.raises(DataError, match="has no rows"):
         read(tmp_path, text)

@@ -25,20 +25,20 @@ def test_every_row_is_on_one_side_and_the_order_is_kept() -> None:
     assert 0.15 < len(validation) / len(WORDS) < 0.25
 
 
-def test_the_division_is_the_same_every_time() -> None:
+def test_the_split_is_the_same_every_time() -> None:
     # Pinned: another hash or key would silently mix the sides of earlier runs.
     assert divide([str(number) for number in range(20)])[1] == ["7", "15", "18"]
     assert divide(WORDS) == divide(WORDS)
     assert divide(WORDS, seed=1) != divide(WORDS)
 
 
-def test_a_row_keeps_its_side_when_others_come_or_go() -> None:
+def test_a_row_keeps_its_side_when_rows_are_added_or_removed() -> None:
     _, validation = divide(WORDS)
     _, fewer = divide(WORDS[::-2])
     assert set(fewer) == set(validation) & set(WORDS[::-2])
 
 
-def test_equal_texts_stay_together_whatever_their_case() -> None:
+def test_texts_that_differ_in_case_stay_together() -> None:
     train, validation = divide([*WORDS, *map(str.upper, WORDS)])
     assert not {word.lower() for word in train} & {word.lower() for word in validation}
 

@@ -141,7 +141,7 @@ def test_a_file_inside_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         read_file("package://no_such_words/words.tsv", DataSection())
 
 
-def test_the_hub_out_of_reach() -> None:
+def test_the_hub_cannot_be_reached() -> None:
     data = DataSection(hub="nyu-mll/glue", config="rte")
     with pytest.raises(DataError) as error:
         read_hub(data, "train", ["label"])

@@ -88,6 +88,6 @@ def test_lengths_are_part_of_the_key(
         ("token_classification", "a664c99915f0"),
     ],
 )
-def test_the_encoding_belongs_to_its_version(name: str, expected: str, tmp_path: Path) -> None:
+def test_a_changed_encoding_needs_a_new_version(name: str, expected: str, tmp_path: Path) -> None:
     """If this fails, a task encodes the same rows differently: raise `ENCODING_VERSION`."""
     assert (token_cache.ENCODING_VERSION, digest(*encode(name, tmp_path))) == (1, expected)

@@ -85,7 +85,7 @@ def test_columns_of_0_and_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["2", "", "yes", "0.5"])
-def test_a_column_of_other_values(tmp_path: Path, value: str) -> None:
+def test_a_column_must_hold_0_or_1(tmp_path: Path, value: str) -> None:
     path = tmp_path / "train.csv"
     path.write_text(f"text,a,b\nx,1,0\ny,0,{value}\n")
     with pytest.raises(DataError, match=rf"in 1 row:\n  row 2 \(line 3\): `b` is '{value}'"):
@@ -195,7 +195,7 @@ def test_the_best_threshold_is_the_best_of_all(seed: int) -> None:
     assert best == pytest.approx(max(score(value) for value in np.linspace(0, 1, 500)))
 
 
-def test_labels_that_never_occur_count_in_no_mean() -> None:
+def test_labels_that_never_occur_are_left_out_of_means() -> None:
     present = np.array([[1, 0], [0, 0]], dtype=bool)
     logits = np.array([[1.0, -1.0], [-1.0, -1.0]])
     scores = score_label_sets(logits, logits > 0, present)
@@ -203,7 +203,7 @@ def test_labels_that_never_occur_count_in_no_mean() -> None:
     assert scores == dict.fromkeys(scores, 1.0)
 
 
-def test_no_label_anywhere() -> None:
+def test_scores_without_any_label_are_0() -> None:
     nothing = np.zeros((3, 2), dtype=bool)
     scores = score_label_sets(np.zeros((3, 2)), nothing, nothing)
     assert (scores.pop("subset_accuracy"), scores.pop("best_micro_f1_threshold")) == (1.0, 0.5)

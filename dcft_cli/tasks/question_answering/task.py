@@ -86,7 +86,7 @@ class QuestionAnswering(Task):
         """
         check_windows(tokenizer, self.max_length, self.document_stride)
 
-        def encode(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
             encoded = self._windows(batch, tokenizer)
             targets = [
                 _target(encoded, window, batch["answers"][row], tokenizer)
@@ -119,8 +119,7 @@ class QuestionAnswering(Task):
             }
 
         settings = ("windows", self.max_length, self.document_stride)
-        encoded = encode_rows(dataset, encode, tokenizer, settings, with_indices=True)
-        encoded = longest_first(encoded)
+        encoded = longest_first(encode_rows(dataset, encode, tokenizer, settings))
         windows = [
             Window(window["row"], window["cls"], window["first"], window["spans"].reshape(-1, 2))
             for window in encoded.select_columns(_WINDOW_COLUMNS).with_format("numpy")

@@ -97,37 +97,13 @@ class TokenClassification(Task):
 
     def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
         """See `Task.encode_training`; the targets are `labels`, one per token."""
-
-        def encode(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-            windows = self._windows(batch, tokenizer)
-            targets = []
-            for window in windows:
-                labels = batch["labels"][window.sentence]
-                target = [IGNORED] * len(window.inputs["input_ids"])
-                for word, token in zip(window.words, window.tokens, strict=True):
-                    target[token] = labels[word]
-                targets.append(target)
-            return _inputs(windows, tokenizer) | {"labels": targets}
-
-        settings = ("word labels", self.max_length, self.document_stride)
-        return _require_words(encode_rows(dataset, encode, tokenizer, settings), "training")
+        return self._encode(dataset, tokenizer, "training").remove_columns(_WINDOW_COLUMNS)
 
     def evaluation_set(
         self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
     ) -> EvaluationSet:
         """See `Task.evaluation_set`."""
-
-        def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
-            windows = self._windows(batch, tokenizer)
-            return _inputs(windows, tokenizer) | {
-                "row": [rows[window.sentence] for window in windows],
-                "words": [window.words for window in windows],
-                "tokens": [window.tokens for window in windows],
-            }
-
-        settings = ("words", self.max_length, self.document_stride)
-        encoded = encode_rows(dataset, encode, tokenizer, settings, with_indices=True)
-        encoded = longest_first(_require_words(encoded, name or "validation"))
+        encoded = longest_first(self._encode(dataset, tokenizer, name or "validation"))
         windows = [encoded[column][:] for column in _WINDOW_COLUMNS]
         expected = [np.asarray(labels, np.int64) for labels in dataset["labels"][:]]
         missing = self.labels.index(OUTSIDE) if self.tags and OUTSIDE in self.labels else -1
@@ -153,7 +129,7 @@ class TokenClassification(Task):
                 return ""
             return f"every word is labeled {self.labels[classes.pop()] if classes else 'nothing'}"
 
-        features = encoded.remove_columns(_WINDOW_COLUMNS)
+        features = encoded.remove_columns([*_WINDOW_COLUMNS, "labels"])
         return EvaluationSet(name, features, score, constant_scores, failure)
 
     def linear_examples(
@@ -183,28 +159,36 @@ class TokenClassification(Task):
 
         return score_entities(read(predicted), read(expected)) | {"accuracy": right}
 
-    def _windows(
-        self, batch: Mapping[str, list[Any]], tokenizer: "PreTrainedTokenizerBase"
-    ) -> list[WordWindow]:
-        return encode_words(batch["words"], tokenizer, self.max_length, self.document_stride)
+    def _encode(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", name: str) -> Dataset:
+        """Encode sentences as windows: model inputs, targets, and the words that count in each."""
+
+        def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
+            windows = encode_words(batch["words"], tokenizer, self.max_length, self.document_stride)
+            names = windows[0].inputs if windows else tokenizer.model_input_names
+            columns: dict[str, list[Any]] = {
+                name: [window.inputs[name] for window in windows] for name in names
+            }
+            return columns | {
+                "length": [len(window.inputs["input_ids"]) for window in windows],
+                "labels": [_targets(window, batch["labels"]) for window in windows],
+                "row": [rows[window.sentence] for window in windows],
+                "words": [window.words for window in windows],
+                "tokens": [window.tokens for window in windows],
+            }
+
+        settings = ("words", self.max_length, self.document_stride)
+        encoded = encode_rows(dataset, encode, tokenizer, settings)
+        if not len(encoded):
+            raise DataError(
+                f"No word in the {name} data produces a token.",
+                "Check that data.text names the column of words, and that they are not blank.",
+            )
+        return encoded
 
 
-def _inputs(
-    windows: Sequence[WordWindow], tokenizer: "PreTrainedTokenizerBase"
-) -> dict[str, list[Any]]:
-    """Return the model's inputs, and their lengths."""
-    names = windows[0].inputs if windows else tokenizer.model_input_names
-    inputs: dict[str, list[Any]] = {
-        name: [window.inputs[name] for window in windows] for name in names
-    }
-    return inputs | {"length": [len(window.inputs["input_ids"]) for window in windows]}
-
-
-def _require_words(encoded: Dataset, name: str) -> Dataset:
-    """Return `encoded`, if there is anything in it to learn from or to score."""
-    if not len(encoded):
-        raise DataError(
-            f"No word in the {name} data produces a token.",
-            "Check that data.text names the column of words, and that they are not only blanks.",
-        )
-    return encoded
+def _targets(window: WordWindow, labels: Sequence[Sequence[int]]) -> list[int]:
+    """Return the label of each token of a window."""
+    targets = [IGNORED] * len(window.inputs["input_ids"])
+    for word, token in zip(window.words, window.tokens, strict=True):
+        targets[token] = labels[window.sentence][word]
+    return targets

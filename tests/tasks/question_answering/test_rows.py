@@ -68,7 +68,7 @@ def test_malformed_answers(jsonl: Write, answers: object) -> None:
         load(jsonl([row(), row(answers=answers)]))
 
 
-def test_an_empty_answer_text_is_no_answer(jsonl: Write) -> None:
+def test_an_answer_is_not_empty(jsonl: Write) -> None:
     with pytest.raises(DataError, match="question 1: the answer is empty"):
         load(jsonl([row("", 0)]))
 
@@ -94,7 +94,7 @@ def test_a_csv_file_cannot_hold_answers(jsonl: Write, tmp_path: Any) -> None:
     assert "not a csv or tsv file" in error.value.hint
 
 
-def test_columns_of_the_recipe(jsonl: Write) -> None:
+def test_the_recipe_names_the_columns(jsonl: Write) -> None:
     own = {"q": "Who?", "passage": CONTEXT, "gold": {"text": ["cat"], "answer_start": [4]}}
     task = TaskSection(type="question_answering")
     data = DataSection(validation=jsonl([own]), text=["q", "passage"], label="gold")

@@ -37,7 +37,7 @@ def random_questions(count: int, seed: int = 0) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def test_labels_of_windows_decode_to_the_answers(any_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_targets_decode_to_the_answers(any_tokenizer: PreTrainedTokenizerFast) -> None:
     questions = random_questions(60)
     eval_set = task().evaluation_set("", questions, any_tokenizer)
     training = task().encode_training(questions, any_tokenizer)

@@ -43,7 +43,7 @@ def test_the_largest_stride_that_passes_the_check_works(
         check_windows(any_tokenizer, 40, size)
 
 
-def test_a_slow_tokenizer_is_refused() -> None:
+def test_a_fast_tokenizer_is_required() -> None:
     class Slow:
         is_fast = False
 

@@ -42,14 +42,14 @@ def test_labels_are_found_in_the_training_data(jsonl: Write) -> None:
     assert loaded.task.label_counts(loaded.train.dataset) == {0: 1, 1: 1, 2: 1, 3: 5}
 
 
-def test_a_conll_file_holds_the_same(tmp_path: Path, jsonl: Write) -> None:
+def test_a_conll_file_gives_the_same_rows(tmp_path: Path, jsonl: Write) -> None:
     path = tmp_path / "train.txt"
     lines = [" ".join(word) for row in ROWS for word in [*zip(*row.values(), strict=True), ()]]
     path.write_text("\n".join(lines))
     assert load(str(path)).validation[""].dataset[:] == load(jsonl(ROWS)).validation[""].dataset[:]
 
 
-def test_numbers_name_the_classes_of_the_recipe(jsonl: Write) -> None:
+def test_labels_may_be_class_numbers_of_the_recipe(jsonl: Write) -> None:
     path = jsonl([{"w": ["a", "b"], "l": [3, "B-PER"]}, {"w": ["c"], "l": [0.0]}])
     loaded = load(path, {"labels": list(TAGS)}, text="w", label="l")
     assert loaded.validation[""].dataset["labels"][:] == [[3, 1], [0]]
@@ -71,7 +71,7 @@ def test_a_hub_data_set_names_its_classes(monkeypatch: pytest.MonkeyPatch) -> No
     assert load_task(own, section).task.labels == ("x", "y")
 
 
-def test_a_parquet_file_of_the_datasets_library_names_them_too(tmp_path: Path) -> None:
+def test_a_parquet_file_written_by_datasets_names_its_classes(tmp_path: Path) -> None:
     path = str(tmp_path / "train.parquet")
     tags = datasets.List(datasets.ClassLabel(names=["O", "B-X"]))
     features = datasets.Features(

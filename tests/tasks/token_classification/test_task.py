@@ -99,7 +99,9 @@ def test_words_without_tokens_count_as_outside(
     )
 
 
-def test_plain_labels(jsonl: Write, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_labels_of_words_are_scored_by_the_word(
+    jsonl: Write, tokenizer: PreTrainedTokenizerFast
+) -> None:
     rows = [{"tokens": ["a", "b", "\u200b", "c"], "ner_tags": ["NN", "VB", "NN", "NN"]}]
     loaded = load(jsonl(rows), {"labels": ["NN", "VB", "JJ", "XX"]})
     assert loaded.main_metric == "accuracy"

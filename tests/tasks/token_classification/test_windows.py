@@ -44,7 +44,7 @@ def test_a_short_sentence_is_one_window(any_tokenizer: PreTrainedTokenizerFast) 
     assert len(window.tokens) == 4
 
 
-def test_positions_are_those_of_first_tokens() -> None:
+def test_tokens_are_the_first_of_each_word() -> None:
     tokenizer = wordpiece()
     (window,) = encode_words([["ab", "c", "def"]], tokenizer, 64, 8)
     pieces = tokenizer.convert_ids_to_tokens(window.inputs["input_ids"])
@@ -65,10 +65,10 @@ def test_a_long_sentence_is_cut_between_words(any_tokenizer: PreTrainedTokenizer
         assert specials.isdisjoint(ids[1:-1])
         assert {len(values) for values in window.inputs.values()} == {len(ids)}
         for word, token in zip(window.words, window.tokens, strict=True):
-            (alone,) = encode_words(
+            (single,) = encode_words(
                 [[words[word] if window.sentence else "a"]], any_tokenizer, 64, 6
             )
-            own = alone.inputs["input_ids"][1:-1]
+            own = single.inputs["input_ids"][1:-1]
             assert ids[token : token + len(own)] == own
 
 
@@ -86,7 +86,7 @@ def test_words_and_sentences_without_tokens() -> None:
     assert encode_words([[]], wordpiece(), 16, 4) == []
 
 
-def test_byte_level_tokenizers_see_a_blank_before_every_word() -> None:
+def test_byte_level_tokenizers_get_a_space_before_every_word() -> None:
     """As add_prefix_space=True, which published RoBERTas are not set to."""
     (window,) = encode_words([["ab", "c"]], byte_level(), 16, 4)
     pieces = byte_level().convert_ids_to_tokens(window.inputs["input_ids"])
