@@ -6,8 +6,9 @@ by tabs, or by blanks in lines without a tab.
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 from dcft_cli.data.rows import Rows, format_list, format_value
 from dcft_cli.errors import DataError
@@ -20,11 +21,9 @@ _BLANKS = re.compile(r"[ \t]+")
 _DOCUMENT = "-DOCSTART-"
 
 
-@dataclass(frozen=True)
-class _Line:
+class _Line(NamedTuple):
     number: int
     fields: list[str]
-    opens: bool  # starts a sentence, unless it is a comment
 
 
 def read_conll(lines: Iterator[str], source: str, data: DataSection) -> Rows:
@@ -43,24 +42,28 @@ def read_conll(lines: Iterator[str], source: str, data: DataSection) -> Rows:
         DataError: lines with another number of columns than most; a single column; names for
             another number of columns.
     """
-    found = list(_lines(lines))
-    if not found:
+    found = _sentences(list(lines))
+    widths = Counter(len(line.fields) for line in chain.from_iterable(found))
+    if not widths:
         return Rows([], [], source, [])
-    (width, _), *_ = Counter(len(line.fields) for line in found).most_common(1)
-    kept = [
-        line for line in found if len(line.fields) == width or not line.fields[0].startswith("#")
-    ]
+    ((width, _),) = widths.most_common(1)
+
+    def is_comment(line: _Line) -> bool:
+        return len(line.fields) != width and line.fields[0].startswith("#")
+
+    kept = [[line for line in sentence if not is_comment(line)] for sentence in found]
+    sentences = [sentence for sentence in kept if sentence]
     columns = data.columns or _default_columns(width, data)
     if width < 2:
         raise DataError(
-            f"{source}: most lines have only one column, such as line {kept[0].number}:"
-            f" {format_value(kept[0].fields[0])}.",
+            f"{source}: most lines have only one column, such as line {sentences[0][0].number}:"
+            f" {format_value(sentences[0][0].fields[0])}.",
             "Each line of a conll file has a word in the first column and its label in the last.",
         )
     problems = [
         f"line {line.number}: {len(line.fields)} instead of {len(columns)},"
         f" {format_value(' '.join(line.fields))}"
-        for line in kept
+        for line in chain.from_iterable(sentences)
         if len(line.fields) != len(columns)
     ]
     if problems:
@@ -68,16 +71,6 @@ def read_conll(lines: Iterator[str], source: str, data: DataSection) -> Rows:
             "\n".join([f"{source}: wrong number of columns:", *format_list(problems)]),
             f"Each line has the columns {', '.join(columns)}; a blank line ends a sentence.",
         )
-    sentences: list[list[_Line]] = []
-    opens = True
-    for line in found:
-        opens = opens or line.opens
-        if len(line.fields) != width:
-            continue  # a comment; the next line may start the sentence
-        if opens:
-            sentences.append([])
-        sentences[-1].append(line)
-        opens = False
     records = [
         {name: [line.fields[n] for line in sentence] for n, name in enumerate(columns)}
         for sentence in sentences
@@ -85,17 +78,17 @@ def read_conll(lines: Iterator[str], source: str, data: DataSection) -> Rows:
     return Rows(records, columns, source, [sentence[0].number for sentence in sentences])
 
 
-def _lines(lines: Iterator[str]) -> Iterator[_Line]:
-    whole = list(lines)
-    words = [line.strip() for line in whole if line.strip()]
+def _sentences(lines: Sequence[str]) -> list[list[_Line]]:
+    """Split the lines of a file at blank lines and at starts of documents."""
+    words = [line.strip() for line in lines if line.strip()]
     tabs = 2 * sum("\t" in line for line in words) > len(words)
-    opens = True
-    for number, line in enumerate(whole, start=1):
+    sentences: list[list[_Line]] = [[]]
+    for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith(_DOCUMENT):
-            opens = True
-            continue
-        yield _Line(number, _fields(line, tabs=tabs), opens)
-        opens = False
+            sentences.append([])
+        else:
+            sentences[-1].append(_Line(number, _fields(line, tabs=tabs)))
+    return sentences
 
 
 def _fields(line: str, *, tabs: bool) -> list[str]:

@@ -1,7 +1,7 @@
 """Rows as they were read, and errors that list those that do not fit."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -68,13 +68,20 @@ class Rows:
         Raises:
             DataError: there is no such column, or a value is not a text, or empty.
         """
-        values = self.values(column, "data.text")
-        problems = [
-            (index, f"`{column}` {problem}")
-            for index, value in enumerate(values)
-            if (problem := self.text_problem(value))
-        ]
-        self.raise_for(problems, "no usable text", "Fix or remove these rows.")
+        hint = "Fix or remove these rows."
+        return self.checked_values(column, "data.text", self.text_problem, "no usable text", hint)
+
+    def checked_values(
+        self, column: str, setting: str, problem: Callable[[Any], str], what: str, hint: str
+    ) -> list[Any]:
+        """Return the values of `column` if `problem` is "" for each of them.
+
+        Raises:
+            DataError: the error of `values`; `what` is wrong, with the problem of each row.
+        """
+        values = self.values(column, setting)
+        texts = enumerate(map(problem, values))
+        self.raise_for([(index, f"`{column}` {text}") for index, text in texts if text], what, hint)
         return values
 
     def text_problem(self, value: object) -> str:

@@ -206,13 +206,14 @@ def _label_column(rows: Rows, column: str, separator: str) -> LabelColumn:
 
 
 def _zeros_and_ones(rows: Rows, column: str) -> list[float]:
-    values = rows.values(column, "data.label")
-    numbers = [_ZERO_OR_ONE.get((label_name(value) or "").lower(), math.nan) for value in values]
-    problems = [
-        (index, f"`{column}` is {format_value(values[index])}")
-        for index, number in enumerate(numbers)
-        if math.isnan(number)
-    ]
-    hint = "The column of a label holds 1 for the rows that have it, and 0 for the others."
-    rows.raise_for(problems, "label that is neither 0 nor 1", hint)
-    return numbers
+    def name(value: object) -> str:
+        return (label_name(value) or "").lower()
+
+    values = rows.checked_values(
+        column,
+        "data.label",
+        lambda value: "" if name(value) in _ZERO_OR_ONE else f"is {format_value(value)}",
+        "label that is neither 0 nor 1",
+        "The column of a label holds 1 for the rows that have it, and 0 for the others.",
+    )
+    return [_ZERO_OR_ONE[name(value)] for value in values]

@@ -38,17 +38,14 @@ class Regression(TextTask):
 
     def read_labels(self, rows: Rows) -> list[float]:
         """See `TextTask.read_labels`; a number may be written as a text."""
-        (column,) = self.label
-        values = rows.values(column, "data.label")
-        numbers = [_number(value) for value in values]
-        problems = [
-            (index, f"`{column}` is {format_value(value)}")
-            for index, (value, number) in enumerate(zip(values, numbers, strict=True))
-            if not math.isfinite(number)
-        ]
-        hint = "To predict classes, set task.type=classification."
-        rows.raise_for(problems, "label that is not a (finite) number", hint)
-        return numbers
+        values = rows.checked_values(
+            self.label[0],
+            "data.label",
+            lambda value: "" if math.isfinite(_number(value)) else f"is {format_value(value)}",
+            "label that is not a (finite) number",
+            "To predict classes, set task.type=classification.",
+        )
+        return [_number(value) for value in values]
 
     def check_training(self, rows: RowSet) -> None:
         """See `Task.check_training`."""

@@ -62,14 +62,6 @@ def test_if_names_are_numbers_a_number_is_a_name(jsonl: Write) -> None:
         load(jsonl(rows(1, 3, 0)), names)
 
 
-def test_numbers_in_a_csv_file(tmp_path: Any) -> None:
-    path = tmp_path / "train.csv"
-    path.write_text("text,label\ngood,1\nbad,0\n")
-    loaded = load(str(path))
-    assert loaded.task.labels == ("0", "1")
-    assert numbers(loaded) == [1, 0]
-
-
 def test_an_unknown_label_names_file_row_value_and_the_known_ones(jsonl: Write) -> None:
     train, dev = jsonl(rows("a", "b"), "train.jsonl"), jsonl(rows("a", "c"), "dev.jsonl")
     with pytest.raises(DataError) as error:

@@ -110,16 +110,6 @@ def test_rows_that_do_not_fit(jsonl: Write, value: object, message: str) -> None
         load(jsonl(rows(["a"], ["b"], value)))
 
 
-def test_an_unknown_label_in_the_validation_data(jsonl: Write) -> None:
-    train, dev = jsonl(rows(["a"], ["b"]), "train.jsonl"), jsonl(rows([], ["a", "c"]), "dev.jsonl")
-    with pytest.raises(DataError) as error:
-        load(train, validation=dev)
-    assert error.value.message == (
-        f"{dev}: unknown label in 1 row:\n  row 2 (line 2): `label` contains 'c'"
-    )
-    assert error.value.hint == "Known labels: a (0), b (1)."
-
-
 @pytest.mark.parametrize(
     ("labels", "message"),
     [

@@ -38,17 +38,14 @@ def prepare_questions(
     """
     questions, contexts = rows.texts(question), rows.texts(context)
     ids = _ids(rows)
-    references = rows.values(answers, "data.label")
-    malformed = [
-        (index, f"`{answers}` is {format_value(value)}")
-        for index, value in enumerate(references)
-        if not _well_formed(value)
-    ]
-    hint = (
+    references = rows.checked_values(
+        answers,
+        "data.label",
+        lambda value: "" if _well_formed(value) else f"is {format_value(value)}",
+        "malformed answers",
         'Each row needs {"text": [...], "answer_start": [...]} as in SQuAD, which a jsonl or'
-        " parquet file can hold, but not a csv or tsv file."
+        " parquet file can hold, but not a csv or tsv file.",
     )
-    rows.raise_for(malformed, "malformed answers", hint)
     unanswered = [
         (index, f"question {ids[index]}")
         for index, value in enumerate(references)

@@ -51,13 +51,13 @@ def label_column(rows: Rows, column: str) -> LabelColumn:
     Raises:
         DataError: there is no such column, or a row without a list.
     """
-    values = rows.values(column, "data.label")
-    problems = [
-        (index, f"`{column}` is {format_value(value)}")
-        for index, value in enumerate(values)
-        if not isinstance(value, list)
-    ]
-    rows.raise_for(problems, "no list of labels", "Every word needs one label.")
+    values = rows.checked_values(
+        column,
+        "data.label",
+        lambda value: "" if isinstance(value, list) else f"is {format_value(value)}",
+        "no list of labels",
+        "Every word needs one label.",
+    )
     return LabelColumn(
         rows,
         column,
