@@ -1,4 +1,4 @@
-"""Tiny data sets in the words of the tiny tokenizer, made by code."""
+"""Tiny generated data sets in the words of the tiny tokenizer."""
 
 import json
 import random
@@ -16,14 +16,14 @@ _PLACES = ("paris", "london")
 
 
 def opinion(good: bool, draw: random.Random) -> str:
-    """A sentence of 4 to 8 words that one of its words gives away."""
+    """Return a sentence of 4 to 8 words, of which one tells the opinion."""
     word, thing = draw.choice(_GOOD if good else _BAD), draw.choice(_THINGS)
     more = draw.choices(_THINGS, k=draw.randrange(5))
     return " ".join(["the", thing, *more, "was", word])
 
 
 def text_rows(task: str, count: int, seed: int = 0) -> list[Row]:
-    """Rows of a known GLUE task; every label there is stands in the first rows."""
+    """Return rows of a known GLUE task; the first rows contain every label."""
     draw = random.Random(seed)
     known = KNOWN[task]
     classes = len(known.labels) or 5
@@ -37,7 +37,7 @@ def text_rows(task: str, count: int, seed: int = 0) -> list[Row]:
 
 
 def question_rows(count: int, *, unanswerable: bool = False, seed: int = 0) -> list[Row]:
-    """Rows like SQuAD's; with `unanswerable` every third question has no answer."""
+    """Return rows like SQuAD's; with `unanswerable` every third question has no answer."""
     draw = random.Random(seed)
     rows = []
     for number in range(count):
@@ -56,7 +56,7 @@ def question_rows(count: int, *, unanswerable: bool = False, seed: int = 0) -> l
 
 
 def tagged_rows(count: int, seed: int = 0) -> list[Row]:
-    """Words with tags of entities: places, and things with their article."""
+    """Return words with entity tags: places, and things with their article."""
     draw = random.Random(seed)
     rows = []
     for _ in range(count):
@@ -72,7 +72,7 @@ def tagged_rows(count: int, seed: int = 0) -> list[Row]:
 
 
 def label_set_rows(count: int, seed: int = 0) -> list[Row]:
-    """Texts with the list of the things in them, every fourth text without any."""
+    """Return texts with the list of the things in them; every fourth text has none."""
     draw = random.Random(seed)
     rows = []
     for number in range(count):
@@ -82,7 +82,7 @@ def label_set_rows(count: int, seed: int = 0) -> list[Row]:
 
 
 def rows_of(task: str, count: int, seed: int = 0) -> list[Row]:
-    """Rows of any known task, and of those that are known by their type alone."""
+    """Return rows of any known task, of token classification or of multi-label."""
     if task == "token_classification":
         return tagged_rows(count, seed)
     if task == "multi_label":
@@ -93,7 +93,7 @@ def rows_of(task: str, count: int, seed: int = 0) -> list[Row]:
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> str:
-    """Writes a jsonl file and gives its path."""
+    """Write a jsonl file and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(path)

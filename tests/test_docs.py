@@ -17,9 +17,10 @@ from pydantic.fields import FieldInfo
 from dcft_cli import __version__
 from dcft_cli.cli import app
 from dcft_cli.errors import RecipeError
-from dcft_cli.recipe import AdapterSection, Recipe, load_recipe
+from dcft_cli.recipe import AdapterSection, DataSection, Recipe, TaskSection, load_recipe
 from dcft_cli.recipe.source import plain_value
 from dcft_cli.runs.adapter_plan import AdapterPlan, plan_adapter
+from dcft_cli.tasks import build_task
 from dcft_cli.tasks.known import KNOWN
 from tests.families import published
 
@@ -205,7 +206,8 @@ def test_every_known_task_is_documented() -> None:
             labels,
             tuple(re.findall(r"`(\w+)`", scores)),
         )
-    assert found == {name: (t.text, t.label, t.labels, t.metrics) for name, t in KNOWN.items()}
+    tasks = {name: build_task(TaskSection(name=name), DataSection()) for name in KNOWN}
+    assert found == {n: (t.text, *t.label, t.labels, t.metrics) for n, t in tasks.items()}
 
 
 @pytest.mark.parametrize(

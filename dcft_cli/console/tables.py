@@ -152,7 +152,7 @@ def _classes(plan: "TrainingPlan") -> list[tuple[str, str]]:
 
 
 def _origin(rows: Any) -> str:
-    return str(rows.origin)
+    return str(rows.source)
 
 
 def _task(name: str | None, kind: str) -> str:

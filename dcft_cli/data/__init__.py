@@ -1,1 +1,1 @@
-"""Rows in: files, the Hub, labels, held-out parts, and the cache of their tokens."""
+"""Data: rows from files and the Hub, their labels, held-out parts, and the token cache."""

@@ -1,112 +1,105 @@
-"""CoNLL column files: one word a line, its label in the last column, a blank line after a sentence.
+"""CoNLL column files: one word per line, with its label; a blank line ends a sentence.
 
-As of the shared tasks of 2000 to 2003 (Tjong Kim Sang and others); columns are parted by tabs, or
-by blanks where a line holds no tab.
+The format of the shared tasks of 2000 to 2003 (Tjong Kim Sang and others). Columns are separated
+by tabs, or by blanks in lines without a tab.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
 
-from dcft_cli.data.rows import Rows, shown, spelled_out
+from dcft_cli.data.rows import Rows, format_list, format_value
 from dcft_cli.errors import DataError
 from dcft_cli.recipe.schema import DataSection
-from dcft_cli.tasks.sentences import LABELS_COLUMN, WORDS_COLUMN
+
+WORDS_COLUMN = "tokens"
+LABELS_COLUMN = "ner_tags"
 
 _BLANKS = re.compile(r"[ \t]+")
 _DOCUMENT = "-DOCSTART-"
 
 
-@dataclass(frozen=True)
-class _Line:
+class _Line(NamedTuple):
     number: int
     fields: list[str]
-    opens: bool  # a sentence, if it is no comment
 
 
-def read_conll(lines: Iterator[str], origin: str, data: DataSection) -> Rows:
-    """Sentences as rows, each column a list with one entry a word.
+def read_conll(lines: Iterator[str], source: str, data: DataSection) -> Rows:
+    """Return sentences as rows; each column is a list with one entry per word.
 
-    Lines that start with -DOCSTART- are left out, and so are comments: lines that start with #
-    and have not as many columns as the others.
+    Lines that start with -DOCSTART- are skipped, and so are comments: lines that start with #
+    and have another number of columns than most lines.
 
     Args:
         lines: of the file.
-        origin: the file, as errors call it.
-        data: names of the columns (`columns`). Not set: the first is the column of words, the
-            last that of labels, by the names that these have.
+        source: the file, as errors name it.
+        data: its `columns` names the columns. By default the first is the column of words and
+            the last that of labels, under the names that `text` and `label` give them.
 
     Raises:
-        DataError: lines with another number of columns than the others; a single column; names
-            for another number of columns.
+        DataError: lines with another number of columns than most; a single column; names for
+            another number of columns.
     """
-    found = list(_lines(lines))
-    if not found:
-        return Rows([], [], origin, [])
-    (width, _), *_ = Counter(len(line.fields) for line in found).most_common(1)
-    kept = [
-        line for line in found if len(line.fields) == width or not line.fields[0].startswith("#")
-    ]
-    columns = data.columns or _usual_columns(width, data)
+    found = _sentences(list(lines))
+    widths = Counter(len(line.fields) for line in chain.from_iterable(found))
+    if not widths:
+        return Rows([], [], source, [])
+    ((width, _),) = widths.most_common(1)
+
+    def is_comment(line: _Line) -> bool:
+        return len(line.fields) != width and line.fields[0].startswith("#")
+
+    kept = [[line for line in sentence if not is_comment(line)] for sentence in found]
+    sentences = [sentence for sentence in kept if sentence]
+    columns = data.columns or _default_columns(width, data)
     if width < 2:
         raise DataError(
-            f"{origin}: most lines have one column alone, such as line {kept[0].number}:"
-            f" {shown(kept[0].fields[0])}.",
-            "A conll file has a word in the first column of a line and its label in the last.",
+            f"{source}: most lines have only one column, such as line {sentences[0][0].number}:"
+            f" {format_value(sentences[0][0].fields[0])}.",
+            "Each line of a conll file has a word in the first column and its label in the last.",
         )
-    wrong = [
+    problems = [
         f"line {line.number}: {len(line.fields)} instead of {len(columns)},"
-        f" {shown(' '.join(line.fields))}"
-        for line in kept
+        f" {format_value(' '.join(line.fields))}"
+        for line in chain.from_iterable(sentences)
         if len(line.fields) != len(columns)
     ]
-    if wrong:
+    if problems:
         raise DataError(
-            "\n".join([f"{origin}: wrong number of columns:", *spelled_out(wrong)]),
-            f"Every line has {', '.join(columns)}; a blank line ends a sentence.",
+            "\n".join([f"{source}: wrong number of columns:", *format_list(problems)]),
+            f"Each line has the columns {', '.join(columns)}; a blank line ends a sentence.",
         )
-    sentences: list[list[_Line]] = []
-    opens = True
-    for line in found:
-        opens = opens or line.opens
-        if len(line.fields) != width:
-            continue  # a comment; what follows it may be the first word
-        if opens:
-            sentences.append([])
-        sentences[-1].append(line)
-        opens = False
     records = [
         {name: [line.fields[n] for line in sentence] for n, name in enumerate(columns)}
         for sentence in sentences
     ]
-    return Rows(records, columns, origin, [sentence[0].number for sentence in sentences])
+    return Rows(records, columns, source, [sentence[0].number for sentence in sentences])
 
 
-def _lines(lines: Iterator[str]) -> Iterator[_Line]:
-    whole = list(lines)
-    words = [line.strip() for line in whole if line.strip()]
+def _sentences(lines: Sequence[str]) -> list[list[_Line]]:
+    """Split the lines of a file at blank lines and at starts of documents."""
+    words = [line.strip() for line in lines if line.strip()]
     tabs = 2 * sum("\t" in line for line in words) > len(words)
-    opens = True
-    for number, line in enumerate(whole, start=1):
+    sentences: list[list[_Line]] = [[]]
+    for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith(_DOCUMENT):
-            opens = True
-            continue
-        fields = _fields(line, tabs=tabs)
-        yield _Line(number, fields, opens)
-        opens = False
+            sentences.append([])
+        else:
+            sentences[-1].append(_Line(number, _fields(line, tabs=tabs)))
+    return sentences
 
 
 def _fields(line: str, *, tabs: bool) -> list[str]:
     if tabs and line.startswith("#") and "\t" not in line:
-        return [line.strip()]  # a comment, whatever number of words it has
+        return [line.strip()]  # a comment, even if it has as many words as there are columns
     if "\t" in line.strip():
         return [field.strip(" ") for field in line.rstrip("\r\n").split("\t")]
     return _BLANKS.split(line.strip(" \t\r\n"))
 
 
-def _usual_columns(width: int, data: DataSection) -> list[str]:
+def _default_columns(width: int, data: DataSection) -> list[str]:
     words = data.text[0] if data.text else WORDS_COLUMN
     label = data.label if isinstance(data.label, str) else LABELS_COLUMN
-    between = [f"column_{number}" for number in range(2, width)]
-    return [words, *between, label]
+    return [words, *(f"column_{number}" for number in range(2, width)), label]

@@ -1,21 +1,18 @@
-"""A validation set cut from the training data, related rows kept together."""
+"""A validation set cut from the training data, with related rows kept together."""
 
 import hashlib
 
+from dcft_cli.data.rows import RowSet
 from dcft_cli.errors import DataError
 from dcft_cli.recipe.schema import HoldoutSection
-from dcft_cli.tasks.base import RowSet
 
 
 def hold_out(rows: RowSet, column: str, holdout: HoldoutSection) -> tuple[RowSet, RowSet]:
-    """Divides `rows` into training and validation rows.
+    """Split `rows` into training and validation rows, each in their old order.
 
     Rows with the same group key, which is the text in `column` in lower case (or its first
-    `group_prefix` characters), go to the same side. Which side is decided by a hash of the key
-    and the seed alone, so a group stays where it is when rows are added or their order changes.
-
-    Returns:
-        The training rows and the validation rows, each in their old order.
+    `group_prefix` characters), go to the same side. The side depends only on a hash of the key
+    and the seed, so a group stays where it is when rows are added or reordered.
 
     Raises:
         DataError: one side would be empty.
@@ -23,21 +20,21 @@ def hold_out(rows: RowSet, column: str, holdout: HoldoutSection) -> tuple[RowSet
     sides: tuple[list[int], list[int]] = ([], [])
     for index, text in enumerate(rows.dataset[column][:]):
         key = text.lower()[: holdout.group_prefix]
-        sides[_draw(key, holdout.seed) < holdout.fraction].append(index)
+        sides[_uniform(key, holdout.seed) < holdout.fraction].append(index)
     if not all(sides):
         empty = "training" if not sides[0] else "validation"
         raise DataError(
-            f"{rows.origin}: data.holdout leaves no {empty} rows out of {len(rows.dataset):,}.",
+            f"{rows.source}: data.holdout leaves no {empty} rows out of {len(rows.dataset):,}.",
             "Change data.holdout.fraction, data.holdout.seed or data.holdout.group_prefix.",
         )
     train, validation = (rows.dataset.select(side) for side in sides)
     return (
-        RowSet(train, f"{rows.origin} (training part)"),
-        RowSet(validation, f"{rows.origin} (held-out part)"),
+        RowSet(train, f"{rows.source} (training part)"),
+        RowSet(validation, f"{rows.source} (held-out part)"),
     )
 
 
-def _draw(key: str, seed: int) -> float:
-    """A number in [0, 1) that depends on nothing but its arguments."""
+def _uniform(key: str, seed: int) -> float:
+    """Return a number in [0, 1) that depends only on the arguments."""
     digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

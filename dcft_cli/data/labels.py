@@ -1,91 +1,108 @@
-"""Labels: what a value in the data is called, and the number of the class that it stands for."""
+"""Label columns: names of the classes in them, and the class numbers that values mean."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TypeVar
 
-from dcft_cli.data.rows import Rows
+from dcft_cli.data.rows import Problem, Rows
+from dcft_cli.errors import DataError
 
-Say = Callable[[int, object], str]
-"""What an error says of one label of a row: from its place in the row (from 0) and its value."""
+T = TypeVar("T")
 
-_LISTED_LABELS = 20
+LabelFormatter = Callable[[int, object], str]
+"""Text of an error about one label, from its position in the row (from 0) and its value."""
+
+_MAX_LISTED_LABELS = 20
 
 
-def find_names(
-    rows: Rows, column: str, values: Sequence[Sequence[object]], say: Say, hint: str
-) -> tuple[str, ...]:
-    """The class names in `column`, sorted; in numeric order where all are whole numbers.
+@dataclass(frozen=True)
+class LabelColumn:
+    """The labels of all rows.
 
-    A data set that names its classes itself (one of the Hub) is taken at its word.
-
-    Args:
-        values: the labels of each row.
-        say, hint: for the error.
-
-    Raises:
-        DataError: a value that names no class.
+    Attributes:
+        rows: that the column belongs to.
+        name: of the column.
+        values: the labels of each row, as the data writes them.
+        format_label: describes a label in an error.
     """
-    if own := rows.class_names.get(column):
-        return tuple(own)
-    found: set[str] = set()
-    problems: list[tuple[int, str]] = []
-    for index, row in enumerate(values):
-        names = [label_name(value) for value in row]
-        if None in names:
-            place = names.index(None)
-            problems.append((index, say(place, row[place])))
-        found.update(name for name in names if name)
-    if problems:
-        rows.refuse("no usable label", problems, hint)
-    return tuple(sorted(found, key=int) if all(map(_is_number, found)) else sorted(found))
 
+    rows: Rows
+    name: str
+    values: Sequence[Sequence[object]]
+    format_label: LabelFormatter
 
-def read_numbers(
-    rows: Rows, column: str, values: Sequence[Sequence[object]], labels: Sequence[str], say: Say
-) -> list[list[int]]:
-    """The numbers of the classes that the labels of each row stand for.
+    def class_names(self, hint: str) -> tuple[str, ...]:
+        """Return the names of all classes, sorted; numerically if all are whole numbers.
 
-    A label is written as a class's name or, where the names are not numbers themselves, as its
-    number from 0. Whole numbers of a data set that names its classes itself are those of the
-    classes, whatever they are called.
+        If the data set names its classes itself, return those names.
 
-    Args:
-        values: the labels of each row.
-        labels: class names in the order of their numbers.
-        say: for the error.
+        Args:
+            hint: what a label may be, for the error.
 
-    Raises:
-        DataError: a value that is no class.
-    """
-    number_of: dict[str | None, int] = {name: number for number, name in enumerate(labels)}
-    positions = tuple(rows.class_names.get(column, ())) == tuple(labels)
-    if not any(map(_is_number, labels)):  # 1 is the class called "1" where there is one
-        number_of |= {str(number): number for number in range(len(labels))}
+        Raises:
+            DataError: a value that cannot name a class; fewer than two classes.
+        """
+        names = tuple(self.rows.class_names.get(self.name, ()))
+        if not names:
+            labels, problems = self._convert(label_name)
+            self.rows.raise_for(problems, "no usable label", hint)
+            found = set(chain.from_iterable(labels))
+            names = tuple(sorted(found, key=int if all(map(_is_number, found)) else None))
+        if len(names) < 2:
+            which = f"every label in `{self.name}` is {names[0]}" if names else "no row has a label"
+            raise DataError(f"{self.rows.source}: {which}.", "At least two classes are needed.")
+        return names
 
-    def number(value: object) -> int | None:
-        if positions and isinstance(value, int) and not isinstance(value, bool):
-            return value if 0 <= value < len(labels) else None
-        return number_of.get(label_name(value))
+    def class_numbers(self, labels: Sequence[str]) -> list[list[int]]:
+        """Return the class numbers of the labels of each row.
 
-    numbers: list[list[int]] = []
-    problems: list[tuple[int, str]] = []
-    unknown: set[str | None] = set()
-    for index, row in enumerate(values):
-        found = [number(value) for value in row]
-        if None in found:
-            place = found.index(None)
-            unknown.add(label_name(row[place]))
-            problems.append((index, say(place, row[place])))
-        numbers.append([known for known in found if known is not None])
-    if problems:
-        rows.refuse("unknown label", problems, _hint(labels, unknown))
-    return numbers
+        A label is written as the name of a class or, unless the names are numbers themselves, as
+        its number from 0. In a data set that names its classes itself, whole numbers are always
+        class numbers.
+
+        Args:
+            labels: class names in the order of their numbers.
+
+        Raises:
+            DataError: a value that is not a class.
+        """
+        number_of: dict[str | None, int] = {name: number for number, name in enumerate(labels)}
+        own_numbers = tuple(self.rows.class_names.get(self.name, ())) == tuple(labels)
+        if not any(map(_is_number, labels)):  # otherwise 1 is the class named "1"
+            number_of |= {str(number): number for number in range(len(labels))}
+
+        def number(value: object) -> int | None:
+            if own_numbers and isinstance(value, int) and not isinstance(value, bool):
+                return value if 0 <= value < len(labels) else None
+            return number_of.get(label_name(value))
+
+        numbers, problems = self._convert(number)
+        if problems:
+            unknown = {label_name(value) for row in self.values for value in row} - number_of.keys()
+            self.rows.raise_for(problems, "unknown label", _known_labels(labels, unknown))
+        return numbers
+
+    def _convert(
+        self, convert: Callable[[object], T | None]
+    ) -> tuple[list[list[T]], list[Problem]]:
+        """Convert the labels of each row; the first of a row that becomes None is a problem."""
+        converted: list[list[T]] = []
+        problems: list[Problem] = []
+        for index, row in enumerate(self.values):
+            results = [convert(value) for value in row]
+            if None in results:
+                position = results.index(None)
+                problems.append((index, self.format_label(position, row[position])))
+            converted.append([result for result in results if result is not None])
+        return converted, problems
 
 
 def label_name(value: object) -> str | None:
-    """A label as a name, whatever its type in the file; None where it cannot be one.
+    """Return a label of any type as a class name; None if it cannot be one.
 
-    Whole numbers may come as floats (from a parquet column that once had gaps), and everything
-    from a csv file is a text.
+    Whole numbers may come as floats (from a parquet column with gaps), and all values of a csv
+    file are texts.
     """
     if isinstance(value, bool):
         return str(value).lower()
@@ -96,13 +113,13 @@ def label_name(value: object) -> str | None:
     return (value.strip() or None) if isinstance(value, str) else None
 
 
-def _hint(labels: Sequence[str], unknown: Collection[str | None]) -> str:
+def _known_labels(labels: Sequence[str], unknown: Collection[str | None]) -> str:
     listed = [f"{name} ({number})" for number, name in enumerate(labels)]
-    if len(listed) > _LISTED_LABELS:
-        listed[_LISTED_LABELS:] = [f"and {len(listed) - _LISTED_LABELS} more"]
+    if len(listed) > _MAX_LISTED_LABELS:
+        listed[_MAX_LISTED_LABELS:] = [f"and {len(listed) - _MAX_LISTED_LABELS} more"]
     hint = f"Known labels: {', '.join(listed)}."
     if "-1" in unknown:
-        hint += " -1 stands for the hidden labels of GLUE's test sets: use another set."
+        hint += " -1 marks the hidden labels of GLUE's test sets: use another set."
     return hint
 
 

@@ -1,4 +1,4 @@
-"""Silence: the libraries that read and map data neither draw bars nor log."""
+"""Keep the libraries that read and map data from drawing progress bars and logging."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,7 +9,7 @@ import huggingface_hub.utils
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Turns progress bars and log lines below errors off, and back to what they were."""
+    """Disable progress bars and log messages below errors, and restore both afterwards."""
     with ExitStack() as restore:
         for library in (datasets.utils, huggingface_hub.utils):
             if not library.are_progress_bars_disabled():

@@ -1,14 +1,28 @@
-"""Rows as they were read, and errors that say which of them do not fit."""
+"""Rows as they were read, and errors that list those that do not fit."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from dcft_cli.errors import DataError
 
-LISTED = 5
-"""Offending rows that an error spells out; the others are counted."""
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+MAX_LISTED = 5
+"""Problems that an error lists; the remaining ones are counted."""
+
+Problem = tuple[int, str]
+"""Index of a row, from 0, and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class RowSet:
+    """Checked rows, and where they come from, as errors name it."""
+
+    dataset: "Dataset"
+    source: str
 
 
 @dataclass(frozen=True)
@@ -17,23 +31,23 @@ class Rows:
 
     Attributes:
         records: the rows, each from column name to raw value.
-        columns: every column there is, also those that were not read into `records`.
-        origin: where the rows come from, in the words an error uses.
-        lines: line of the text file at which each row starts; None where there are no lines.
-        published: a Hub data set, which the user cannot mend; it is forgiven empty texts
-            (GLUE's QQP holds two).
+        columns: all columns of the source, including those that were not read into `records`.
+        source: where the rows come from, as errors name it.
+        lines: line of the text file at which each row starts; None for other sources.
+        published: whether it is a Hub data set, which the user cannot fix: empty texts are
+            allowed (GLUE's QQP has two).
         class_names: by column, the names that the data set itself gives to its class numbers.
     """
 
     records: Sequence[Mapping[str, Any]]
     columns: Sequence[str]
-    origin: str
+    source: str
     lines: Sequence[int] | None = None
     published: bool = False
     class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def values(self, column: str, setting: str) -> list[Any]:
-        """The raw values of `column`, None where a row lacks it.
+        """Return the raw values of `column`, None for rows without it.
 
         Raises:
             DataError: there is no such column; the hint names `setting`, which chooses it.
@@ -41,61 +55,68 @@ class Rows:
         if column not in self.columns:
             near = difflib.get_close_matches(column, self.columns, n=1)
             raise DataError(
-                f"{self.origin} has no column `{column}`. It has: {', '.join(self.columns)}.",
+                f"{self.source} has no column `{column}`. It has: {', '.join(self.columns)}.",
                 (f"Did you mean `{near[0]}`? " if near else "")
-                + f"Choose columns with {setting}; name those of a file without a header line"
-                " with data.columns.",
+                + f"Choose columns with {setting}; if the file has no header line, name its"
+                " columns with data.columns.",
             )
         return [record.get(column) for record in self.records]
 
-    def texts(self, column: str, setting: str = "data.text") -> list[str]:
-        """The values of `column`, all of them texts.
+    def texts(self, column: str) -> list[str]:
+        """Return the values of the text column `column`.
 
         Raises:
-            DataError: no such column; a value that is no text, or an empty one.
+            DataError: there is no such column, or a value is not a text, or empty.
+        """
+        hint = "Fix or remove these rows."
+        return self.checked_values(column, "data.text", self.text_problem, "no usable text", hint)
+
+    def checked_values(
+        self, column: str, setting: str, problem: Callable[[Any], str], what: str, hint: str
+    ) -> list[Any]:
+        """Return the values of `column` if `problem` is "" for each of them.
+
+        Raises:
+            DataError: the error of `values`; `what` is wrong, with the problem of each row.
         """
         values = self.values(column, setting)
-        problems = [
-            (index, f"`{column}` {problem}")
-            for index, value in enumerate(values)
-            if (problem := self.text_problem(value))
-        ]
-        if problems:
-            self.refuse("no usable text", problems, "Mend these rows or take them out.")
+        texts = enumerate(map(problem, values))
+        self.raise_for([(index, f"`{column}` {text}") for index, text in texts if text], what, hint)
         return values
 
     def text_problem(self, value: object) -> str:
-        """What keeps a value from being a text, or one with something in it; "" if nothing."""
+        """Return why a value cannot be used as a text; "" if it can."""
         if not isinstance(value, str):
-            return "is missing" if value is None else f"is {shown(value)}, not a text"
+            return "is missing" if value is None else f"is {format_value(value)}, not a text"
         if not value.strip() and not self.published:
             return "is empty"
         try:
             value.encode()
         except UnicodeEncodeError:  # JSON can escape half of a surrogate pair
-            return "holds half a character (a lone surrogate)"
+            return "contains half a character (a lone surrogate)"
         return ""
 
-    def refuse(self, what: str, problems: Sequence[tuple[int, str]], hint: str = "") -> NoReturn:
-        """Raises a DataError: `what` is wrong, in these rows (index from 0, and how)."""
-        count = "1 row" if len(problems) == 1 else f"{len(problems):,} rows"
-        listed = spelled_out([f"{self._place(index)}: {problem}" for index, problem in problems])
-        raise DataError("\n".join([f"{self.origin}: {what} in {count}:", *listed]), hint)
+    def raise_for(self, problems: Sequence[Problem], what: str, hint: str = "") -> None:
+        """Raise a DataError that says `what` is wrong and lists `problems`, if there are any."""
+        if problems:
+            count = "1 row" if len(problems) == 1 else f"{len(problems):,} rows"
+            listed = format_list([f"{self._location(index)}: {text}" for index, text in problems])
+            raise DataError("\n".join([f"{self.source}: {what} in {count}:", *listed]), hint)
 
-    def _place(self, index: int) -> str:
+    def _location(self, index: int) -> str:
         line = f" (line {self.lines[index]})" if self.lines is not None else ""
         return f"row {index + 1}{line}"
 
 
-def spelled_out(problems: Sequence[str]) -> list[str]:
-    """The lines of an error that list problems: the first ones, and how many more there are."""
-    listed = [f"  {problem}" for problem in problems[:LISTED]]
-    if len(problems) > LISTED:
-        listed.append(f"  and {len(problems) - LISTED:,} more")
+def format_list(problems: Sequence[str]) -> list[str]:
+    """Return the lines of an error that list the first problems and count the others."""
+    listed = [f"  {problem}" for problem in problems[:MAX_LISTED]]
+    if len(problems) > MAX_LISTED:
+        listed.append(f"  and {len(problems) - MAX_LISTED:,} more")
     return listed
 
 
-def shown(value: object) -> str:
-    """A raw value as an error shows it: quoted, and cut where it is long."""
+def format_value(value: object) -> str:
+    """Return a raw value as an error shows it: quoted, and shortened if it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

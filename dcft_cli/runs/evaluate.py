@@ -111,7 +111,7 @@ def evaluate(
         main_metric=metric,
         metrics={name.removeprefix("eval_"): value for name, value in scores.items()},
         rows={held.name or "validation": len(held.features) for held in sets},
-        origins={name or "validation": rows.origin for name, rows in validation.items()},
+        origins={name or "validation": rows.source for name, rows in validation.items()},
         device=device_in_words(args.device),
         seconds=seconds,
         primary=args.should_save,

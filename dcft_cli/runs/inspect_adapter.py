@@ -128,13 +128,12 @@ def _inspect_recipe(name: str, overrides: Sequence[str]) -> Inspection:
     from dcft_cli.models.loading import load_config, quiet_transformers
     from dcft_cli.recipe import load_recipe
     from dcft_cli.runs.adapter_plan import plan_adapter
-    from dcft_cli.tasks import build_task, load_task
-    from dcft_cli.tasks.build import labels_in_data_alone
+    from dcft_cli.tasks import build_task, labels_only_in_data, load_task
 
     loaded = load_recipe(name, overrides)
     recipe = loaded.recipe
     quiet_transformers()
-    if labels_in_data_alone(recipe.task, recipe.data):
+    if labels_only_in_data(recipe.task, recipe.data):
         task = load_task(recipe.task, recipe.data).task  # the labels are in the data alone
     else:
         task = build_task(recipe.task, recipe.data)

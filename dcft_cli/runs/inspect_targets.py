@@ -20,7 +20,7 @@ from dcft_cli.targets.head import outside_encoder
 from dcft_cli.targets.resolve import Target, find_roles, find_targets, general_name
 from dcft_cli.targets.roles import GROUPS, members
 from dcft_cli.targets.weights import find_matrices
-from dcft_cli.tasks.build import auto_class_of
+from dcft_cli.tasks import FAMILIES
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def resolve(source: str, overrides: Sequence[str] = ()) -> Resolution:
     if is_recipe:
         recipe = load_recipe(source, overrides).recipe
         section, settings = recipe.model, adapter_config(recipe.adapter)
-        classes = [auto_class_of(recipe.task.kind)]
+        classes = [FAMILIES[recipe.task.kind].auto_class]
     else:
         if overrides:
             raise UserError(

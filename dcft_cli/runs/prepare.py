@@ -14,10 +14,7 @@ from dcft_cli.addresses import SCHEME, local_path
 from dcft_cli.models.loading import load_config, quiet_transformers, skeleton
 from dcft_cli.models.tokenizers import agree_on_padding, load_tokenizer
 from dcft_cli.recipe import Recipe, is_file_address
-from dcft_cli.tasks import EvaluationSet, LoadedTask, load_task
-
-# Tasks that find places in the text by its tokens.
-_BY_OFFSETS = ("question_answering", "token_classification")
+from dcft_cli.tasks import FAMILIES, EvaluationSet, LoadedTask, load_task
 
 # What tensor cores divide a matrix into, in half precision.
 _TILE = 8
@@ -71,7 +68,7 @@ def prepare(
     """
     quiet_transformers()
     # The tokenizer first: it is the quicker thing to be missing.
-    tokenizer = load_tokenizer(recipe.model, offsets=recipe.task.kind in _BY_OFFSETS)
+    tokenizer = load_tokenizer(recipe.model, offsets=FAMILIES[recipe.task.kind].needs_offsets)
     config = load_config(recipe.model, {})
     agree_on_padding(recipe.model, config, tokenizer)
     if commit := getattr(config, "_commit_hash", None):  # what "main" is today, for later

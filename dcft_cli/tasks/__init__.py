@@ -1,8 +1,18 @@
-"""Tasks: rows in, checked and encoded; predictions in, scored."""
+"""Task families: check and encode rows, and score predictions."""
 
-from dcft_cli.tasks.answers import Answer
-from dcft_cli.tasks.base import EvaluationSet, RowSet, Task
-from dcft_cli.tasks.build import build_task
+from dcft_cli.data.evaluation_set import EvaluationSet
+from dcft_cli.data.rows import RowSet
+from dcft_cli.tasks.base import Task
+from dcft_cli.tasks.families import FAMILIES, build_task, labels_only_in_data
 from dcft_cli.tasks.load import LoadedTask, load_task
 
-__all__ = ["Answer", "EvaluationSet", "LoadedTask", "RowSet", "Task", "build_task", "load_task"]
+__all__ = [
+    "FAMILIES",
+    "EvaluationSet",
+    "LoadedTask",
+    "RowSet",
+    "Task",
+    "build_task",
+    "labels_only_in_data",
+    "load_task",
+]

@@ -1,139 +1,178 @@
-"""What a task is: its rows checked, its inputs encoded, its predictions scored."""
+"""The interface of a task family: check rows, encode them, score predictions."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from datasets import Dataset
 
-from dcft_cli.data.rows import Rows
-from dcft_cli.recipe.schema import TaskType
-from dcft_cli.tasks.answers import Answer
-from dcft_cli.tasks.prior import Prior
+from dcft_cli.data.evaluation_set import EvaluationSet
+from dcft_cli.data.rows import Rows, RowSet
+from dcft_cli.errors import DataError, RecipeError
+from dcft_cli.recipe.schema import DataSection, TaskSection, TaskType
+from dcft_cli.tasks.known import known_task
+from dcft_cli.tasks.prior import Prior, prior_of_classes
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True)
-class RowSet:
-    """Checked rows, and where they come from, in the words an error uses."""
-
-    dataset: Dataset
-    origin: str
-
-
-@dataclass(frozen=True)
-class EvaluationSet:
-    """One validation set, encoded, with the way to its scores.
-
-    Attributes:
-        name: of the set; empty where it is the only one.
-        features: the model's inputs, `labels` where the model takes them, and `length` (in
-            tokens); longest first, so that batches need little padding and the largest batch
-            comes first.
-        score: from predictions and label ids, as numpy and in the order of `features`, to
-            finite scores by metric. Predictions are logits: (N, classes); for token
-            classification (N, longest input, classes); for question answering a pair of start
-            and end logits, each (N, longest input). Along the inputs they are padded on the
-            right with any finite number. Raises TrainingError for predictions that are not finite.
-        constant_scores: the scores of a prediction that reads no input, from the logits of the
-            training rows' prior; none where there is no such prediction.
-        failure: from predictions to what they show where nothing was learned, such as "every row is
-            predicted positive"; empty otherwise.
-        decode: question answering: from predictions to the answer to each question, by its id.
-    """
-
-    name: str
-    features: Dataset
-    score: Callable[[Any, Any], dict[str, float]]
-    constant_scores: Callable[[Any], dict[str, float]]
-    failure: Callable[[Any], str]
-    decode: Callable[[Any], dict[str, Answer]] | None = None
-
-    @property
-    def prefix(self) -> str:
-        """What stands before a metric's name when scores of several sets are put together."""
-        return f"{self.name}_" if self.name else ""
-
-
 class Task(ABC):
-    """One family of tasks with the settings of one recipe.
+    """A task: one family with the settings of one recipe.
+
+    Args:
+        task: the recipe's task section.
+        data: its data section; only columns, separator and lengths are used.
+        labels: class names in the order of their numbers; empty without classes.
 
     Attributes:
-        kind: the family.
+        kind: the family's name.
         auto_class: name of the transformers class that loads a model for it.
-        group_column: column of checked rows by which a held-out set is divided.
-        metrics: metrics that `score` reports for every set; the first is the main one.
-        labels: class names in the order of their numbers; empty where nothing is classified.
+        group_column: column of prepared rows by which a held-out set is split off.
+        has_classes: whether the family needs class names.
+        needs_offsets: whether it needs to know which characters a token covers.
+        default_text: text columns, if the family has its own; then their number is fixed.
+        default_label: label column, unless the recipe names another.
+        several_label_columns: whether there may be more than one.
+        optional_columns: further columns that are read if they exist.
+        txt_format: format of files that end in .txt.
+        text: names of the text columns.
+        label: names of the label columns.
+        metrics: that `score` reports for every set; the first is the main one.
     """
 
     kind: ClassVar[TaskType]
     auto_class: ClassVar[str]
     group_column: ClassVar[str]
+    has_classes: ClassVar[bool] = True
+    needs_offsets: ClassVar[bool] = False
+    default_text: ClassVar[tuple[str, ...]] = ()
+    default_label: ClassVar[str] = "label"
+    several_label_columns: ClassVar[bool] = False
+    optional_columns: ClassVar[tuple[str, ...]] = ()
+    txt_format: ClassVar[str | None] = None
     metrics: tuple[str, ...]
-    labels: tuple[str, ...] = ()
+
+    def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str] = ()) -> None:
+        self.text, self.label = self.columns(task, data)
+        self.labels = tuple(labels)
+        self.max_length = data.max_length
+
+    @classmethod
+    def columns(
+        cls, task: TaskSection, data: DataSection
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the names of the text columns and of the label columns.
+
+        They are the recipe's, else the known task's, else the family's.
+
+        Raises:
+            RecipeError: there is no text column, or the family takes another number of columns.
+        """
+        known = known_task(task.name)
+        text = tuple(data.text or (known.text if known else cls.default_text))
+        if not text:
+            raise RecipeError(
+                "The recipe does not say which column holds the text.",
+                'Set data.text=COLUMN, or for a pair of texts data.text="[COLUMN, COLUMN]".',
+            )
+        if cls.default_text and len(text) != len(cls.default_text):
+            raise RecipeError(
+                f"data.text names {_columns(text)}; {cls.kind} takes {len(cls.default_text)}.",
+                f'For example: data.text="[{", ".join(cls.default_text)}]".',
+            )
+        label = data.label or cls.default_label
+        if isinstance(label, str):
+            return text, (label,)
+        if not cls.several_label_columns:
+            raise RecipeError(
+                f"data.label names {_columns(label)}; {cls.kind} takes 1.",
+                "For columns of 0 and 1, one per label, set task.type=multi_label.",
+            )
+        return text, tuple(label)
+
+    @classmethod
+    def find_labels(cls, rows: Rows, column: str, data: DataSection) -> tuple[str, ...]:
+        """Return the class names in the label column of training rows; none without classes.
+
+        Raises:
+            DataError: there is no such column; a value that cannot name a class; fewer than two
+                classes.
+        """
+        return ()
 
     @property
     @abstractmethod
     def model_settings(self) -> Mapping[str, Any]:
-        """Settings of the model's configuration that the task decides."""
+        """Settings of the model's configuration that the task determines."""
 
     @abstractmethod
     def prepare(self, rows: Rows) -> Dataset:
-        """Checks rows and puts them into the family's own columns.
+        """Check rows and put them into the family's own columns.
 
         Raises:
-            DataError: a missing column, or rows that do not fit; says which.
+            DataError: a missing column, or rows that do not fit; names them.
         """
 
-    @abstractmethod
-    def check_training(self, rows: RowSet) -> None:
-        """Raises DataError for training rows from which nothing can be learned."""
-
     def label_counts(self, dataset: Dataset) -> Counter[int]:
-        """How often each class stands in prepared rows, by its number; empty without classes."""
+        """Count the rows (or words) of each class, by its number; empty without classes."""
         return Counter()
 
-    def prior(self, dataset: Dataset) -> Prior | None:
-        """The best constant prediction for prepared training rows; None where there is none."""
-        return None
+    def check_training(self, rows: RowSet) -> None:
+        """Raise DataError if nothing can be learned from training rows."""
+        counts = self.label_counts(rows.dataset)
+        if len(counts) == 1:
+            (number,) = counts
+            raise DataError(
+                f"{rows.source}: every label is {self.labels[number]}.",
+                "At least two classes are needed.",
+            )
 
-    @abstractmethod
+    def prior(self, dataset: Dataset) -> Prior | None:
+        """Return the best constant prediction for training rows; None if there is none."""
+        counts = self.label_counts(dataset)
+        numbers = range(len(self.labels))
+        return prior_of_classes(np.array([counts[n] for n in numbers])) if counts else None
+
     def linear_examples(
         self, features: "Tensor", batch: Mapping[str, "Tensor"]
     ) -> "tuple[Tensor, dict[str, Tensor]]":
-        """The inputs of the model's last linear layer and their targets, one example an index.
+        """Return the inputs of the model's last linear layer and their targets, by example.
 
         Args:
-            features: inputs of that layer for a batch, (rows, in), or (rows, length, in) for tasks
-                that label tokens.
-            batch: what the model was given, targets included.
+            features: inputs of that layer for a batch, (rows, in), or (rows, length, in) for
+                families that predict for tokens.
+            batch: the model's inputs, including the targets.
 
         Returns:
             Features (examples, ..., in), and targets by name, each (examples, ...).
         """
+        return features, {"labels": batch["labels"]}
 
-    @abstractmethod
     def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":
-        """The mean loss of logits (examples, ..., outputs); the model's own, divided by spread^2.
+        """Return the mean loss of logits (examples, ..., outputs), which is the model's own loss.
+
+        For a regression both logits and targets are standardized, so it is divided by spread^2.
 
         Args:
-            targets: as `linear_examples` gives them, or some of their indices; a regression's are
-                standardized.
+            targets: of `linear_examples`, or a part of the examples.
         """
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits, targets["labels"])
 
     def collator(
         self, tokenizer: "PreTrainedTokenizerBase", multiple: int | None = None
     ) -> Callable[[Any], dict[str, Any]]:
-        """What puts encoded rows into a batch, each padded to the longest.
+        """Return a function that makes a batch of encoded rows.
+
+        Rows are padded to the longest, on the tokenizer's padding side.
 
         Args:
-            multiple: of which the batch's length shall be one.
+            multiple: pad to a multiple of this length.
         """
         from transformers import DataCollatorWithPadding
 
@@ -141,20 +180,17 @@ class Task(ABC):
 
     @abstractmethod
     def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
-        """Turns prepared rows into the model's inputs, its targets, and `length` (in tokens).
-
-        Nothing is padded; that is the collator's work, on the right.
-        """
+        """Turn prepared rows into model inputs, targets, and `length` (in tokens), not padded."""
 
     @abstractmethod
     def evaluation_set(
         self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
     ) -> EvaluationSet:
-        """Turns prepared rows into a set that a model's predictions can be scored on."""
+        """Turn prepared rows into a set on which a model's predictions can be scored."""
 
 
 def class_settings(labels: Sequence[str]) -> dict[str, Any]:
-    """What a model's configuration says of its classes."""
+    """Return the class settings of a model's configuration."""
     return {
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),
@@ -163,6 +199,10 @@ def class_settings(labels: Sequence[str]) -> dict[str, Any]:
 
 
 def longest_first(features: Dataset) -> Dataset:
-    """Sorts by the column `length`, rows of one length in their old order."""
+    """Sort by the column `length`, descending and stable."""
     lengths = np.asarray(features["length"][:])
     return features.select(np.argsort(-lengths, kind="stable"))
+
+
+def _columns(names: Sequence[str]) -> str:
+    return f"{len(names)} column{'s' if len(names) > 1 else ''} ({', '.join(names)})"

@@ -1,31 +1,30 @@
-"""From a recipe's task and data sections to checked rows, and the task that encodes them."""
+"""From a recipe's task and data sections to the task, with checked rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dcft_cli.data.holdout import hold_out
 from dcft_cli.data.reading import read_file, read_hub
-from dcft_cli.data.rows import Rows
+from dcft_cli.data.rows import Rows, RowSet
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe import is_file_address
 from dcft_cli.recipe.schema import DataSection, TaskSection
-from dcft_cli.tasks.base import RowSet, Task
-from dcft_cli.tasks.build import build_task, columns, labels_in, labels_in_data_alone
+from dcft_cli.tasks.base import Task
+from dcft_cli.tasks.families import FAMILIES, build_task, labels_only_in_data
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.metrics import LOWER_IS_BETTER
-from dcft_cli.tasks.questions import ID_COLUMN
 
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """A task with its data, all of it checked.
+    """A task with its checked data.
 
     Attributes:
         task: encodes the rows and scores predictions.
-        train: training rows; None where only an evaluation was asked for.
+        train: training rows; None for an evaluation.
         validation: validation rows by the name of the set; a single set has no name ("").
-        main_metric: the score that picks the best checkpoint, with the prefix of its set.
-        greater_is_better: whether a higher `main_metric` is a better one.
+        main_metric: metric that picks the best checkpoint, with the prefix of its set.
+        greater_is_better: whether a higher `main_metric` is better.
     """
 
     task: Task
@@ -42,15 +41,15 @@ def load_task(
     *,
     training: bool = True,
 ) -> LoadedTask:
-    """Reads and checks the data of a run.
+    """Read and check the data of a run.
 
     Args:
         task: the recipe's task section.
-        data: the recipe's data section. A value that looks like a file is one, whatever `hub`
-            says; without `hub` every value is.
+        data: its data section. Without `hub`, `train` and `validation` are files; with it, they
+            are splits unless they look like files.
         labels: class names of a trained adapter; None takes the recipe's, else the known
             task's, else the Hub data set's own or those found in the training data.
-        training: False for an evaluation: training rows are read only where the validation rows
+        training: False for an evaluation: training rows are read only if the validation rows
             are cut from them, and there must be validation rows.
 
     Raises:
@@ -58,68 +57,71 @@ def load_task(
         RecipeError: settings that are missing or do not fit the task.
         UserError: the package of a `package://` address is not installed.
     """
+    family = FAMILIES[task.kind]
     rows = _training_rows(task, data) if training or data.holdout else None
-    if not labels and rows is not None and labels_in_data_alone(task, data):
-        labels = labels_in(rows, task, data)
-    family = build_task(task, data, labels)
-    train = RowSet(family.prepare(rows), rows.origin) if rows is not None else None
+    if not labels and rows is not None and labels_only_in_data(task, data):
+        _, (column, *_) = family.columns(task, data)
+        labels = family.find_labels(rows, column, data)
+    built = build_task(task, data, labels)
+    train = RowSet(built.prepare(rows), rows.source) if rows is not None else None
     if train is not None and data.holdout is not None:
         train, held_out = hold_out(train, family.group_column, data.holdout)
         validation = {"": held_out}
     else:
-        validation = _validation_sets(task, data, family)
+        validation = _validation_sets(task, data, built)
     if not training:
         train = None
         if not validation:
             hint = "Name it: data.validation=dev.jsonl"
             raise DataError("There is no validation data to score.", hint)
     if train is not None:
-        family.check_training(train)
-    metric = _main_metric(task.metric, family.metrics, list(validation))
-    better = not metric.endswith(tuple(LOWER_IS_BETTER))
-    return LoadedTask(family, train, validation, metric, better)
+        built.check_training(train)
+    metric = _main_metric(task.metric, built.metrics, list(validation))
+    greater_is_better = not metric.endswith(tuple(LOWER_IS_BETTER))
+    return LoadedTask(built, train, validation, metric, greater_is_better)
 
 
 def _training_rows(task: TaskSection, data: DataSection) -> Rows:
-    source = data.train or ("train" if data.hub else None)
-    if source is None:
+    address = data.train or ("train" if data.hub else None)
+    if address is None:
         raise DataError("There is no training data.", "Name it: data.train=train.jsonl")
-    return _read(task, data, source)
+    return _read(task, data, address)
 
 
-def _validation_sets(task: TaskSection, data: DataSection, family: Task) -> dict[str, RowSet]:
+def _validation_sets(task: TaskSection, data: DataSection, built: Task) -> dict[str, RowSet]:
     known = known_task(task.name)
-    sources: Mapping[str, str] = {}
+    addresses: Mapping[str, str] = {}
     if isinstance(data.validation, str):
-        sources = {"": data.validation}
+        addresses = {"": data.validation}
     elif data.validation is not None:
-        sources = data.validation
+        addresses = data.validation
     elif data.hub and known:
-        sources = known.validation
+        addresses = known.validation
     sets = {}
-    for name, source in sources.items():
-        rows = _read(task, data, source)
-        sets[name] = RowSet(family.prepare(rows), rows.origin)
+    for name, address in addresses.items():
+        rows = _read(task, data, address)
+        sets[name] = RowSet(built.prepare(rows), rows.source)
     return sets
 
 
-def _read(task: TaskSection, data: DataSection, source: str) -> Rows:
-    if data.hub is None or is_file_address(source):
-        return read_file(source, data, "conll" if task.kind == "token_classification" else None)
-    text, label = columns(task, data)
-    return read_hub(data, source, [*text, *label, ID_COLUMN])
+def _read(task: TaskSection, data: DataSection, address: str) -> Rows:
+    family = FAMILIES[task.kind]
+    if data.hub is None or is_file_address(address):
+        return read_file(address, data, family.txt_format)
+    text, label = family.columns(task, data)
+    return read_hub(data, address, [*text, *label, *family.optional_columns])
 
 
 def _main_metric(wanted: str | None, metrics: Sequence[str], sets: Sequence[str]) -> str:
-    """The full name of the metric `wanted`, of the first set where it does not name one."""
+    """Return the full name of the metric `wanted`, by default of the first metric and set."""
     prefixes = [f"{name}_" if name else "" for name in sets] or [""]
     wanted = wanted or metrics[0]
-    full = {prefix + metric for prefix in prefixes for metric in metrics}
     if wanted in metrics:
         return prefixes[0] + wanted
-    if wanted not in full:
+    available = {prefix + metric for prefix in prefixes for metric in metrics}
+    if wanted not in available:
         raise RecipeError(
             f"task.metric: this task has no score named {wanted}.",
-            f"It has: {', '.join(sorted(full))}.",
+            f"It has: {', '.join(sorted(available))}.",
         )
     return wanted

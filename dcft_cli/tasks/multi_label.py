@@ -1,4 +1,4 @@
-"""Multi-label classification: any number of labels, or none, for one text or a pair."""
+"""Multi-label classification: any number of labels, or none, for a text or a pair of texts."""
 
 import math
 from collections import Counter
@@ -8,57 +8,74 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from datasets import Dataset, List, Value
 from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.metrics import average_precision_score, f1_score
 
-from dcft_cli.data.labels import find_names, label_name, read_numbers
-from dcft_cli.data.rows import Rows, shown
-from dcft_cli.errors import DataError
-from dcft_cli.tasks.base import RowSet, class_settings
-from dcft_cli.tasks.metrics import finite
-from dcft_cli.tasks.multi_label_scores import METRICS_OF_MULTI_LABEL, score_label_sets
+from dcft_cli.data.labels import LabelColumn, label_name
+from dcft_cli.data.rows import Problem, Rows, RowSet, format_value
+from dcft_cli.errors import DataError, RecipeError
+from dcft_cli.recipe.schema import DataSection, TaskSection
+from dcft_cli.tasks.base import class_settings
+from dcft_cli.tasks.metrics import require_finite
 from dcft_cli.tasks.prior import Prior, prior_of_labels
 from dcft_cli.tasks.text import TextTask
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_YES_OR_NO = {"1": 1.0, "true": 1.0, "0": 0.0, "false": 0.0}
+_ZERO_OR_ONE = {"1": 1.0, "true": 1.0, "0": 0.0, "false": 0.0}
 _OTHER_SEPARATORS = "|;,"
 _LIST_HINT = (
-    'A row lists its labels, such as ["sports", "news"], and [] if it has none. In csv and tsv'
-    " files data.separator parts them; columns of 0 and 1, one a label, go into"
+    'Each row lists its labels, such as ["sports", "news"], or [] for none. In csv and tsv files'
+    " they are separated by data.separator; for one column of 0 and 1 per label, set"
     ' data.label="[COLUMN, COLUMN]".'
 )
 
 
 class MultiLabel(TextTask):
-    """Predicts which of `labels` a text has; the model is trained on the binary cross-entropy.
+    """Predict which of `labels` a text has; the model is trained on the binary cross-entropy.
 
-    Args:
-        labels: names in the order of their numbers.
-        text: name of the text column, or of the two.
-        columns: the column that lists each row's labels; several hold 0 and 1, one a label.
-        separator: what parts the labels where the list is a text.
-        threshold: probability from which on a label is given.
-        max_length: longest input in tokens.
+    The label column lists each row's labels. Several columns hold 0 and 1, one for each label.
     """
 
     kind = "multi_label"
+    several_label_columns = True
     label_feature = List(Value("float32"))
+    metrics = (
+        "micro_f1",
+        "macro_f1",
+        "mean_average_precision",
+        "subset_accuracy",
+        "best_micro_f1",
+    )
 
-    def __init__(
-        self,
-        labels: Sequence[str],
-        text: Sequence[str],
-        columns: Sequence[str],
-        separator: str,
-        threshold: float,
-        max_length: int,
-    ) -> None:
-        super().__init__(text, METRICS_OF_MULTI_LABEL, max_length)
-        self.labels = tuple(labels)
-        self.columns = tuple(columns)
-        self.separator = separator
-        self.threshold = threshold
+    def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str]) -> None:
+        super().__init__(task, data, labels)
+        if len(self.label) > 1 and set(labels) != set(self.label):
+            raise RecipeError(
+                f"The labels ({', '.join(labels)}) are not the columns that data.label names"
+                f" ({', '.join(self.label)}).",
+                "Each column is the label of its name: leave task.labels out.",
+            )
+        self.separator = data.separator
+        self.threshold = task.threshold
+
+    @classmethod
+    def find_labels(cls, rows: Rows, column: str, data: DataSection) -> tuple[str, ...]:
+        """See `Task.find_labels`; raises DataError too if another separator seems to be used."""
+        names = _label_column(rows, column, data.separator).class_names(_LIST_HINT)
+        texts = [value for value in rows.values(column, "data.label") if isinstance(value, str)]
+        if texts and not any(data.separator in text for text in texts):
+            for other in _OTHER_SEPARATORS:
+                if count := sum(other in text for text in texts):
+                    raise DataError(
+                        f"{rows.source}: no row of `{column}` contains the label separator"
+                        f" {format_value(data.separator)}, but {count:,} of {len(texts):,} contain"
+                        f" {format_value(other)}.",
+                        f'Set data.separator="{other}"; if it is part of the names, list them in'
+                        " task.labels.",
+                    )
+        return names
 
     @property
     def model_settings(self) -> Mapping[str, Any]:
@@ -67,14 +84,10 @@ class MultiLabel(TextTask):
 
     def read_labels(self, rows: Rows) -> list[list[float]]:
         """See `TextTask.read_labels`: 1 for a label that the row has, else 0, (labels,)."""
-        if len(self.columns) > 1:
-            by_label = [_yes_or_no(rows, column) for column in self.labels]
+        if len(self.label) > 1:
+            by_label = [_zeros_and_ones(rows, column) for column in self.labels]
             return [list(row) for row in zip(*by_label, strict=True)]
-        (column,) = self.columns
-        values = _listed(rows, column, self.separator)
-        numbers = read_numbers(
-            rows, column, values, self.labels, lambda _, value: f"`{column}` holds {shown(value)}"
-        )
+        numbers = _label_column(rows, self.label[0], self.separator).class_numbers(self.labels)
         return [[float(label in row) for label in range(len(self.labels))] for row in numbers]
 
     def label_counts(self, dataset: Dataset) -> Counter[int]:
@@ -86,8 +99,8 @@ class MultiLabel(TextTask):
         """See `Task.check_training`."""
         if len(set(map(tuple, rows.dataset["label"][:]))) == 1:
             raise DataError(
-                f"{rows.origin}: every row has the same labels.",
-                "A classifier learns from rows that differ.",
+                f"{rows.source}: every row has the same labels.",
+                "A classifier learns from rows with different labels.",
             )
 
     def prior(self, dataset: Dataset) -> Prior:
@@ -102,82 +115,105 @@ class MultiLabel(TextTask):
 
     def failure(self, logits: NDArray[Any], labels: NDArray[Any]) -> str:
         """See `TextTask.failure`."""
-        given = self.predicted(logits)
-        if (given != given[0]).any() or (labels == labels[0]).all():
+        predicted = self.predicted(logits)
+        if (predicted != predicted[0]).any() or (labels == labels[0]).all():
             return ""
-        names = [name for name, is_given in zip(self.labels, given[0], strict=True) if is_given]
+        names = [self.labels[label] for label in np.flatnonzero(predicted[0])]
         return f"every row is given {', '.join(names) or 'no label'}"
 
     def predicted(self, logits: NDArray[Any]) -> NDArray[np.bool_]:
         """See `TextTask.predicted`."""
-        given: NDArray[np.bool_] = logits >= math.log(self.threshold / (1 - self.threshold))
-        return given
+        predicted: NDArray[np.bool_] = logits >= math.log(self.threshold / (1 - self.threshold))
+        return predicted
 
     def score(self, logits: NDArray[Any], label_ids: NDArray[Any]) -> dict[str, float]:
         """See `EvaluationSet.score`."""
-        present = np.asarray(label_ids) > 0.5
-        return score_label_sets(finite(logits), self.predicted(logits), present)
+        predicted = self.predicted(require_finite(logits))
+        return score_label_sets(logits, predicted, np.asarray(label_ids) > 0.5)
 
 
-def find_label_sets(rows: Rows, column: str, separator: str) -> tuple[str, ...]:
-    """The labels that the rows list in `column`, sorted as `find_names` sorts.
+def score_label_sets(
+    logits: NDArray[Any], predicted: NDArray[np.bool_], present: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Score predicted sets of labels against the true ones.
 
-    Raises:
-        DataError: no such column; a row that lists no labels; fewer than two different ones; texts
-            that another separator seems to part.
+    Args:
+        logits: of the probability of each label, (rows, labels).
+        predicted: whether a label is predicted, (rows, labels).
+        present: whether it is true, (rows, labels).
+
+    Returns:
+        `micro_f1`: F1 over all pairs of row and label. `macro_f1`: mean F1 of the labels that are
+        predicted or present. `mean_average_precision`: mean over the labels that are present.
+        `subset_accuracy`: share of rows with exactly the right set. `best_micro_f1`: score of the
+        best threshold for this very set, with that threshold.
     """
-    values = _listed(rows, column, separator)
-    names = find_names(
-        rows, column, values, lambda _, value: f"`{column}` holds {shown(value)}", _LIST_HINT
-    )
-    texts = [value for value in rows.values(column, "data.label") if isinstance(value, str)]
-    if texts and not any(separator in text for text in texts):
-        for other in _OTHER_SEPARATORS:
-            if count := sum(other in text for text in texts):
-                raise DataError(
-                    f"{rows.origin}: no row of `{column}` holds {shown(separator)}, which parts"
-                    f" labels, but {count:,} of {len(texts):,} hold {shown(other)}.",
-                    f'Set data.separator="{other}"; if it is part of the names, list them in'
-                    " task.labels.",
-                )
-    if len(names) < 2:
-        found = f"there is one label alone, {names[0]}" if names else "no row has a label"
-        raise DataError(f"{rows.origin}: {found}.", "Multi-label classification needs two or more.")
-    return names
+    precisions = [
+        average_precision_score(present[:, label], logits[:, label])
+        for label in np.flatnonzero(present.any(0))
+    ]
+    # NaN leaves the labels out of the mean that are neither predicted nor present.
+    macro_f1 = f1_score(present, predicted, average="macro", zero_division=np.nan)
+    best, threshold = best_threshold(logits.reshape(-1), present.reshape(-1))
+    return {
+        "micro_f1": float(f1_score(present, predicted, average="micro", zero_division=0.0)),
+        "macro_f1": float(np.nan_to_num(macro_f1)),
+        "mean_average_precision": float(np.mean(precisions)) if precisions else 0.0,
+        "subset_accuracy": float((predicted == present).all(1).mean()),
+        "best_micro_f1": best,
+        "best_micro_f1_threshold": threshold,
+    }
 
 
-def _listed(rows: Rows, column: str, separator: str) -> list[list[object]]:
-    """The labels of each row as the data writes them."""
+def best_threshold(logits: NDArray[Any], present: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the best F1 that any threshold reaches, and the highest such probability.
+
+    Args:
+        logits: (pairs of row and label,).
+        present: whether the row has the label, (pairs,).
+    """
+    order = np.argsort(-logits, kind="stable")
+    ranked, hits = logits[order], np.cumsum(present[order])
+    last_of_tie = np.append(ranked[1:] != ranked[:-1], True)  # equal logits stay together
+    predicted = np.flatnonzero(last_of_tie) + 1
+    f1s = 2 * hits[last_of_tie] / (predicted + present.sum())
+    best = int(f1s.argmax())
+    return float(f1s[best]), float(expit(ranked[last_of_tie][best]))
+
+
+def _label_column(rows: Rows, column: str, separator: str) -> LabelColumn:
+    """Return the labels that the rows list in `column`."""
     listed: list[list[object]] = []
-    problems: list[tuple[int, str]] = []
+    problems: list[Problem] = []
     for index, value in enumerate(rows.values(column, "data.label")):
         if isinstance(value, str):
             value = [part.strip() for part in value.split(separator)] if value.strip() else []
         if not isinstance(value, list):
-            problem = "is missing" if value is None else f"is {shown(value)}, not a list"
+            problem = "is missing" if value is None else f"is {format_value(value)}, not a list"
             problems.append((index, f"`{column}` {problem}"))
             continue
         names = [label_name(label) for label in value]
-        if twice := [
+        repeated = [
             label for label, name in zip(value, names, strict=True) if names.count(name) > 1
-        ]:
-            problems.append((index, f"`{column}` names {shown(twice[0])} twice"))
+        ]
+        if repeated:
+            problems.append((index, f"`{column}` contains {format_value(repeated[0])} twice"))
         listed.append(value)
-    if problems:
-        rows.refuse("no usable list of labels", problems, _LIST_HINT)
-    return listed
+    rows.raise_for(problems, "no usable list of labels", _LIST_HINT)
+    return LabelColumn(
+        rows, column, listed, lambda _, value: f"`{column}` contains {format_value(value)}"
+    )
 
 
-def _yes_or_no(rows: Rows, column: str) -> list[float]:
-    """A column of 0 and 1."""
-    values = rows.values(column, "data.label")
-    numbers = [_YES_OR_NO.get((label_name(value) or "").lower()) for value in values]
-    problems = [
-        (index, f"`{column}` is {shown(values[index])}")
-        for index, number in enumerate(numbers)
-        if number is None
-    ]
-    if problems:
-        hint = "A column of one label holds 1 in the rows that have it, and 0 in the others."
-        rows.refuse("label that is neither 0 nor 1", problems, hint)
-    return [number for number in numbers if number is not None]
+def _zeros_and_ones(rows: Rows, column: str) -> list[float]:
+    def name(value: object) -> str:
+        return (label_name(value) or "").lower()
+
+    values = rows.checked_values(
+        column,
+        "data.label",
+        lambda value: "" if name(value) in _ZERO_OR_ONE else f"is {format_value(value)}",
+        "label that is neither 0 nor 1",
+        "The column of a label holds 1 for the rows that have it, and 0 for the others.",
+    )
+    return [_ZERO_OR_ONE[name(value)] for value in values]

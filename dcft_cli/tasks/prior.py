@@ -1,4 +1,4 @@
-"""What can be predicted without reading the input: the least that a trained model must beat."""
+"""The best prediction that ignores the input: the least that a trained model must beat."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +12,9 @@ class Prior:
     """The constant prediction with the lowest loss on the training rows.
 
     Attributes:
-        logits: what the model would answer for every row, (outputs,).
+        logits: predicted for every row, (outputs,).
         spread: standard deviation of a regression's targets; None for classes.
-        loss: mean training loss of that answer.
+        loss: its mean training loss.
     """
 
     logits: NDArray[Any]
@@ -23,7 +23,7 @@ class Prior:
 
 
 def prior_of_classes(counts: NDArray[Any]) -> Prior:
-    """The shares of the classes, from how often each occurs, (classes,)."""
+    """Return the prior for classes from their counts, (classes,)."""
     # A class that never occurs gets a small share, not a logit of minus infinity.
     shares = (counts + 0.5) / (counts + 0.5).sum()
     entropy = -(counts / counts.sum() * np.log(shares)).sum()
@@ -31,14 +31,14 @@ def prior_of_classes(counts: NDArray[Any]) -> Prior:
 
 
 def prior_of_labels(counts: NDArray[Any], rows: int) -> Prior:
-    """The share of rows that have each label, from how many do, (labels,)."""
+    """Return the prior for independent labels from the number of rows with each, (labels,)."""
     shares = (counts + 0.5) / (rows + 1)
-    given = counts / rows
-    entropy = -(given * np.log(shares) + (1 - given) * np.log1p(-shares)).mean()
+    present = counts / rows
+    entropy = -(present * np.log(shares) + (1 - present) * np.log1p(-shares)).mean()
     return Prior(np.log(shares) - np.log1p(-shares), None, float(entropy))
 
 
 def prior_of_numbers(targets: NDArray[Any]) -> Prior:
-    """The mean of the targets (rows,)."""
+    """Return the prior for numbers, which is the mean of the targets (rows,)."""
     spread = float(targets.std())
     return Prior(targets.mean(keepdims=True), spread, spread**2)

@@ -1,4 +1,4 @@
-"""Regression: a number for one text or a pair."""
+"""Regression: a number for a text or a pair of texts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,36 +8,28 @@ import numpy as np
 from datasets import Dataset, Value
 from numpy.typing import NDArray
 
-from dcft_cli.data.rows import Rows, shown
+from dcft_cli.data.rows import Rows, RowSet, format_value
 from dcft_cli.errors import DataError
-from dcft_cli.tasks.base import RowSet
+from dcft_cli.recipe.schema import DataSection, TaskSection
+from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.prior import Prior, prior_of_numbers
 from dcft_cli.tasks.text import TextTask
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-METRICS_OF_REGRESSION = ("pearson", "spearman", "mse")
-
 
 class Regression(TextTask):
-    """Predicts a number; the model has one output and is trained on the squared error.
-
-    Args:
-        text: name of the text column, or of the two.
-        label: name of the label column.
-        metrics: names in `METRICS`.
-        max_length: longest input in tokens.
-    """
+    """Predict a number; the model has one output and is trained on the squared error."""
 
     kind = "regression"
+    has_classes = False
     label_feature = Value("float32")
 
-    def __init__(
-        self, text: Sequence[str], label: str, metrics: Sequence[str], max_length: int
-    ) -> None:
-        super().__init__(text, metrics, max_length)
-        self.label = label
+    def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str] = ()) -> None:
+        super().__init__(task, data, labels)
+        known = known_task(task.name)
+        self.metrics = known.metrics if known else ("pearson", "spearman", "mse")
 
     @property
     def model_settings(self) -> Mapping[str, Any]:
@@ -46,26 +38,20 @@ class Regression(TextTask):
 
     def read_labels(self, rows: Rows) -> list[float]:
         """See `TextTask.read_labels`; a number may be written as a text."""
-        values = rows.values(self.label, "data.label")
-        numbers = [_number(value) for value in values]
-        problems = [
-            (index, f"`{self.label}` is {shown(value)}")
-            for index, (value, number) in enumerate(zip(values, numbers, strict=True))
-            if not math.isfinite(number)
-        ]
-        if problems:
-            rows.refuse(
-                "label that is not a (finite) number",
-                problems,
-                "To tell classes apart, set task.type=classification.",
-            )
-        return numbers
+        values = rows.checked_values(
+            self.label[0],
+            "data.label",
+            lambda value: "" if math.isfinite(_number(value)) else f"is {format_value(value)}",
+            "label that is not a (finite) number",
+            "To predict classes, set task.type=classification.",
+        )
+        return [_number(value) for value in values]
 
     def check_training(self, rows: RowSet) -> None:
         """See `Task.check_training`."""
         labels = set(rows.dataset["label"][:])
         if len(labels) == 1:
-            raise DataError(f"{rows.origin}: every row has the same label, {labels.pop():g}.")
+            raise DataError(f"{rows.source}: every label is {labels.pop():g}.")
 
     def prior(self, dataset: Dataset) -> Prior:
         """See `Task.prior`."""
@@ -78,7 +64,7 @@ class Regression(TextTask):
         return mse_loss(logits.squeeze(-1), targets["labels"])
 
     def failure(self, logits: NDArray[Any], labels: NDArray[Any]) -> str:
-        """See `TextTask.failure`: outputs that hardly differ, or lie beside the labels."""
+        """See `TextTask.failure`: outputs that hardly differ, or are far from the labels."""
         outputs, spread = self.predicted(logits), labels.std()
         if outputs.std() < 0.01 * spread:
             return f"every prediction is about {outputs.mean():.4g}"
@@ -95,7 +81,7 @@ class Regression(TextTask):
 
 
 def _number(value: object) -> float:
-    """The number a label stands for; NaN if it is none."""
+    """Return the number of a label; NaN if it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
     try:

@@ -1,50 +1,48 @@
-"""What tasks on whole texts share: one text or a pair in, a label (or several) out."""
+"""The base of tasks on whole texts: one text or a pair in, one or several labels out."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
+from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.data.rows import Rows
 from dcft_cli.data.token_cache import encode_rows
-from dcft_cli.tasks.base import EvaluationSet, Task, longest_first
-from dcft_cli.tasks.metrics import METRICS, finite
+from dcft_cli.tasks.base import Task, longest_first
+from dcft_cli.tasks.metrics import METRICS, require_finite
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 
 class TextTask(Task):
     """A label, or a set of labels, for one text or a pair of texts.
 
-    Prepared rows have the columns `text`, for a pair `text_pair`, and `label`.
+    Prepared rows have the columns `text`, for a pair `text_pair`, and `label`. Of a pair that is
+    too long, the longer text is cut first.
 
-    Args:
-        text: name of the text column, or of the two.
-        metrics: names of the scores; the first is the main one.
-        max_length: longest input in tokens; of a pair the longer text is cut first.
+    Attributes:
+        label_feature: type of the column `label`.
     """
 
     auto_class = "AutoModelForSequenceClassification"
     group_column = "text"
     label_feature: ClassVar[Any]
 
-    def __init__(self, text: Sequence[str], metrics: Sequence[str], max_length: int) -> None:
-        self.text = tuple(text)
-        self.metrics = tuple(metrics)
-        self.max_length = max_length
-
     @abstractmethod
     def read_labels(self, rows: Rows) -> list[Any]:
-        """The label of every row as the model takes it; raises DataError where there is none."""
+        """Return the label of each row as the model takes it; raise DataError without one."""
 
     @abstractmethod
     def predicted(self, logits: NDArray[Any]) -> NDArray[Any]:
-        """Labels from logits (N, outputs): one a row (N,), or whether each is given (N, labels)."""
+        """Return the labels (N,) that logits (N, outputs) predict, or for sets (N, labels)."""
+
+    @abstractmethod
+    def failure(self, logits: NDArray[Any], labels: NDArray[Any]) -> str:
+        """See `EvaluationSet.failure`; `labels` are the true ones as the model takes them."""
 
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""
@@ -59,18 +57,12 @@ class TextTask(Task):
     def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
         """See `Task.encode_training`; the target is `labels`."""
 
-        def encode(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
             encoded = tokenizer(
-                batch["text"],
-                batch.get("text_pair"),
-                truncation=True,
-                max_length=self.max_length,
+                batch["text"], batch.get("text_pair"), truncation=True, max_length=self.max_length
             )
-            return {
-                **encoded,
-                "labels": batch["label"],
-                "length": [len(ids) for ids in encoded["input_ids"]],
-            }
+            lengths = [len(ids) for ids in encoded["input_ids"]]
+            return {**encoded, "labels": batch["label"], "length": lengths}
 
         return encode_rows(dataset, encode, tokenizer, ("text", self.max_length))
 
@@ -89,18 +81,8 @@ class TextTask(Task):
 
         return EvaluationSet(name, features, self.score, constant_scores, failure)
 
-    @abstractmethod
-    def failure(self, logits: NDArray[Any], labels: NDArray[Any]) -> str:
-        """See `EvaluationSet.failure`; with the true labels as the model takes them."""
-
-    def linear_examples(
-        self, features: "Tensor", batch: Mapping[str, "Tensor"]
-    ) -> "tuple[Tensor, dict[str, Tensor]]":
-        """See `Task.linear_examples`."""
-        return features, {"labels": batch["labels"]}
-
     def score(self, logits: NDArray[Any], label_ids: NDArray[Any]) -> dict[str, float]:
         """See `EvaluationSet.score`."""
-        predictions = self.predicted(finite(logits))
+        predictions = self.predicted(require_finite(logits))
         labels = np.asarray(label_ids).reshape(-1)
         return {name: METRICS[name](predictions, labels) for name in self.metrics}

@@ -28,7 +28,7 @@ def read(folder: Path, content: str, name: str = "train.conll", **data: Any) -> 
     return read_file(str(path), DataSection(**data), "conll")
 
 
-def test_first_column_last_column(tmp_path: Path) -> None:
+def test_the_first_and_the_last_column(tmp_path: Path) -> None:
     rows = read(tmp_path, CONLL_2003)
     assert rows.columns == ["tokens", "column_2", "column_3", "ner_tags"]
     assert [row["tokens"] for row in rows.records] == [["EU", "rejects"], ["Peter", "Blackburn"]]
@@ -36,7 +36,7 @@ def test_first_column_last_column(tmp_path: Path) -> None:
     assert rows.lines == [3, 8]
 
 
-def test_columns_by_the_recipe_s_names(tmp_path: Path) -> None:
+def test_the_recipe_names_the_columns(tmp_path: Path) -> None:
     rows = read(tmp_path, CONLL_2003, columns=["word", "pos", "chunk", "ner"])
     assert rows.records[0]["pos"] == ["NNP", "VBZ"]
     rows = read(tmp_path, CONLL_2003, text=["word"], label="ner")
@@ -49,15 +49,15 @@ def test_a_comment_with_as_many_words_as_there_are_columns(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["a.conll", "a.iob", "a.iob2", "a.bio", "a.txt", "A.TXT"])
-def test_endings(tmp_path: Path, name: str) -> None:
+def test_file_endings(tmp_path: Path, name: str) -> None:
     assert read(tmp_path, "a O\n", name).records == [{"tokens": ["a"], "ner_tags": ["O"]}]
 
 
-def test_another_ending_with_its_format(tmp_path: Path) -> None:
+def test_the_recipe_sets_the_format(tmp_path: Path) -> None:
     assert read(tmp_path, "a O\n", "a.tsv", format="conll").records[0]["tokens"] == ["a"]
 
 
-def test_tabs_part_columns_where_there_are_any(tmp_path: Path) -> None:
+def test_tabs_separate_columns_if_there_are_any(tmp_path: Path) -> None:
     rows = read(tmp_path, "New York\tB-LOC\r\nx  \tO\r\n\t\r\n#\tO\r\nin   O  \r\n")
     assert [row["tokens"] for row in rows.records] == [["New York", "x"], ["#", "in"]]
     assert rows.records[1]["ner_tags"] == ["O", "O"]
@@ -93,12 +93,12 @@ def test_a_line_with_another_number_of_columns(tmp_path: Path) -> None:
     assert "a, b, c" in error.value.hint
 
 
-def test_words_without_labels(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"one column alone, such as line 1: 'a'\."):
+def test_one_column_is_not_enough(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"only one column, such as line 1: 'a'\."):
         read(tmp_path, "a\nb\n")
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "-DOCSTART- O\n\n"])
-def test_no_sentence(tmp_path: Path, text: str) -> None:
-    with pytest.raises(DataError, match="holds no rows"):
+def test_a_file_without_sentences(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match="has no rows"):
         read(tmp_path, text)

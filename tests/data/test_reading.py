@@ -26,23 +26,23 @@ def test_jsonl(tmp_path: Path, name: str) -> None:
     assert rows.records == [{"a": "x\u2028y"}, {"a": 1, "b": None}]
     assert rows.columns == ["a", "b"]
     assert rows.lines == [1, 3]
-    assert rows.origin == str(tmp_path / name)
+    assert rows.source == str(tmp_path / name)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ('{"a": 1', "line 2: malformed JSON at character 8 (Expecting ',' delimiter)."),
-        ("[1, 2]", "line 2: no JSON object but [1, 2]."),
+        ("[1, 2]", "line 2: not a JSON object: [1, 2]."),
         ('{"a": 1}{"a": 2}', "line 2: malformed JSON at character 9 (Extra data)."),
     ],
 )
-def test_jsonl_that_is_none(tmp_path: Path, line: str, message: str) -> None:
+def test_malformed_jsonl(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "a.jsonl"
     with pytest.raises(DataError) as error:
         read(path, f'{{"a": 0}}\n{line}\n')
     assert error.value.message == f"{path}, {message}"
-    assert "one JSON object a line" in error.value.hint
+    assert "one JSON object" in error.value.hint
 
 
 @pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ","), ("a.tsv", "\t")])
@@ -83,8 +83,8 @@ def test_a_quotation_mark_that_does_not_close(tmp_path: Path) -> None:
     assert "data.quoting=false" in error.value.hint
 
 
-def test_a_column_that_stands_twice(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a column name stands twice: a, b, a"):
+def test_a_repeated_column(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a column name is used twice: a, b, a"):
         read(tmp_path / "a.csv", "a,b,a\n1,2,3\n")
 
 
@@ -105,29 +105,26 @@ def test_parquet(tmp_path: Path) -> None:
     assert rows.lines is None
 
 
-def test_parquet_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no readable parquet file"):
+def test_malformed_parquet(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not a readable parquet file"):
         read(tmp_path / "a.parquet", "text")
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv"])
-@pytest.mark.parametrize("content", ["", "\n\n"])
-def test_an_empty_file(tmp_path: Path, name: str, content: str) -> None:
-    with pytest.raises(DataError, match="holds no rows"):
+@pytest.mark.parametrize("content", ["", "\n\n", "a\tb\n"])
+def test_a_file_without_rows(tmp_path: Path, name: str, content: str) -> None:
+    if name == "a.jsonl":
+        content = content.strip("ab\t")
+    with pytest.raises(DataError, match="has no rows"):
         read(tmp_path / name, content)
 
 
-def test_a_file_of_nothing_but_a_header(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no rows"):
-        read(tmp_path / "a.csv", "a,b\n")
-
-
-def test_files_that_are_not_there(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         read_file(str(tmp_path / "a.jsonl"), DataSection())
     with pytest.raises(DataError, match="is a folder"):
         read_file(str(tmp_path), DataSection())
-    with pytest.raises(DataError, match="ending does not tell"):
+    with pytest.raises(DataError, match="does not follow from its ending"):
         read(tmp_path / "a.txt", "x")
 
 
@@ -139,12 +136,12 @@ def test_a_file_inside_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     rows = read_file("package://tiny_words/words.tsv", DataSection())
     assert rows.records == [{"word": "hello"}]
-    assert rows.origin == "package://tiny_words/words.tsv"
+    assert rows.source == "package://tiny_words/words.tsv"
     with pytest.raises(UserError, match="is not installed"):
         read_file("package://no_such_words/words.tsv", DataSection())
 
 
-def test_the_hub_out_of_reach() -> None:
+def test_the_hub_cannot_be_reached() -> None:
     data = DataSection(hub="nyu-mll/glue", config="rte")
     with pytest.raises(DataError) as error:
         read_hub(data, "train", ["label"])
@@ -164,12 +161,12 @@ def test_a_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = read_hub(DataSection(hub="some/data", revision="v2"), "dev", ["label", "a", "id"])
     assert rows.records == [{"a": "", "label": 1}, {"a": "x", "label": 0}]
     assert rows.columns == ["a", "idx", "label"]
-    assert rows.origin == "some/data, split dev"
+    assert rows.source == "some/data, split dev"
     assert rows.texts("a") == ["", "x"], "published data may hold empty texts"
 
 
 def test_an_empty_hub_split(monkeypatch: pytest.MonkeyPatch) -> None:
     empty = Dataset.from_dict({"a": []})
     monkeypatch.setattr(reading.datasets, "load_dataset", lambda *_, **__: empty)
-    with pytest.raises(DataError, match=re.escape("some/data, split dev holds no rows")):
+    with pytest.raises(DataError, match=re.escape("some/data, split dev has no rows")):
         read_hub(DataSection(hub="some/data"), "dev", ["a"])

@@ -1,4 +1,4 @@
-"""Rows that are encoded once: kept in files, which may be damaged, old, or impossible."""
+"""The cache of encoded rows: addressed by all that they depend on, and safe against damage."""
 
 import os
 import time
@@ -8,126 +8,202 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
+from transformers import BertTokenizerLegacy, PreTrainedTokenizerFast
 
-from dcft_cli.data import token_cache as encoding
+from dcft_cli.data import token_cache
 from dcft_cli.errors import DataError
-from tests.families import tiny_tokenizer
-from tests.samples import rows_of
-from tests.tasks.encoded import encoded
+from tests.families import SPECIAL, WORDS, tiny_tokenizer
 
-KINDS = ["sst2", "mrpc", "stsb", "squad_v2", "token_classification", "multi_label"]
+TEXTS = ["the cat sat", "a good film", "he lives in paris", "not"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_second_time_nothing_is_encoded(
-    kind: str, folder: Path, calls: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = rows_of(kind, 12)
-    first, held = encoded(kind, tmp_path, rows)
-    files = sorted(folder.iterdir())
-    assert {file.suffix for file in files} == {".arrow"}
-    assert calls
-    calls.clear()
-    again, held_again = encoded(kind, tmp_path, rows)
-    assert calls == []
-    assert sorted(folder.iterdir()) == files
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder for data of any size."""
+    monkeypatch.setenv("DCFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(token_cache, "MIN_BYTES", 0)
+    return tmp_path / "cache" / "encoded"
+
+
+def rows(texts: list[str] = TEXTS, **columns: list[Any]) -> Dataset:
+    return Dataset.from_dict({"text": texts, "label": [0, 1, 0, 1][: len(texts)], **columns})
+
+
+def encode(
+    dataset: Dataset, tokenizer: Any = None, settings: tuple[object, ...] = ()
+) -> tuple[dict[str, Any], bool]:
+    """Return the encoded rows, and whether they had to be encoded."""
+    tokenizer = tokenizer or tiny_tokenizer()
+    calls = []
+
+    def encode(batch: Any, indices: list[int]) -> dict[str, Any]:
+        calls.append(batch)
+        return dict(tokenizer(batch["text"], truncation=True, max_length=8))
+
+    return token_cache.encode_rows(dataset, encode, tokenizer, settings).to_dict(), bool(calls)
+
+
+def test_rows_are_encoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, encoded = encode(rows())
+    assert encoded
+    (file,) = folder.iterdir()
+    assert encode(rows()) == (first, False)
+    assert list(folder.iterdir()) == [file]
     monkeypatch.setenv("DCFT_CACHE", "")
-    without, held_without = encoded(kind, tmp_path, rows)
-    assert calls
-    for found in (first, again):
-        assert found.features == without.features
-        assert found.to_dict() == without.to_dict()
-    for found in (held, held_again):
-        assert found.features.to_dict() == held_without.features.to_dict()
+    assert encode(rows()) == (first, True)
 
 
-def cut_off(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-50])
+@pytest.mark.parametrize(
+    "other",
+    [
+        rows([*TEXTS[:3], "not good"]),
+        rows(label=[1, 1, 0, 1]),
+        rows(TEXTS[::-1]),
+        rows().select([1, 0, 2, 3]),
+        rows().rename_column("label", "labels"),
+    ],
+    ids=["text", "label", "order", "indices", "name"],
+)
+def test_other_rows_are_encoded_again(other: Dataset, folder: Path) -> None:
+    encode(rows())
+    assert encode(other)[1]
 
 
-def flip_a_bit(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
+def test_equal_rows_are_found_however_they_are_stored(folder: Path) -> None:
+    first, _ = encode(rows())
+    shuffled = rows(TEXTS[::-1], label=[1, 0, 1, 0]).select([3, 2, 1, 0])
+    assert encode(shuffled) == (first, False)
 
 
-def empty(file: Path) -> None:
-    file.write_bytes(b"")
+def test_other_settings_are_encoded_again(folder: Path) -> None:
+    encode(rows(), settings=("text", 8))
+    assert encode(rows(), settings=("text", 9))[1]
+
+
+def with_more_words(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_tokens(["good film"])
+
+
+def without_normalizer(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.backend_tokenizer.normalizer = None
+
+
+def with_other_inputs(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.model_input_names = ["input_ids"]
+
+
+def cutting_on_the_left(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.truncation_side = "left"
+
+
+def splitting_special_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.split_special_tokens = True
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_more_words,
+        without_normalizer,
+        with_other_inputs,
+        cutting_on_the_left,
+        splitting_special_tokens,
+    ],
+)
+def test_another_tokenizer_encodes_again(
+    change: Callable[[PreTrainedTokenizerFast], None], folder: Path
+) -> None:
+    encode(rows())
+    tokenizer = tiny_tokenizer()
+    change(tokenizer)
+    assert encode(rows(), tokenizer)[1]
+
+
+def test_a_tokenizer_written_in_python_is_not_cached(folder: Path, tmp_path: Path) -> None:
+    words = tmp_path / "vocab.txt"
+    words.write_text("\n".join([*SPECIAL, *WORDS]) + "\n")
+    tokenizer = BertTokenizerLegacy(str(words))
+    assert encode(rows(), tokenizer) == (encode(rows())[0], True)
+    assert encode(rows(), tokenizer)[1]
+
+
+def cut_off(content: bytes) -> bytes:
+    return content[:-50]
+
+
+def flip_a_bit(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def empty(content: bytes) -> bytes:
+    return b""
 
 
 @pytest.mark.parametrize("damage", [cut_off, flip_a_bit, empty])
-def test_a_damaged_file_is_made_anew(
-    damage: Callable[[Path], None], folder: Path, calls: list[int], tmp_path: Path
-) -> None:
-    rows = rows_of("sst2", 12)
-    first, _ = encoded("sst2", tmp_path, rows)
-    expected = first.to_dict()
+def test_a_damaged_file_is_written_again(damage: Callable[[bytes], bytes], folder: Path) -> None:
+    first, _ = encode(rows())
     (file,) = folder.iterdir()
-    whole = file.read_bytes()
-    file.unlink()  # the old content is still mapped
-    file.write_bytes(whole)
-    damage(file)
-    calls.clear()
-    again, _ = encoded("sst2", tmp_path, rows)
-    assert calls
-    assert again.to_dict() == expected
-    assert file.read_bytes() == whole
+    content = file.read_bytes()
+    file.write_bytes(damage(content))
+    assert encode(rows()) == (first, True)
+    assert file.read_bytes() == content
+    assert encode(rows()) == (first, False)
 
 
-def test_no_folder_to_write_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[int]
+def test_without_a_writable_folder_rows_are_encoded_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
-    monkeypatch.setattr(encoding, "SMALL", 0)
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").touch()
     monkeypatch.setenv("DCFT_CACHE", str(tmp_path / "file"))
-    for _ in range(2):
-        calls.clear()
-        train, _ = encoded("sst2", tmp_path, rows_of("sst2", 12))
-        assert (len(train), bool(calls)) == (12, True)
+    first, encoded = encode(rows())
+    assert encoded
+    assert encode(rows()) == (first, True)
 
 
-def test_little_data_is_not_kept(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(encoding, "SMALL", 100_000)
-    encoded("sst2", tmp_path, rows_of("sst2", 12))
+def test_small_data_is_not_cached(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_cache, "MIN_BYTES", 100_000)
+    encode(rows())
     assert not folder.exists()
 
 
-def test_an_encoding_that_fails_leaves_nothing(folder: Path, tmp_path: Path) -> None:
-    def fail(batch: Any) -> Any:
+def test_an_encoding_that_fails_leaves_nothing(folder: Path) -> None:
+    def fail(batch: Any, indices: list[int]) -> Any:
         raise DataError("no words")
 
-    rows = Dataset.from_dict({"text": ["a"]})
     with pytest.raises(DataError):
-        encoding.encode_rows(rows, fail, tiny_tokenizer(), ())
+        token_cache.encode_rows(rows(), fail, tiny_tokenizer(), ())
     assert list(folder.iterdir()) == []
 
 
-def test_what_was_not_used_for_longest_goes(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_least_recently_used_files_are_deleted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files: dict[int, Path] = {}
-    for count in (10, 11, 12):
-        encoded("sst2", tmp_path, rows_of("sst2", count))
-        (files[count],) = set(folder.iterdir()) - set(files.values())
-        old = time.time() - 1000 + count
-        os.utime(files[count], (old, old))
-    encoded("sst2", tmp_path, rows_of("sst2", 10))  # used again
-    abandoned = folder / "begun-x"
-    abandoned.mkdir()
-    os.utime(abandoned, (0, 0))
-    monkeypatch.setattr(encoding, "LIMIT", 2.5 * files[12].stat().st_size)
-    encoded("sst2", tmp_path, rows_of("sst2", 13))
-    (new,) = set(folder.iterdir()) - set(files.values())
-    assert set(folder.iterdir()) == {new, files[10]}
+    files: list[Path] = []
+    for age in (3, 2, 1):
+        encode(rows(), settings=(age,))
+        (file,) = set(folder.iterdir()) - set(files)
+        os.utime(file, (time.time() - 1000 * age,) * 2)
+        files.append(file)
+    unfinished = folder / "tmp123"
+    unfinished.write_bytes(b"x")
+    os.utime(unfinished, (0, 0))
+    encode(rows(), settings=(3,))
+    monkeypatch.setattr(token_cache, "MAX_CACHE_BYTES", 2.5 * files[0].stat().st_size)
+    encode(rows(), settings=(0,))
+    (new,) = set(folder.iterdir()) - set(files)
+    assert set(folder.iterdir()) == {new, files[0]}
+    monkeypatch.setattr(token_cache, "MAX_CACHE_BYTES", 0)
+    assert encode(rows(), settings=(4,)) == encode(rows(), settings=(4,)), "larger than the limit"
 
 
-def test_the_tokenizer_stays_as_it_was(folder: Path, tmp_path: Path) -> None:
+def test_the_tokenizer_is_not_changed(folder: Path) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.backend_tokenizer.enable_truncation(7)
     tokenizer.backend_tokenizer.enable_padding(length=9)
     before = tokenizer.backend_tokenizer.to_str()
     for _ in range(2):
-        encoded("sst2", tmp_path, rows_of("sst2", 12), tokenizer)
+        encode(rows(), tokenizer)
         assert tokenizer.backend_tokenizer.to_str() == before
 
 
@@ -140,7 +216,7 @@ def test_the_tokenizer_stays_as_it_was(folder: Path, tmp_path: Path) -> None:
         ("", "/b", None),
     ],
 )
-def test_where_files_are(
+def test_the_cache_folder(
     own: str | None, usual: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DCFT_CACHE")
@@ -148,4 +224,4 @@ def test_where_files_are(
         monkeypatch.setenv("DCFT_CACHE", own)
     monkeypatch.setenv("XDG_CACHE_HOME", usual)
     monkeypatch.setenv("HOME", "/home/x")
-    assert encoding.cache_folder() == (expected and Path(expected))
+    assert token_cache.cache_folder() == (expected and Path(expected))

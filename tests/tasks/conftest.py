@@ -1,7 +1,6 @@
-"""Tiny tokenizers of the three common kinds, files of rows, and a folder for encoded ones."""
+"""Tiny tokenizers of the three common kinds, and files of rows."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from dcft_cli.data import token_cache as encoding
+from tests.samples import write_rows
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -74,33 +73,5 @@ def any_tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def jsonl(tmp_path: Path) -> Callable[..., str]:
-    """Writes rows as a jsonl file and gives its path."""
-
-    def write(rows: Sequence[object], name: str = "rows.jsonl") -> str:
-        path = tmp_path / name
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        return str(path)
-
-    return write
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which files of any size are kept."""
-    monkeypatch.setenv("DCFT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(encoding, "SMALL", 0)
-    return tmp_path / "cache" / "encoded"
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by each call of a tokenizer."""
-    seen: list[int] = []
-    call = PreTrainedTokenizerFast.__call__
-
-    def counted(self: PreTrainedTokenizerFast, *args: Any, **kwargs: Any) -> Any:
-        seen.append(1)
-        return call(self, *args, **kwargs)
-
-    monkeypatch.setattr(PreTrainedTokenizerFast, "__call__", counted)
-    return seen
+    """Return a function that writes a jsonl file and returns its path."""
+    return lambda rows, name="rows.jsonl": write_rows(tmp_path / name, rows)

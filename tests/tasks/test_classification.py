@@ -5,25 +5,29 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from dcft_cli.errors import DataError, RecipeError
+from dcft_cli.errors import DataError
 from dcft_cli.recipe import DataSection, TaskSection
-from dcft_cli.tasks import LoadedTask, build_task, load_task
+from dcft_cli.tasks import LoadedTask, load_task
 
 Write = Callable[..., str]
 
 
-def load(path: str, task: dict[str, Any] | None = None, **data: Any) -> LoadedTask:
-    """Loads `path` as training and as validation data of a user's own task."""
-    section = DataSection(train=path, validation=path, **{"text": "text", **data})
-    return load_task(TaskSection(**(task or {"type": "classification"})), section)
+def load(path: str, labels: list[str] | None = None, **data: Any) -> LoadedTask:
+    """Load `path` as the training and validation data of a user's own task."""
+    section = DataSection(**{"train": path, "validation": path, "text": "text", **data})
+    return load_task(TaskSection(type="classification", labels=labels), section)
 
 
 def rows(*labels: object) -> list[dict[str, object]]:
     return [{"text": f"text {number}", "label": label} for number, label in enumerate(labels)]
 
 
+def numbers(loaded: LoadedTask) -> list[int]:
+    return loaded.validation[""].dataset["label"][:]
+
+
 @pytest.mark.parametrize(
-    ("values", "names", "numbers"),
+    ("values", "names", "expected"),
     [
         (["pos", "neg", "pos"], ("neg", "pos"), [1, 0, 1]),
         ([0, 1, 1], ("0", "1"), [0, 1, 1]),
@@ -36,53 +40,40 @@ def rows(*labels: object) -> list[dict[str, object]]:
     ],
 )
 def test_labels_are_found_in_the_training_data(
-    jsonl: Write, values: list[object], names: tuple[str, ...], numbers: list[int]
+    jsonl: Write, values: list[object], names: tuple[str, ...], expected: list[int]
 ) -> None:
     loaded = load(jsonl(rows(*values)))
     assert loaded.task.labels == names
-    assert loaded.train is not None
-    assert loaded.train.dataset["label"][:] == numbers
+    assert numbers(loaded) == expected
 
 
 def test_labels_of_the_recipe_may_be_written_as_names_or_numbers(jsonl: Write) -> None:
-    task = {"type": "classification", "labels": ["neg", "pos", "none"]}
-    loaded = load(jsonl(rows("pos", 1, "1", 1.0, "neg")), task)
+    loaded = load(jsonl(rows("pos", 1, "1", 1.0, "neg")), ["neg", "pos", "none"])
     assert loaded.task.labels == ("neg", "pos", "none")
-    assert loaded.validation[""].dataset["label"][:] == [1, 1, 1, 1, 0]
+    assert numbers(loaded) == [1, 1, 1, 1, 0]
 
 
-def test_where_names_are_numbers_a_number_is_a_name(jsonl: Write) -> None:
-    task = {"type": "classification", "labels": ["1", "2", "3"]}
-    path = jsonl(rows(1, 3))
-    assert load(path, task).validation[""].dataset["label"][:] == [0, 2]
+def test_if_names_are_numbers_a_number_is_a_name(jsonl: Write) -> None:
+    names = ["1", "2", "3"]
+    assert numbers(load(jsonl(rows(1, 3)), names)) == [0, 2]
     with pytest.raises(
         DataError, match=r"unknown label in 1 row:\n  row 3 \(line 3\): `label` is 0"
     ):
-        load(jsonl(rows(1, 3, 0)), task)
-
-
-def test_numbers_in_a_csv_file(tmp_path: Any) -> None:
-    path = tmp_path / "train.csv"
-    path.write_text("text,label\ngood,1\nbad,0\n")
-    loaded = load(str(path))
-    assert loaded.task.labels == ("0", "1")
-    assert loaded.validation[""].dataset["label"][:] == [1, 0]
+        load(jsonl(rows(1, 3, 0)), names)
 
 
 def test_an_unknown_label_names_file_row_value_and_the_known_ones(jsonl: Write) -> None:
     train, dev = jsonl(rows("a", "b"), "train.jsonl"), jsonl(rows("a", "c"), "dev.jsonl")
     with pytest.raises(DataError) as error:
-        data = DataSection(train=train, validation=dev, text=["text"])
-        load_task(TaskSection(type="classification"), data)
+        load(train, validation=dev)
     expected = f"{dev}: unknown label in 1 row:\n  row 2 (line 2): `label` is 'c'"
     assert error.value.message == expected
     assert error.value.hint == "Known labels: a (0), b (1)."
 
 
 def test_many_problems_are_counted(jsonl: Write) -> None:
-    task = {"type": "classification", "labels": ["a", "b"]}
     with pytest.raises(DataError) as error:
-        load(jsonl(rows("a", *range(5, 12))), task)
+        load(jsonl(rows("a", *range(5, 12))), ["a", "b"])
     lines = error.value.message.splitlines()
     assert lines[0].endswith("unknown label in 7 rows:")
     assert lines[1].strip() == "row 2 (line 2): `label` is 5"
@@ -111,27 +102,26 @@ def test_a_known_task_takes_names_and_numbers(jsonl: Write) -> None:
 
 
 @pytest.mark.parametrize("label", [None, "", 0.5, float("nan"), [1], {"a": 1}])
-def test_values_that_are_no_class(jsonl: Write, label: object) -> None:
+def test_values_that_are_not_a_class(jsonl: Write, label: object) -> None:
     with pytest.raises(DataError, match=r"no usable label in 1 row:\n  row 3 \(line 3\)"):
         load(jsonl(rows("a", "b", label)))
 
 
-def test_one_class_teaches_nothing(jsonl: Write) -> None:
-    path = jsonl(rows("a", "a"))
-    with pytest.raises(DataError, match="every row has the same label, a"):
-        load(path)
-    with pytest.raises(DataError, match="every row has the same label, a"):
-        load(path, {"type": "classification", "labels": ["a", "b"]})
+@pytest.mark.parametrize("labels", [None, ["a", "b"]])
+def test_training_needs_two_classes(jsonl: Write, labels: list[str] | None) -> None:
+    with pytest.raises(DataError, match=r"every label .*is a") as error:
+        load(jsonl(rows("a", "a")), labels)
+    assert error.value.hint == "At least two classes are needed."
 
 
 @pytest.mark.parametrize("text", [None, "", "  ", 7, float("nan"), ["a"], "half \ud800"])
-def test_values_that_are_no_text(jsonl: Write, text: object) -> None:
+def test_values_that_are_not_a_text(jsonl: Write, text: object) -> None:
     path = jsonl([*rows("a", "b"), {"text": text, "label": "a"}])
     with pytest.raises(DataError, match=r"no usable text in 1 row:\n  row 3 \(line 3\): `text` "):
         load(path)
 
 
-def test_a_missing_column_lists_those_there_are(jsonl: Write) -> None:
+def test_a_missing_column_lists_the_existing_ones(jsonl: Write) -> None:
     path = jsonl(rows("a", "b"))
     with pytest.raises(DataError) as error:
         load(path, label="lable")
@@ -140,28 +130,6 @@ def test_a_missing_column_lists_those_there_are(jsonl: Write) -> None:
     assert "data.label" in error.value.hint
     with pytest.raises(DataError, match="no column `sentence`"):
         load(path, text=["sentence"])
-
-
-def test_settings_that_are_missing() -> None:
-    task = TaskSection(type="classification", labels=["a", "b"])
-    with pytest.raises(RecipeError, match="which column holds the text"):
-        build_task(task, DataSection())
-    with pytest.raises(RecipeError, match="class names are not known"):
-        build_task(TaskSection(type="classification"), DataSection(text=["text"]))
-    with pytest.raises(RecipeError, match="named twice: a, a"):
-        build_task(task, DataSection(text=["text"]), ["a", "a"])
-
-
-def test_the_task_describes_its_model() -> None:
-    task = build_task(TaskSection(name="mnli"), DataSection())
-    assert task.kind == "classification"
-    assert task.auto_class == "AutoModelForSequenceClassification"
-    assert task.model_settings == {
-        "num_labels": 3,
-        "id2label": {0: "entailment", 1: "neutral", 2: "contradiction"},
-        "label2id": {"entailment": 0, "neutral": 1, "contradiction": 2},
-        "problem_type": "single_label_classification",
-    }
 
 
 def test_features_are_the_inputs_of_the_model(
@@ -205,10 +173,9 @@ def test_scores(
     logits: list[list[float]],
     expected: dict[str, float],
 ) -> None:
-    loaded = load(jsonl(rows("a", "b", "a")), {"type": "classification", "labels": labels})
-    evaluation = loaded.task.evaluation_set("", loaded.validation[""].dataset, tokenizer)
-    label_ids = np.array(evaluation.features["labels"][:])
-    scores = evaluation.score(np.array(logits), label_ids)
+    loaded = load(jsonl(rows("a", "b", "a")), labels)
+    eval_set = loaded.task.evaluation_set("", loaded.validation[""].dataset, tokenizer)
+    scores = eval_set.score(np.array(logits), np.array(eval_set.features["labels"][:]))
     assert scores == pytest.approx(expected)
     assert all(type(score) is float for score in scores.values())
     assert loaded.main_metric == "accuracy"

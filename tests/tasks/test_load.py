@@ -21,25 +21,25 @@ def pairs(*labels: object) -> list[dict[str, object]]:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A Hub whose every split holds two rows of MNLI and RTE; gives the splits asked for."""
-    asked: list[str] = []
+    """Splits requested from a Hub whose every split has two rows of MNLI and RTE."""
+    requested: list[str] = []
 
     def load_dataset(*_: str | None, split: str, revision: str | None) -> Dataset:
-        asked.append(split)
+        requested.append(split)
         columns = ("premise", "hypothesis", "sentence1", "sentence2")
         return Dataset.from_dict({name: ["a", ""] for name in columns} | {"label": [0, 1]})
 
     monkeypatch.setattr(reading.datasets, "load_dataset", load_dataset)
-    return asked
+    return requested
 
 
-def test_a_known_task_knows_its_splits(hub: list[str]) -> None:
+def test_a_known_task_has_its_splits(hub: list[str]) -> None:
     data = DataSection(hub="nyu-mll/glue", config="mnli")
     loaded = load_task(TaskSection(name="mnli"), data)
     assert hub == ["train", "validation_matched", "validation_mismatched"]
     assert list(loaded.validation) == ["matched", "mismatched"]
     origin = "nyu-mll/glue (mnli), split validation_matched"
-    assert loaded.validation["matched"].origin == origin
+    assert loaded.validation["matched"].source == origin
     assert loaded.main_metric == "matched_accuracy"
 
 
@@ -56,8 +56,8 @@ def test_files_come_before_the_hub(hub: list[str], jsonl: Write) -> None:
     loaded = load_task(TaskSection(name="rte"), data)
     assert hub == []
     assert loaded.train is not None
-    assert (loaded.train.origin, len(loaded.train.dataset)) == (train, 3)
-    assert (loaded.validation[""].origin, len(loaded.validation[""].dataset)) == (dev, 1)
+    assert (loaded.train.source, len(loaded.train.dataset)) == (train, 3)
+    assert (loaded.validation[""].source, len(loaded.validation[""].dataset)) == (dev, 1)
     assert loaded.main_metric == "accuracy"
 
 
@@ -84,14 +84,14 @@ def test_an_evaluation_reads_no_training_data(jsonl: Write) -> None:
         load_task(task, data, training=False)
 
 
-def test_labels_of_the_adapter_come_before_the_recipe_s(jsonl: Write) -> None:
+def test_labels_of_the_adapter_replace_the_recipes(jsonl: Write) -> None:
     data = DataSection(validation=jsonl(pairs(0)), text=["sentence1"])
     task = TaskSection(type="classification", labels=["x", "y"])
     assert load_task(task, data, ["p", "q"], training=False).task.labels == ("p", "q")
     assert load_task(task, data, training=False).task.labels == ("x", "y")
 
 
-def test_an_evaluation_of_a_held_out_part_cuts_it_again(jsonl: Write) -> None:
+def test_an_evaluation_holds_out_the_same_rows(jsonl: Write) -> None:
     data = DataSection(
         train=jsonl(pairs(*[0, 1] * 30)), holdout=HoldoutSection(fraction=0.3), text=["sentence1"]
     )
@@ -105,13 +105,13 @@ def test_an_evaluation_of_a_held_out_part_cuts_it_again(jsonl: Write) -> None:
     assert len(held_out) + len(trained.train.dataset) == 60
 
 
-def test_training_does_without_validation_data(jsonl: Write) -> None:
+def test_training_works_without_validation_data(jsonl: Write) -> None:
     loaded = load_task(TaskSection(name="rte"), DataSection(train=jsonl(pairs(0, 1))))
     assert loaded.validation == {}
     assert loaded.main_metric == "accuracy"
 
 
-def test_data_that_is_not_named(jsonl: Write) -> None:
+def test_missing_data_sections(jsonl: Write) -> None:
     task = TaskSection(name="rte")
     with pytest.raises(DataError, match="no training data") as error:
         load_task(task, DataSection())
@@ -138,7 +138,7 @@ def test_the_main_metric(jsonl: Write, sets: list[str], wanted: str | None, metr
     assert load_task(task, DataSection(train=path, validation=validation)).main_metric == metric
 
 
-def test_a_metric_that_the_task_does_not_report(jsonl: Write) -> None:
+def test_an_unknown_metric(jsonl: Write) -> None:
     data = DataSection(validation={"easy": jsonl(pairs(0))})
     with pytest.raises(RecipeError, match="no score named bleu") as error:
         load_task(TaskSection(name="mrpc", metric="bleu"), data, training=False)
@@ -155,3 +155,17 @@ def test_nothing_is_printed_or_cached(
     with pytest.raises(DataError):
         reading.read_hub(DataSection(hub="nyu-mll/glue"), "train", [])
     assert capfd.readouterr() == ("", "")
+
+
+def test_questions_on_one_context_stay_together(jsonl: Write) -> None:
+    answers = {"text": ["context"], "answer_start": [0]}
+    rows = [
+        {"question": f"{number}?", "context": f"context {number // 5}", "answers": answers}
+        for number in range(100)
+    ]
+    data = DataSection(train=jsonl(rows), holdout=HoldoutSection(fraction=0.3))
+    loaded = load_task(TaskSection(name="squad_v1"), data)
+    assert loaded.train is not None
+    train, validation = loaded.train.dataset, loaded.validation[""].dataset
+    assert len(train) + len(validation) == 100
+    assert not set(train["context"]) & set(validation["context"])

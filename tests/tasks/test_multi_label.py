@@ -4,17 +4,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn import metrics as sklearn_metrics
 from transformers import PreTrainedTokenizerFast
 
 from dcft_cli.errors import DataError, RecipeError, TrainingError
 from dcft_cli.recipe import DataSection, TaskSection
-from dcft_cli.tasks import LoadedTask, build_task, load_task
+from dcft_cli.tasks import LoadedTask, load_task
+from dcft_cli.tasks.multi_label import best_threshold, score_label_sets
 
 Write = Callable[..., str]
 
 
 def load(path: str, task: dict[str, Any] | None = None, **data: Any) -> LoadedTask:
-    """Loads `path` as training and as validation data."""
+    """Load `path` as training and as validation data."""
     section = DataSection(**{"train": path, "validation": path, "text": "text", **data})
     return load_task(TaskSection(type="multi_label", **(task or {})), section)
 
@@ -47,7 +49,7 @@ def test_labels_are_found_in_the_training_data(
     assert counts == {number: sum(row[number] for row in expected) for number in range(len(names))}
 
 
-def test_a_text_of_a_csv_file_is_parted(tmp_path: Path) -> None:
+def test_a_text_is_split_at_the_separator(tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     path.write_text("text,label\nx,a; b c\ny,\nz,d\n")
     loaded = load(str(path), separator=";")
@@ -58,10 +60,9 @@ def test_a_text_of_a_csv_file_is_parted(tmp_path: Path) -> None:
 def test_another_separator_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "train.tsv"
     path.write_text("text\tlabel\nx\ta,b\ny\ta\nz\tb,c\n")
-    with pytest.raises(DataError, match=r"no row of `label` holds '\|', .* but 2 of 3 hold ','"
-    ) as error:  # fmt: skip
+    with pytest.raises(DataError, match=r"no row .* separator '\|', but 2 of 3 contain ','") as err:
         load(str(path))
-    assert 'data.separator=","' in error.value.hint
+    assert 'data.separator=","' in err.value.hint
     loaded = load(str(path), {"labels": ["a", "b,c", "a,b", "b"]})
     assert vectors(loaded)[2] == [0, 1, 0, 0]
 
@@ -84,7 +85,7 @@ def test_columns_of_0_and_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["2", "", "yes", "0.5"])
-def test_a_column_of_other_values(tmp_path: Path, value: str) -> None:
+def test_a_column_must_hold_0_or_1(tmp_path: Path, value: str) -> None:
     path = tmp_path / "train.csv"
     path.write_text(f"text,a,b\nx,1,0\ny,0,{value}\n")
     with pytest.raises(DataError, match=rf"in 1 row:\n  row 2 \(line 3\): `b` is '{value}'"):
@@ -97,11 +98,11 @@ def test_a_column_of_other_values(tmp_path: Path, value: str) -> None:
         (None, "`label` is missing"),
         (3, "`label` is 3, not a list"),
         ({"a": 1}, "`label` is {'a': 1}, not a list"),
-        ([None], "`label` holds None"),
-        ([["a"]], r"`label` holds \['a'\]"),
-        ([0, 1, 0], "`label` names 0 twice"),
-        ("a|a", "`label` names 'a' twice"),
-        ("a||b", "`label` holds ''"),
+        ([None], "`label` contains None"),
+        ([["a"]], r"`label` contains \['a'\]"),
+        ([0, 1, 0], "`label` contains 0 twice"),
+        ("a|a", "`label` contains 'a' twice"),
+        ("a||b", "`label` contains ''"),
     ],
 )
 def test_rows_that_do_not_fit(jsonl: Write, value: object, message: str) -> None:
@@ -109,43 +110,17 @@ def test_rows_that_do_not_fit(jsonl: Write, value: object, message: str) -> None
         load(jsonl(rows(["a"], ["b"], value)))
 
 
-def test_an_unknown_label_in_the_validation_data(jsonl: Write) -> None:
-    train, dev = jsonl(rows(["a"], ["b"]), "train.jsonl"), jsonl(rows([], ["a", "c"]), "dev.jsonl")
-    with pytest.raises(DataError) as error:
-        load(train, validation=dev)
-    assert (
-        error.value.message
-        == f"{dev}: unknown label in 1 row:\n  row 2 (line 2): `label` holds 'c'"
-    )
-    assert error.value.hint == "Known labels: a (0), b (1)."
-
-
-def test_what_teaches_nothing(jsonl: Write) -> None:
-    with pytest.raises(DataError, match="no row has a label"):
-        load(jsonl(rows([], [])))
-    with pytest.raises(DataError, match="one label alone, a"):
-        load(jsonl(rows(["a"], [])))
-    with pytest.raises(DataError, match="every row has the same labels"):
-        load(jsonl(rows(["a", "b"], ["b", "a"])))
-
-
-def test_the_task_describes_its_model() -> None:
-    section = TaskSection(type="multi_label", labels=["a", "b"])
-    task = build_task(section, DataSection(text=["text"]))
-    assert task.auto_class == "AutoModelForSequenceClassification"
-    assert task.model_settings == {
-        "num_labels": 2,
-        "id2label": {0: "a", 1: "b"},
-        "label2id": {"a": 0, "b": 1},
-        "problem_type": "multi_label_classification",
-    }
-    assert task.metrics == (
-        "micro_f1",
-        "macro_f1",
-        "mean_average_precision",
-        "subset_accuracy",
-        "best_micro_f1",
-    )
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (([], []), "no row has a label"),
+        ((["a"], []), "every label in `label` is a"),
+        ((["a", "b"], ["b", "a"]), "every row has the same labels"),
+    ],
+)
+def test_training_needs_rows_that_differ(jsonl: Write, labels: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(jsonl(rows(*labels)))
 
 
 def test_features_are_the_inputs_of_the_model(
@@ -160,36 +135,66 @@ def test_features_are_the_inputs_of_the_model(
     assert (batch["labels"].shape, str(batch["labels"].dtype)) == ((3, 2), "torch.float32")
 
 
-def test_scores_and_threshold(jsonl: Write, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_threshold_decides(jsonl: Write, tokenizer: PreTrainedTokenizerFast) -> None:
     path = jsonl(rows(["a"], ["a", "b"], []))
     logits = np.array([[2.0, -1.0], [0.0, -0.5], [-3.0, -3.0]])
 
-    def score(threshold: float) -> dict[str, float]:
+    def score(threshold: float, logits: Any = logits) -> dict[str, float]:
         loaded = load(path, {"threshold": threshold})
         assert loaded.main_metric == "micro_f1"
-        held = loaded.task.evaluation_set("", loaded.validation[""].dataset, tokenizer)
-        return held.score(logits, np.array(held.features["labels"][:]))
+        eval_set = loaded.task.evaluation_set("", loaded.validation[""].dataset, tokenizer)
+        return eval_set.score(logits, np.array(eval_set.features["labels"][:]))
 
-    assert score(0.5) == pytest.approx(
-        {
-            "micro_f1": 4 / 5,
-            "macro_f1": 1 / 2,
-            "mean_average_precision": 1.0,
-            "subset_accuracy": 2 / 3,
-            "best_micro_f1": 1.0,
-            "best_micro_f1_threshold": pytest.approx(1 / (1 + np.exp(0.5))),
-        }
-    )
+    assert score(0.5)["micro_f1"] == pytest.approx(4 / 5)
     assert score(0.35)["micro_f1"] == 1.0  # sigmoid(-0.5) is 0.378, sigmoid(-1) is 0.269
     assert score(0.9)["micro_f1"] == 0.0
+    assert score(0.9)["best_micro_f1_threshold"] == pytest.approx(1 / (1 + np.exp(0.5)))
     with pytest.raises(TrainingError, match="not finite"):
-        loaded = load(path)
-        held = loaded.task.evaluation_set("", loaded.validation[""].dataset, tokenizer)
-        held.score(np.full((3, 2), np.nan), np.zeros((3, 2)))
+        score(0.5, np.full((3, 2), np.nan))
 
 
-def test_other_tasks_take_one_label_column(jsonl: Write) -> None:
-    section = DataSection(train=jsonl(rows("a", "b")), text=["text"], label=["a", "b"])
-    with pytest.raises(RecipeError, match="names 2 columns") as error:
-        load_task(TaskSection(type="classification"), section)
-    assert "multi_label" in error.value.hint
+def test_scores_by_hand() -> None:
+    present = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]], dtype=bool)
+    predicted = np.array([[1, 0, 0], [1, 0, 1], [0, 0, 0]], dtype=bool)
+    logits = np.array([[3.0, 0.0, 0.0], [2.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+    scores = score_label_sets(logits, predicted, present)
+    assert scores == pytest.approx(
+        {
+            "micro_f1": 2 * 2 / (3 + 3),
+            "macro_f1": (1 + 0 + 0) / 3,
+            "mean_average_precision": (1 + 1 / 2) / 2,
+            "subset_accuracy": 2 / 3,
+            "best_micro_f1": 2 * 2 / (2 + 3),  # those of logits 3 and 2
+            "best_micro_f1_threshold": 1 / (1 + np.exp(-2)),
+        }
+    )
+    assert all(type(score) is float for score in scores.values())
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_best_threshold_is_the_best_of_all(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    present = rng.random(200) < 0.3
+    logits = np.round(rng.normal(size=200) + present, 1)  # rounded: ties
+
+    def score(threshold: float) -> float:
+        return float(sklearn_metrics.f1_score(present, 1 / (1 + np.exp(-logits)) >= threshold))
+
+    best, threshold = best_threshold(logits, present)
+    assert best == pytest.approx(score(threshold - 1e-12))
+    assert best == pytest.approx(max(score(value) for value in np.linspace(0, 1, 500)))
+
+
+def test_labels_that_never_occur_are_left_out_of_means() -> None:
+    present = np.array([[1, 0], [0, 0]], dtype=bool)
+    logits = np.array([[1.0, -1.0], [-1.0, -1.0]])
+    scores = score_label_sets(logits, logits > 0, present)
+    assert scores.pop("best_micro_f1_threshold") == pytest.approx(1 / (1 + np.exp(-1)))
+    assert scores == dict.fromkeys(scores, 1.0)
+
+
+def test_scores_without_any_label_are_0() -> None:
+    nothing = np.zeros((3, 2), dtype=bool)
+    scores = score_label_sets(np.zeros((3, 2)), nothing, nothing)
+    assert (scores.pop("subset_accuracy"), scores.pop("best_micro_f1_threshold")) == (1.0, 0.5)
+    assert scores == dict.fromkeys(scores, 0.0)

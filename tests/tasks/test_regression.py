@@ -22,58 +22,39 @@ def rows(*labels: object) -> list[dict[str, object]]:
 
 def test_labels_are_numbers_however_written(jsonl: Write) -> None:
     loaded = load(jsonl(rows(1, 2.5, "-3", " 4e-1 ")))
-    assert loaded.train is not None
-    assert loaded.train.dataset["label"][:] == pytest.approx([1, 2.5, -3, 0.4])
+    assert loaded.validation[""].dataset["label"][:] == pytest.approx([1, 2.5, -3, 0.4])
 
 
 @pytest.mark.parametrize(
     "label", [None, "", "high", "1,5", True, float("nan"), float("inf"), "nan", "-inf", [1]]
 )
-def test_labels_that_are_no_numbers(jsonl: Write, label: object) -> None:
+def test_labels_that_are_not_numbers(jsonl: Write, label: object) -> None:
     with pytest.raises(DataError, match=r"not a .* number in 1 row:\n  row 2 \(line 2\): `label`"):
         load(jsonl(rows(1, label)))
 
 
-def test_one_number_teaches_nothing(jsonl: Write) -> None:
-    with pytest.raises(DataError, match=r"every row has the same label, 1\.5"):
+def test_training_needs_two_numbers(jsonl: Write) -> None:
+    with pytest.raises(DataError, match=r"every label is 1\.5"):
         load(jsonl(rows(1.5, 1.5)))
-
-
-def test_the_task_describes_its_model(jsonl: Write) -> None:
-    loaded = load(jsonl(rows(1, 2)))
-    assert loaded.task.kind == "regression"
-    assert loaded.task.auto_class == "AutoModelForSequenceClassification"
-    assert loaded.task.model_settings == {"num_labels": 1, "problem_type": "regression"}
-    assert loaded.task.labels == ()
 
 
 def test_scores(jsonl: Write, tokenizer: PreTrainedTokenizerFast) -> None:
     loaded = load(jsonl(rows(1, 2, 9)))
-    evaluation = loaded.task.evaluation_set("", loaded.validation[""].dataset, tokenizer)
-    labels = np.array(evaluation.features["labels"][:])
+    eval_set = loaded.task.evaluation_set("", loaded.validation[""].dataset, tokenizer)
+    labels = np.array(eval_set.features["labels"][:])
     assert labels.tolist() == [1, 2, 9]
     predictions = np.array([[1.0], [2.0], [3.0]])  # as a model with one output gives them
-    assert evaluation.score(predictions, labels) == {
+    assert eval_set.score(predictions, labels) == {
         "pearson": pytest.approx(8 / 76**0.5),
         "spearman": pytest.approx(1.0),
         "mse": 12.0,
     }
+    constant = eval_set.constant_scores(np.array([4.0]))
+    assert constant == {"pearson": 0.0, "spearman": 0.0, "mse": pytest.approx(38 / 3)}
 
 
-def test_stsb_reports_its_two_correlations(
-    jsonl: Write, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    pairs = [{"sentence1": "a", "sentence2": "b", "label": label} for label in (0.0, 5.0)]
-    loaded = load_task(TaskSection(name="stsb"), DataSection(train=jsonl(pairs)))
-    assert loaded.train is not None
-    evaluation = loaded.task.evaluation_set("", loaded.train.dataset, tokenizer)
-    scores = evaluation.score(np.array([[1.0], [1.0]]), np.array([0.0, 5.0]))
-    assert scores == {"pearson": 0.0, "spearman": 0.0}
-
-
-def test_the_lower_error_is_the_better_one(jsonl: Write) -> None:
-    path = jsonl(rows(1, 2))
-    assert load(path).main_metric == "pearson"
-    assert load(path).greater_is_better
-    assert load(path, metric="mse").main_metric == "mse"
-    assert not load(path, metric="mse").greater_is_better
+@pytest.mark.parametrize(("metric", "higher"), [(None, True), ("mse", False)])
+def test_a_lower_error_is_better(jsonl: Write, metric: str | None, higher: bool) -> None:
+    loaded = load(jsonl(rows(1, 2)), **({"metric": metric} if metric else {}))
+    assert loaded.main_metric == (metric or "pearson")
+    assert loaded.greater_is_better is higher

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from dcft_cli.tasks.word_windows import encode_words, plan_windows, words_at_home
+from dcft_cli.tasks.token_classification.windows import assign_words, encode_words, plan_windows
 from tests.tasks.conftest import byte_level, wordpiece
 
 
@@ -15,25 +15,25 @@ def tokens_of(counts: list[int], span: tuple[int, int]) -> int:
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(9, 24), st.integers(0, 12))
-def test_windows_hold_every_word_and_get_on(counts: list[int], room: int, stride: int) -> None:
-    stride = min(stride, room // 2)
-    windows = plan_windows(np.array(counts), room, stride)
+def test_windows_cover_all_words_and_advance(counts: list[int], size: int, stride: int) -> None:
+    stride = min(stride, size // 2)
+    windows = plan_windows(np.array(counts), size, stride)
     assert (windows[0][0], windows[-1][1]) == (0, len(counts))
-    assert all(tokens_of(counts, window) <= room for window in windows)
+    assert all(tokens_of(counts, window) <= size for window in windows)
     for (first, stop), (next_first, next_stop) in pairwise(windows):
         assert first < next_first <= stop < next_stop
         assert tokens_of(counts, (next_first, stop)) <= stride
-    homes = words_at_home(np.array(counts), windows)
-    at_home = sorted(word for home in homes for word in home)
-    assert at_home == [word for word, count in enumerate(counts) if count]
-    for (first, stop), home in zip(windows, homes, strict=True):
-        assert all(first <= word < stop for word in home)
+    assignments = assign_words(np.array(counts), windows)
+    assigned = sorted(word for words in assignments for word in words)
+    assert assigned == [word for word, count in enumerate(counts) if count]
+    for (first, stop), words in zip(windows, assignments, strict=True):
+        assert all(first <= word < stop for word in words)
 
 
-def test_a_word_counts_where_it_has_more_neighbours() -> None:
+def test_a_word_counts_where_it_has_more_context() -> None:
     windows = plan_windows(np.ones(10, dtype=np.int64), 6, 2)
     assert windows == [(0, 6), (4, 10)]
-    assert words_at_home(np.ones(10, dtype=np.int64), windows) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    assert assign_words(np.ones(10, dtype=np.int64), windows) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
 
 
 def test_a_short_sentence_is_one_window(any_tokenizer: PreTrainedTokenizerFast) -> None:
@@ -44,7 +44,7 @@ def test_a_short_sentence_is_one_window(any_tokenizer: PreTrainedTokenizerFast) 
     assert len(window.tokens) == 4
 
 
-def test_positions_are_those_of_first_tokens() -> None:
+def test_tokens_are_the_first_of_each_word() -> None:
     tokenizer = wordpiece()
     (window,) = encode_words([["ab", "c", "def"]], tokenizer, 64, 8)
     pieces = tokenizer.convert_ids_to_tokens(window.inputs["input_ids"])
@@ -65,10 +65,10 @@ def test_a_long_sentence_is_cut_between_words(any_tokenizer: PreTrainedTokenizer
         assert specials.isdisjoint(ids[1:-1])
         assert {len(values) for values in window.inputs.values()} == {len(ids)}
         for word, token in zip(window.words, window.tokens, strict=True):
-            (alone,) = encode_words(
+            (single,) = encode_words(
                 [[words[word] if window.sentence else "a"]], any_tokenizer, 64, 6
             )
-            own = alone.inputs["input_ids"][1:-1]
+            own = single.inputs["input_ids"][1:-1]
             assert ids[token : token + len(own)] == own
 
 
@@ -86,7 +86,7 @@ def test_words_and_sentences_without_tokens() -> None:
     assert encode_words([[]], wordpiece(), 16, 4) == []
 
 
-def test_byte_level_tokenizers_see_a_blank_before_every_word() -> None:
+def test_byte_level_tokenizers_get_a_space_before_every_word() -> None:
     """As add_prefix_space=True, which published RoBERTas are not set to."""
     (window,) = encode_words([["ab", "c"]], byte_level(), 16, 4)
     pieces = byte_level().convert_ids_to_tokens(window.inputs["input_ids"])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dcft_cli.tasks.answers import Answer, Window, decode
+from dcft_cli.tasks.question_answering.decoding import Answer, Window, decode
 
 CONTEXT = "one two three four"
 SPANS = np.array([(0, 3), (4, 7), (8, 13), (14, 18)])
@@ -36,11 +36,11 @@ def test_the_span_with_the_highest_sum_wins() -> None:
     assert found.no_answer_score == -9.0
 
 
-def test_an_end_before_the_start_is_no_span() -> None:
+def test_a_span_does_not_end_before_its_start() -> None:
     assert answer(logits(t2=5), logits(t1=2, t3=1)).text == "three four"
 
 
-def test_a_span_is_not_longer_than_allowed() -> None:
+def test_a_span_is_no_longer_than_allowed() -> None:
     start, end = logits(t0=5), logits(t3=5, t1=1)
     assert answer(start, end, max_answer_length=4).text == CONTEXT
     assert answer(start, end, max_answer_length=3).text == "one two"
@@ -48,26 +48,26 @@ def test_a_span_is_not_longer_than_allowed() -> None:
 
 
 @pytest.mark.parametrize("place", ["cls", "question", "sep", "padding"])
-def test_only_the_context_holds_answers(place: str) -> None:
+def test_answers_are_only_in_the_context(place: str) -> None:
     start, end = logits(**{place: 50.0, "t1": 1}), logits(**{place: 50.0, "t1": 1})
     assert answer(start, end).text == "two"
 
 
 def test_n_best_limits_the_candidates() -> None:
-    # The best start stands after the best end; the best valid span needs both runners-up.
+    # The best start is after the best end; the best valid span needs both runners-up.
     start, end = logits(t3=5, t0=4), logits(t1=5, t2=4)
     assert answer(start, end, n_best=2).text == "one two"
     nothing = answer(start, end, n_best=1)
     assert nothing == Answer("", 0.0)
 
 
-def test_no_answer_scores_by_the_cls_token() -> None:
+def test_the_cls_token_scores_no_answer() -> None:
     found = answer(logits(cls=3, t0=2), logits(cls=4, t0=2.5))
     assert found.text == "one"
     assert found.no_answer_score == 2.5
 
 
-def test_windows_of_one_question_are_taken_together() -> None:
+def test_windows_of_a_question_are_combined() -> None:
     halves = [window(spans=SPANS[:2]), window(spans=SPANS[2:])]
     start = [logits(cls=9, t0=1), logits(cls=2, t0=3)]
     end = [logits(cls=9, t1=1), logits(cls=1, t1=3)]
@@ -76,13 +76,13 @@ def test_windows_of_one_question_are_taken_together() -> None:
     assert found == Answer("three four", -3.0)
 
 
-def test_questions_keep_their_numbers_whatever_the_order_of_windows() -> None:
+def test_windows_may_come_in_any_order() -> None:
     start, end = [logits(t1=1), logits(t2=1)], [logits(t1=1), logits(t2=1)]
     found = decode(start, end, [window(1), window(0)], [CONTEXT, CONTEXT], 20, 30)
     assert [one.text for one in found] == ["three", "two"]
 
 
-def test_the_space_before_a_word_is_no_part_of_the_answer() -> None:
+def test_the_space_before_a_word_is_not_part_of_the_answer() -> None:
     spans = np.array([(0, 3), (3, 7), (7, 13), (13, 18)])
     ((found),) = decode([logits(t1=1)], [logits(t2=1)], [window(spans=spans)], [CONTEXT], 20, 30)
     assert found.text == "two three"

@@ -7,7 +7,12 @@ from seqeval import metrics as seqeval
 from seqeval.metrics.sequence_labeling import get_entities
 
 from dcft_cli.errors import DataError
-from dcft_cli.tasks.entities import entities, mark_entities, read_tag, score_entities
+from dcft_cli.tasks.token_classification.scoring import (
+    are_entity_tags,
+    entities,
+    read_tag,
+    score_entities,
+)
 
 
 def found(tags: str) -> list[tuple[int, int, str]]:
@@ -58,7 +63,7 @@ def test_the_same_entity_in_two_sentences_counts_twice() -> None:
 
 
 @pytest.mark.parametrize(("guessed", "expected"), [("O", "B-X"), ("B-X", "O"), ("O", "O")])
-def test_undefined_scores_are_0(guessed: str, expected: str) -> None:
+def test_undefined_entity_scores_are_0(guessed: str, expected: str) -> None:
     assert score([guessed], [expected]) == {"f1": 0.0, "precision": 0.0, "recall": 0.0}
 
 
@@ -105,16 +110,16 @@ def test_entities_and_scores_agree_with_seqeval(marks: str) -> None:
         (["0", "1"], False),
     ],
 )
-def test_tags_of_entities_are_told_from_others(labels: list[str], entities_: bool) -> None:
-    assert mark_entities(labels) is entities_
+def test_entity_tags_are_recognized(labels: list[str], entities_: bool) -> None:
+    assert are_entity_tags(labels) is entities_
 
 
-def test_labels_of_both_kinds_are_a_mistake() -> None:
+def test_entity_tags_cannot_be_mixed_with_other_labels() -> None:
     with pytest.raises(DataError, match=r"mix tags of entities \(B-PER\) with others \(B_LOC\)"):
-        mark_entities(["B-PER", "B_LOC", "I-PER", "O"])
+        are_entity_tags(["B-PER", "B_LOC", "I-PER", "O"])
 
 
-def test_single_letters_are_classes_where_others_are_beside_them() -> None:
-    assert not mark_entities(["A", "B", "C"])
+def test_single_letters_are_classes_if_there_are_other_letters() -> None:
+    assert not are_entity_tags(["A", "B", "C"])
     with pytest.raises(DataError, match="mix"):
-        mark_entities(["B-PER", "A"])
+        are_entity_tags(["B-PER", "A"])

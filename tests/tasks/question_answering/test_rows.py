@@ -1,11 +1,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
-from transformers import PreTrainedTokenizerFast
 
-from dcft_cli.errors import DataError, RecipeError
+from dcft_cli.errors import DataError
 from dcft_cli.recipe import DataSection, TaskSection
 from dcft_cli.tasks import LoadedTask, load_task
 
@@ -32,9 +30,6 @@ def test_rows_are_prepared(jsonl: Write) -> None:
         "context": [CONTEXT] * 2,
         "answers": [{"text": ["cat"], "answer_start": [4]}] * 2,
     }
-
-
-def test_without_an_id_column_rows_are_numbered(jsonl: Write) -> None:
     assert load(jsonl([row(), row()])).validation[""].dataset["id"][:] == ["1", "2"]
 
 
@@ -44,15 +39,15 @@ def test_an_answer_that_is_not_at_its_offset(jsonl: Write) -> None:
         load(jsonl(rows))
     assert error.value.message.splitlines()[0].endswith("not at its offset in 3 rows:")
     assert error.value.message.splitlines()[1:] == [
-        "  row 2 (line 2): question b: at character 5 stands 'at ', not 'cat'",
-        "  row 3 (line 3): question c: at character 99 stands '', not 'mat.'",
-        "  row 4 (line 4): question d: at character -3 stands '', not 'cat'",
+        "  row 2 (line 2): question b: at character 5 is 'at ', not 'cat'",
+        "  row 3 (line 3): question c: at character 99 is '', not 'mat.'",
+        "  row 4 (line 4): question d: at character -3 is '', not 'cat'",
     ]
 
 
 def test_every_reference_is_checked(jsonl: Write) -> None:
     answers = {"text": ["cat", "mat"], "answer_start": [4, 20]}
-    with pytest.raises(DataError, match=r"at character 20 stands 'at\.', not 'mat'"):
+    with pytest.raises(DataError, match=r"at character 20 is 'at\.', not 'mat'"):
         load(jsonl([row(answers=answers)]))
 
 
@@ -73,12 +68,12 @@ def test_malformed_answers(jsonl: Write, answers: object) -> None:
         load(jsonl([row(), row(answers=answers)]))
 
 
-def test_an_empty_answer_text_is_no_answer(jsonl: Write) -> None:
+def test_an_answer_is_not_empty(jsonl: Write) -> None:
     with pytest.raises(DataError, match="question 1: the answer is empty"):
         load(jsonl([row("", 0)]))
 
 
-def test_unanswerable_questions_must_be_allowed(jsonl: Write) -> None:
+def test_questions_without_an_answer_must_be_allowed(jsonl: Write) -> None:
     path = jsonl([row(), row(answers={"text": [], "answer_start": []})])
     with pytest.raises(DataError, match=r"without an answer in 1 row:\n  row 2") as error:
         load(path)
@@ -96,40 +91,12 @@ def test_a_csv_file_cannot_hold_answers(jsonl: Write, tmp_path: Any) -> None:
     path.write_text("question,context,answers\nwho,the cat,cat\n")
     with pytest.raises(DataError) as error:
         load(str(path))
-    assert "csv or tsv file cannot" in error.value.hint
+    assert "not a csv or tsv file" in error.value.hint
 
 
-def test_own_columns(jsonl: Write) -> None:
+def test_the_recipe_names_the_columns(jsonl: Write) -> None:
     own = {"q": "Who?", "passage": CONTEXT, "gold": {"text": ["cat"], "answer_start": [4]}}
     task = TaskSection(type="question_answering")
     data = DataSection(validation=jsonl([own]), text=["q", "passage"], label="gold")
     loaded = load_task(task, data, training=False)
     assert loaded.validation[""].dataset["context"][:] == [CONTEXT]
-    with pytest.raises(RecipeError, match=r"data\.text names one column"):
-        load_task(task, data.model_copy(update={"text": ["q"]}), training=False)
-
-
-def test_the_task_describes_its_model(jsonl: Write) -> None:
-    loaded = load(jsonl([row()]))
-    assert loaded.task.kind == "question_answering"
-    assert loaded.task.auto_class == "AutoModelForQuestionAnswering"
-    assert loaded.task.model_settings == {}
-    assert loaded.main_metric == "f1"
-    assert loaded.greater_is_better
-
-
-def test_answers_of_v2_obey_the_threshold(jsonl: Write, tokenizer: PreTrainedTokenizerFast) -> None:
-    rows = [row(id="a"), row(id="b", answers={"text": [], "answer_start": []})]
-    loaded = load(jsonl(rows), "squad_v2")
-    evaluation = loaded.task.evaluation_set("", loaded.validation[""].dataset, tokenizer)
-    assert evaluation.decode is not None
-    shape = (2, evaluation.features["length"][0])
-    start, end = np.zeros(shape), np.zeros(shape)
-    start[1, 0] = 5  # the features keep the order of rows of one length
-    answers = evaluation.decode((start, end))
-    assert list(answers) == ["a", "b"]
-    assert answers["b"].no_answer_score == 5.0
-    assert answers["b"].given(0.0) == ""
-    scores = evaluation.score((start, end), None)
-    assert scores["no_answer_exact_match"] == 100.0
-    assert scores["best_f1"] >= scores["f1"]

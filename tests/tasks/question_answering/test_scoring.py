@@ -3,8 +3,14 @@ import random
 import numpy as np
 import pytest
 
-from dcft_cli.tasks.answers import Answer
-from dcft_cli.tasks.squad import best_threshold, exact_match, f1, normalise, score_answers
+from dcft_cli.tasks.question_answering.decoding import Answer
+from dcft_cli.tasks.question_answering.scoring import (
+    best_threshold,
+    exact_match,
+    f1,
+    normalize,
+    score_answers,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,8 +30,8 @@ from dcft_cli.tasks.squad import best_threshold, exact_match, f1, normalise, sco
         ("non\u00a0breaking", "non breaking"),
     ],
 )
-def test_normalise(text: str, expected: str) -> None:
-    assert normalise(text) == expected
+def test_normalize(text: str, expected: str) -> None:
+    assert normalize(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -87,28 +93,28 @@ def test_no_answer_wins_only_above_the_threshold() -> None:
     assert answer.given(1.4) == ""
 
 
-def test_a_part_without_questions_has_no_scores() -> None:
+def test_parts_without_questions_are_not_scored() -> None:
     scores = score_answers([Answer("cat", -1.0)], [["cat"]], null_threshold=0.0)
     assert scores["has_answer_f1"] == 100.0
     assert not any(name.startswith("no_answer") for name in scores)
 
 
-def test_best_threshold_can_be_silence() -> None:
+def test_the_best_threshold_may_answer_nothing() -> None:
     best, threshold = best_threshold(np.array([2.0, 5.0]), np.zeros(2), np.ones(2))
     assert best == 100.0
     assert threshold < 2.0
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_best_threshold_is_the_best_of_all(seed: int) -> None:
+def test_the_best_threshold_is_the_best_of_all(seed: int) -> None:
     rng = np.random.default_rng(seed)
     count = random.Random(seed).randint(1, 12)
     leads = rng.integers(-4, 5, count).astype(float)  # with ties
-    answered, silent = rng.integers(0, 5, count) / 4, rng.integers(0, 2, count).astype(float)
+    answered, unanswered = rng.integers(0, 5, count) / 4, rng.integers(0, 2, count).astype(float)
 
     def reached(threshold: float) -> float:
-        return 100 * float(np.where(leads <= threshold, answered, silent).mean())
+        return 100 * float(np.where(leads <= threshold, answered, unanswered).mean())
 
-    best, threshold = best_threshold(leads, answered, silent)
+    best, threshold = best_threshold(leads, answered, unanswered)
     assert best == pytest.approx(max(reached(other) for other in [leads.min() - 1, *leads]))
     assert best == pytest.approx(reached(threshold))

@@ -1,8 +1,8 @@
-"""From start and end logits to answers: the best span of each question, and "no answer".
+"""From start and end logits to answers: the best span for each question, and "no answer".
 
 As in the reference decoding for SQuAD (Devlin et al. 2019, arXiv 1810.04805, sections 4.2 and
-4.3): a span scores its start logit plus its end logit, "no answer" scores those of the [CLS]
-token.
+4.3): the score of a span is its start logit plus its end logit, and the score of "no answer" is
+that of the [CLS] token.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Window:
-    """What decoding needs to know of one input: a question with a stretch of its context.
+    """One input as decoding needs it: a question with a part of its context.
 
     Attributes:
-        question: number of the question.
-        cls: index of the token that stands for "no answer".
+        question: index of the question.
+        cls: index of the "no answer" token.
         first: index of the first context token.
         spans: characters of the context that each context token covers, (context tokens, 2).
     """
@@ -35,15 +35,15 @@ class Answer:
     """The model's answer to one question.
 
     Attributes:
-        text: the best span; empty only where no span could be formed.
-        no_answer_score: by how much "no answer" scores above `text`.
+        text: the best span; empty only if there is no span.
+        no_answer_score: score of "no answer" minus that of `text`.
     """
 
     text: str
     no_answer_score: float
 
     def given(self, null_threshold: float) -> str:
-        """The answer given: `text`, or nothing where "no answer" leads by more."""
+        """Return `text`, or "" if "no answer" leads by more than the threshold."""
         return "" if self.no_answer_score > null_threshold else self.text
 
 
@@ -55,15 +55,14 @@ def decode(
     n_best: int,
     max_answer_length: int,
 ) -> list[Answer]:
-    """Answers every question from the logits of its windows.
+    """Answer every question from the logits of its windows.
 
     Args:
-        start_logits: (windows, longest input); what lies beyond a window's own tokens is not
-            looked at.
-        end_logits: as `start_logits`.
+        start_logits: (windows, longest input); padding is ignored.
+        end_logits: like `start_logits`.
         windows: at least one for every question.
-        contexts: of every question, by its number.
-        n_best: start and end candidates looked at per window.
+        contexts: of every question, by its index.
+        n_best: start and end candidates per window.
         max_answer_length: longest answer in tokens.
     """
     texts = [""] * len(contexts)
@@ -71,7 +70,7 @@ def decode(
     null = np.full(len(contexts), np.inf)
     for window, start, end in zip(windows, start_logits, end_logits, strict=True):
         question = window.question
-        # The window that is surest of an answer speaks for all: most do not hold it.
+        # The minimum, since most windows of a question do not contain the answer.
         null[question] = min(null[question], start[window.cls] + end[window.cls])
         tokens = slice(window.first, window.first + len(window.spans))
         span = _best_span(start[tokens], end[tokens], n_best, max_answer_length)
@@ -81,7 +80,7 @@ def decode(
             characters = slice(window.spans[first, 0], window.spans[last, 1])
             # Some tokenizers count the space before a word as part of its token.
             texts[question] = contexts[question][characters].strip()
-    # Without any span the answer is empty whatever the threshold: 0 keeps the number finite.
+    # Without a span the answer is empty for any threshold; 0 keeps the number finite.
     lead = np.where(np.isfinite(best), null - best, 0.0)
     return [Answer(text, float(score)) for text, score in zip(texts, lead, strict=True)]
 
@@ -89,11 +88,11 @@ def decode(
 def _best_span(
     start: NDArray[Any], end: NDArray[Any], n_best: int, max_length: int
 ) -> tuple[float, int, int] | None:
-    """Score, first and last token of the best span among the candidates; None if there is none.
+    """Return score, first and last token of the best span; None if there is no valid one.
 
     Args:
         start: logits of the context tokens, (tokens,).
-        end: as `start`.
+        end: like `start`.
         n_best: number of candidates.
         max_length: longest span in tokens.
     """

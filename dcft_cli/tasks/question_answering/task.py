@@ -1,4 +1,4 @@
-"""Extractive question answering: the span of a context that answers a question."""
+"""Question answering as a task."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.data.rows import Rows
 from dcft_cli.data.token_cache import encode_rows
-from dcft_cli.tasks.answers import Answer, Window, decode
-from dcft_cli.tasks.base import EvaluationSet, RowSet, Task, longest_first
-from dcft_cli.tasks.metrics import finite
-from dcft_cli.tasks.questions import prepare_questions
-from dcft_cli.tasks.squad import score_answers
-from dcft_cli.tasks.windows import (
+from dcft_cli.recipe.schema import DataSection, TaskSection
+from dcft_cli.tasks.base import Task, longest_first
+from dcft_cli.tasks.known import known_task
+from dcft_cli.tasks.metrics import require_finite
+from dcft_cli.tasks.question_answering.decoding import Answer, Window, decode
+from dcft_cli.tasks.question_answering.rows import ID_COLUMN, prepare_questions
+from dcft_cli.tasks.question_answering.scoring import score_answers
+from dcft_cli.tasks.question_answering.windows import (
     answer_tokens,
     check_windows,
     cls_index,
@@ -32,46 +35,34 @@ _WINDOW_COLUMNS = ["row", "cls", "first", "spans"]
 
 
 class QuestionAnswering(Task):
-    """Finds the answer to a question in a context, or that there is none.
+    """Find the answer to a question in a context, or that there is none.
 
     Prepared rows have the columns of SQuAD: `id`, `question`, `context`, `answers`.
 
-    Args:
-        text: names of the question and context columns.
-        answers: name of the answers column.
-        metrics: of those that `squad.score_answers` gives; the first is the main one.
-        max_length: longest window in tokens.
-        document_stride: tokens that neighbouring windows of one context share.
-        null_threshold: lead from which on "no answer" is given; None where every question must
+    Attributes:
+        null_threshold: "no answer" is given if it leads by more; None if every question must
             have an answer.
-        n_best: start and end candidates looked at per window.
-        max_answer_length: longest answer in tokens.
     """
 
     kind = "question_answering"
     auto_class = "AutoModelForQuestionAnswering"
     group_column = "context"
+    has_classes = False
+    needs_offsets = True
+    default_text = ("question", "context")
+    default_label = "answers"
+    optional_columns = (ID_COLUMN,)
 
-    def __init__(
-        self,
-        *,
-        text: tuple[str, str],
-        answers: str,
-        metrics: Sequence[str],
-        max_length: int,
-        document_stride: int,
-        null_threshold: float | None,
-        n_best: int,
-        max_answer_length: int,
-    ) -> None:
-        self.question, self.context = text
-        self.answers = answers
-        self.metrics = tuple(metrics)
-        self.max_length = max_length
-        self.document_stride = document_stride
-        self.null_threshold = null_threshold
-        self.n_best = n_best
-        self.max_answer_length = max_answer_length
+    def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str] = ()) -> None:
+        super().__init__(task, data, labels)
+        known = known_task(task.name)
+        unanswerable = task.unanswerable or (known is not None and known.unanswerable)
+        best = ("best_f1", "best_exact_match") if unanswerable else ()
+        self.metrics = ("f1", "exact_match", *best)
+        self.null_threshold = task.null_threshold if unanswerable else None
+        self.document_stride = data.document_stride
+        self.n_best = task.n_best
+        self.max_answer_length = task.max_answer_length
 
     @property
     def model_settings(self) -> Mapping[str, Any]:
@@ -80,29 +71,14 @@ class QuestionAnswering(Task):
 
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""
-        return prepare_questions(
-            rows,
-            self.question,
-            self.context,
-            self.answers,
-            unanswerable=self.null_threshold is not None,
-        )
-
-    def check_training(self, rows: RowSet) -> None:
-        """See `Task.check_training`: any question teaches something."""
-
-    def _windows(
-        self, batch: Mapping[str, list[Any]], tokenizer: "PreTrainedTokenizerBase"
-    ) -> "BatchEncoding":
-        return encode_windows(
-            batch["question"], batch["context"], tokenizer, self.max_length, self.document_stride
-        )
+        unanswerable = self.null_threshold is not None
+        return prepare_questions(rows, *self.text, *self.label, unanswerable=unanswerable)
 
     def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
         """See `Task.encode_training`; the targets are `start_positions` and `end_positions`.
 
-        They are those of the first reference answer. A window that does not hold all of it points
-        at the token that stands for "no answer".
+        They are those of the first reference answer. In a window that does not contain all of it,
+        they point at the "no answer" token.
 
         Raises:
             ModelError: a tokenizer that is not a fast one.
@@ -110,7 +86,7 @@ class QuestionAnswering(Task):
         """
         check_windows(tokenizer, self.max_length, self.document_stride)
 
-        def encode(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
             encoded = self._windows(batch, tokenizer)
             targets = [
                 _target(encoded, window, batch["answers"][row], tokenizer)
@@ -127,24 +103,23 @@ class QuestionAnswering(Task):
     def evaluation_set(
         self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
     ) -> EvaluationSet:
-        """See `Task.evaluation_set`; raises as `encode_training` does."""
+        """See `Task.evaluation_set`; raises the errors of `encode_training`."""
         check_windows(tokenizer, self.max_length, self.document_stride)
 
         def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
             encoded = self._windows(batch, tokenizer)
-            places = [
+            contexts = [
                 context_tokens(encoded, window) for window in range(len(encoded["input_ids"]))
             ]
             return _inputs(encoded) | {
                 "row": [rows[row] for row in encoded["overflow_to_sample_mapping"]],
                 "cls": [cls_index(ids, tokenizer) for ids in encoded["input_ids"]],
-                "first": [first for first, _ in places],
-                "spans": [spans.reshape(-1) for _, spans in places],
+                "first": [first for first, _ in contexts],
+                "spans": [spans.reshape(-1) for _, spans in contexts],
             }
 
         settings = ("windows", self.max_length, self.document_stride)
-        encoded = encode_rows(dataset, encode, tokenizer, settings, with_indices=True)
-        encoded = longest_first(encoded)
+        encoded = longest_first(encode_rows(dataset, encode, tokenizer, settings))
         windows = [
             Window(window["row"], window["cls"], window["first"], window["spans"].reshape(-1, 2))
             for window in encoded.select_columns(_WINDOW_COLUMNS).with_format("numpy")
@@ -152,25 +127,25 @@ class QuestionAnswering(Task):
         contexts, ids = dataset["context"][:], dataset["id"][:]
         references = [answers["text"] for answers in dataset["answers"][:]]
 
-        def answer(predictions: Logits) -> list[Answer]:
-            start, end = map(finite, predictions)
+        def answers(predictions: Logits) -> list[Answer]:
+            start, end = map(require_finite, predictions)
             return decode(start, end, windows, contexts, self.n_best, self.max_answer_length)
 
         def score(predictions: Logits, label_ids: object = None) -> dict[str, float]:
-            return score_answers(answer(predictions), references, self.null_threshold)
+            return score_answers(answers(predictions), references, self.null_threshold)
 
-        def by_id(predictions: Logits) -> dict[str, Answer]:
-            return dict(zip(ids, answer(predictions), strict=True))
+        def answers_by_id(predictions: Logits) -> dict[str, Answer]:
+            return dict(zip(ids, answers(predictions), strict=True))
 
         def constant_scores(logits: object) -> dict[str, float]:
-            silent = [Answer("", 0.0)] * len(references)
-            return score_answers(silent, references, self.null_threshold)
+            empty = [Answer("", 0.0)] * len(references)
+            return score_answers(empty, references, self.null_threshold)
 
         def failure(predictions: Logits) -> str:
             return ""  # answers to different questions are never the same
 
         features = encoded.remove_columns(_WINDOW_COLUMNS)
-        return EvaluationSet(name, features, score, constant_scores, failure, by_id)
+        return EvaluationSet(name, features, score, constant_scores, failure, answers_by_id)
 
     def linear_examples(
         self, features: "Tensor", batch: Mapping[str, "Tensor"]
@@ -180,24 +155,31 @@ class QuestionAnswering(Task):
         from torch.nn.functional import pad
 
         missing = self.max_length - features.shape[1]
-        real = batch.get("attention_mask", torch.ones(features.shape[:2], device=features.device))
+        mask = batch.get("attention_mask", torch.ones(features.shape[:2], device=features.device))
         return pad(features, (0, 0, 0, missing)), {
             "start": batch["start_positions"],
             "end": batch["end_positions"],
-            "real": pad(real.bool(), (0, missing)),
+            "mask": pad(mask.bool(), (0, missing)),
         }
 
     def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":
         """See `Task.linear_loss`."""
         from torch.nn.functional import cross_entropy
 
-        logits = logits.masked_fill(~targets["real"].unsqueeze(-1), float("-inf"))
+        logits = logits.masked_fill(~targets["mask"].unsqueeze(-1), float("-inf"))
         start, end = logits.unbind(-1)
         return (cross_entropy(start, targets["start"]) + cross_entropy(end, targets["end"])) / 2
 
+    def _windows(
+        self, batch: Mapping[str, list[Any]], tokenizer: "PreTrainedTokenizerBase"
+    ) -> "BatchEncoding":
+        return encode_windows(
+            batch["question"], batch["context"], tokenizer, self.max_length, self.document_stride
+        )
+
 
 def _inputs(encoded: "BatchEncoding") -> dict[str, list[Any]]:
-    """The model's inputs alone, and their lengths."""
+    """Return the model's inputs, and their lengths."""
     others = ("offset_mapping", "overflow_to_sample_mapping")
     inputs = {name: values for name, values in encoded.items() if name not in others}
     return inputs | {"length": [len(ids) for ids in encoded["input_ids"]]}
@@ -209,7 +191,7 @@ def _target(
     answers: Mapping[str, list[Any]],
     tokenizer: "PreTrainedTokenizerBase",
 ) -> tuple[int, int]:
-    """First and last token of the answer in a window, or twice that of "no answer"."""
+    """Return the first and last token of the answer in a window, or of "no answer"."""
     if answers["text"]:
         text = answers["text"][0]
         start = answers["answer_start"][0] + len(text) - len(text.lstrip())

@@ -6,43 +6,27 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from dcft_cli.errors import TrainingError
-from dcft_cli.recipe import DataSection, TaskSection
-from dcft_cli.tasks import EvaluationSet, LoadedTask, build_task
-from tests.tasks.test_sentences import ROWS, TAGS, Write, load, row
+from dcft_cli.tasks import EvaluationSet, LoadedTask
+from tests.tasks.token_classification.test_rows import ROWS, TAGS, Write, load, row
 
 
-def evaluation(loaded: LoadedTask, tokenizer: PreTrainedTokenizerFast) -> EvaluationSet:
+def evaluation_set(loaded: LoadedTask, tokenizer: PreTrainedTokenizerFast) -> EvaluationSet:
     return loaded.task.evaluation_set("", loaded.validation[""].dataset, tokenizer)
 
 
 def logits_for(
-    held: EvaluationSet, tokenizer: PreTrainedTokenizerFast, label_of: Callable[[str], int]
+    eval_set: EvaluationSet, tokenizer: PreTrainedTokenizerFast, label_of: Callable[[str], int]
 ) -> np.ndarray[Any, Any]:
     """Logits of a model that looks at the letter of each token, padded as a trainer pads."""
-    logits = np.full((len(held.features), max(held.features["length"]), len(TAGS)), -100.0)
-    for number, ids in enumerate(held.features["input_ids"]):
+    logits = np.full((len(eval_set.features), max(eval_set.features["length"]), len(TAGS)), -100.0)
+    for number, ids in enumerate(eval_set.features["input_ids"]):
         logits[number, : len(ids)] = 0.0
         for place, piece in enumerate(tokenizer.convert_ids_to_tokens(ids)):
             logits[number, place, label_of(piece)] = 1.0
     return logits
 
 
-def test_the_task_describes_its_model() -> None:
-    task = build_task(TaskSection(type="token_classification", labels=["O", "B-X"]), DataSection())
-    assert task.auto_class == "AutoModelForTokenClassification"
-    assert task.model_settings == {
-        "num_labels": 2,
-        "id2label": {0: "O", 1: "B-X"},
-        "label2id": {"O": 0, "B-X": 1},
-    }
-    assert task.metrics == ("f1", "precision", "recall", "accuracy")
-    plain = build_task(TaskSection(type="token_classification", labels=["NN", "VB"]), DataSection())
-    assert plain.metrics == ("accuracy", "macro_f1")
-
-
-def test_targets_stand_at_first_tokens(
-    jsonl: Write, any_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_targets_are_at_first_tokens(jsonl: Write, any_tokenizer: PreTrainedTokenizerFast) -> None:
     loaded = load(jsonl(ROWS))
     assert loaded.train is not None
     training = loaded.task.encode_training(loaded.train.dataset, any_tokenizer)
@@ -68,7 +52,7 @@ def test_every_word_counts_once_however_long_the_sentence(
     assert max(training["length"]) <= 16
     flat = [label for labels in training["labels"][:] for label in labels if label != -100]
     assert flat == [1, 2, 3, 3, 0] + [TAGS.index(tag) for tag in tags]
-    features = evaluation(loaded, tokenizer).features
+    features = evaluation_set(loaded, tokenizer).features
     assert set(features.column_names) == {*tokenizer.model_input_names, "length"}
     assert features["length"][:] == sorted(training["length"], reverse=True)
 
@@ -82,13 +66,13 @@ def test_a_perfect_model_scores_1_over_all_windows(
     other = row("so on", "O O")
     path = jsonl([other, {"tokens": list(letters), "ner_tags": tags}, other])
     loaded = load(path, {"labels": list(TAGS)}, max_length=12, document_stride=3)
-    held = evaluation(loaded, tokenizer)
-    perfect = logits_for(held, tokenizer, lambda piece: "lpi".find(piece[0]) % 4)
-    scores = held.score(perfect, None)
+    eval_set = evaluation_set(loaded, tokenizer)
+    perfect = logits_for(eval_set, tokenizer, lambda piece: "lpi".find(piece[0]) % 4)
+    scores = eval_set.score(perfect, None)
     assert scores == {"f1": 1.0, "precision": 1.0, "recall": 1.0, "accuracy": 1.0}
     assert loaded.main_metric == "f1"
-    blind = held.score(logits_for(held, tokenizer, lambda piece: 3), None)
-    assert blind == {
+    constant = eval_set.score(logits_for(eval_set, tokenizer, lambda piece: 3), None)
+    assert constant == {
         "f1": 0.0,
         "precision": 0.0,
         "recall": 0.0,
@@ -99,35 +83,39 @@ def test_a_perfect_model_scores_1_over_all_windows(
 def test_words_without_tokens_count_as_outside(
     jsonl: Write, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    bare = "\u200b"
-    words = [["x", bare, "\n", "x"], [bare]]
+    invisible = "\u200b"
+    words = [["x", invisible, "\n", "x"], [invisible]]
     rows = [
         {"tokens": words[0], "ner_tags": ["B-PER", "I-PER", "O", "B-PER"]},
         {"tokens": words[1], "ner_tags": ["B-PER"]},
     ]
     loaded = load(jsonl(rows), {"labels": list(TAGS)})
-    held = evaluation(loaded, tokenizer)
-    assert len(held.features) == 1
-    scores = held.score(logits_for(held, tokenizer, lambda piece: 1), None)
+    eval_set = evaluation_set(loaded, tokenizer)
+    assert len(eval_set.features) == 1
+    scores = eval_set.score(logits_for(eval_set, tokenizer, lambda piece: 1), None)
     # Predicted: PER 0, PER 3; true: PER 0-1, PER 3, and one in the sentence without tokens.
     assert scores == pytest.approx(
         {"f1": 2 / 5, "precision": 1 / 2, "recall": 1 / 3, "accuracy": 3 / 5}
     )
 
 
-def test_plain_labels(jsonl: Write, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_labels_of_words_are_scored_by_the_word(
+    jsonl: Write, tokenizer: PreTrainedTokenizerFast
+) -> None:
     rows = [{"tokens": ["a", "b", "\u200b", "c"], "ner_tags": ["NN", "VB", "NN", "NN"]}]
     loaded = load(jsonl(rows), {"labels": ["NN", "VB", "JJ", "XX"]})
     assert loaded.main_metric == "accuracy"
-    held = evaluation(loaded, tokenizer)
-    scores = held.score(logits_for(held, tokenizer, lambda piece: "ab".find(piece) % 3), None)
+    eval_set = evaluation_set(loaded, tokenizer)
+    scores = eval_set.score(
+        logits_for(eval_set, tokenizer, lambda piece: "ab".find(piece) % 3), None
+    )
     # Predicted NN VB (nothing) JJ: F1 of NN 2 / (1 + 3), of VB 1, of JJ 0.
     assert scores == pytest.approx({"accuracy": 1 / 2, "macro_f1": 1 / 2})
 
 
-def test_predictions_that_are_no_numbers_are_not_scored(
+def test_predictions_that_are_not_finite_are_not_scored(
     jsonl: Write, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    held = evaluation(load(jsonl(ROWS)), tokenizer)
+    eval_set = evaluation_set(load(jsonl(ROWS)), tokenizer)
     with pytest.raises(TrainingError, match="not finite"):
-        held.score(np.full((2, 20, 4), np.nan), None)
+        eval_set.score(np.full((2, 20, 4), np.nan), None)

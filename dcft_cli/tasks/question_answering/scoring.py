@@ -1,9 +1,9 @@
 """Exact match and F1 of answers, by the rules of SQuAD's evaluation script of version 2.0.
 
-Rajpurkar et al. 2018, arXiv 1806.03822. Before they are compared, answers lose case, punctuation,
-the articles a, an, the, and superfluous spaces; of several references the best one counts.
-Version 1.1's script differs in one point: it gives a reference of nothing but articles and
-punctuation an F1 of 0 whatever the answer.
+Rajpurkar et al. 2018, arXiv 1806.03822. Answers are compared without case, punctuation, the
+articles a, an, the, and superfluous spaces; of several references the best one counts. Version
+1.1's script differs in one point: a reference of only articles and punctuation gets an F1 of 0 for
+any answer.
 """
 
 import re
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dcft_cli.tasks.answers import Answer
+from dcft_cli.tasks.question_answering.decoding import Answer
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
@@ -22,24 +22,24 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 Scores = NDArray[np.float64]
 
 
-def normalise(text: str) -> str:
-    """What is compared of an answer: lower case, no (ASCII) punctuation, no articles."""
+def normalize(text: str) -> str:
+    """Return an answer in lower case, without (ASCII) punctuation and articles."""
     bare = text.lower().translate(_PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", bare).split())
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
-    """1 if the answer is one of the references, else 0; without references, "" is right."""
-    return float(normalise(answer) in _comparable(references))
+    """Return 1 if the answer is one of the references, else 0; without references, "" is right."""
+    return float(normalize(answer) in _normalized(references))
 
 
 def f1(answer: str, references: Sequence[str]) -> float:
-    """F1 of the words shared with the best reference; without references, "" is right."""
-    return max(_word_f1(normalise(answer), reference) for reference in _comparable(references))
+    """Return the F1 of words shared with the best reference; without references, "" is right."""
+    return max(_word_f1(normalize(answer), reference) for reference in _normalized(references))
 
 
-def _comparable(references: Sequence[str]) -> list[str]:
-    return [text for text in map(normalise, references) if text] or [""]
+def _normalized(references: Sequence[str]) -> list[str]:
+    return [text for text in map(normalize, references) if text] or [""]
 
 
 def _word_f1(answer: str, reference: str) -> float:
@@ -53,19 +53,19 @@ def _word_f1(answer: str, reference: str) -> float:
 def score_answers(
     answers: Sequence[Answer], references: Sequence[Sequence[str]], null_threshold: float | None
 ) -> dict[str, float]:
-    """Scores answers against the references of each question, as percentages.
+    """Score answers against the references of each question, as percentages.
 
     Args:
-        answers: one a question.
-        references: right answers to each question; none where it has no answer.
-        null_threshold: lead from which on "no answer" is given; None where every question has
-            an answer, as in SQuAD v1.1.
+        answers: one per question.
+        references: right answers to each question; none if it has no answer.
+        null_threshold: "no answer" is given if it leads by more; None if every question has an
+            answer, as in SQuAD v1.1.
 
     Returns:
-        `exact_match` and `f1`. With a threshold also the same over the questions that have an
-        answer and over those that have none (`has_answer_*`, `no_answer_*`; absent where there
-        is no such question), and what the best threshold for this very set would have reached
-        (`best_*`, with `best_*_threshold`).
+        `exact_match` and `f1`. With a threshold also both over the questions with an answer and
+        over those without (`has_answer_*`, `no_answer_*`; absent if there is no such question),
+        and the score of the best threshold for this very set (`best_*`, with
+        `best_*_threshold`).
     """
     if null_threshold is None:
         given = [answer.text for answer in answers]
@@ -74,39 +74,39 @@ def score_answers(
     scores: dict[str, float] = {}
     answerable = np.array([bool(texts) for texts in references])
     for name, metric in (("exact_match", exact_match), ("f1", f1)):
-        reached = _each(metric, given, references)
-        scores[name] = _percent(reached)
+        values = _each(metric, given, references)
+        scores[name] = _percent(values)
         if null_threshold is None:
             continue
         for part, mask in (("has_answer", answerable), ("no_answer", ~answerable)):
             if mask.any():
-                scores[f"{part}_{name}"] = _percent(reached[mask])
+                scores[f"{part}_{name}"] = _percent(values[mask])
         scores[f"best_{name}"], scores[f"best_{name}_threshold"] = best_threshold(
             np.array([answer.no_answer_score for answer in answers]),
             answered=_each(metric, [answer.text for answer in answers], references),
-            silent=_each(metric, [""] * len(answers), references),
+            unanswered=_each(metric, [""] * len(answers), references),
         )
     return scores
 
 
 def best_threshold(
-    no_answer_scores: Scores, answered: Scores, silent: Scores
+    no_answer_scores: Scores, answered: Scores, unanswered: Scores
 ) -> tuple[float, float]:
-    """The best percentage that any threshold reaches, and the lowest such threshold.
+    """Return the best percentage that any threshold reaches, and the lowest such threshold.
 
     Questions are answered up to a "no answer" score and left unanswered above it. Questions with
-    the same score stay together, as they do wherever a threshold is applied (the official
-    script parts them).
+    the same score stay together, as when a threshold is applied (the official script separates
+    them).
 
     Args:
-        no_answer_scores: lead of "no answer", (questions,).
+        no_answer_scores: (questions,).
         answered: score of each question if its span is given.
-        silent: score of each question if no answer is given.
+        unanswered: score of each question if no answer is given.
     """
     order = np.argsort(no_answer_scores, kind="stable")
     leads = no_answer_scores[order]
-    # totals[k]: the k questions of lowest lead answered, the others not.
-    totals = np.concatenate([[0.0], np.cumsum((answered - silent)[order])]) + silent.sum()
+    # totals[k]: score if the k questions with the lowest lead are answered.
+    totals = np.concatenate([[0.0], np.cumsum((answered - unanswered)[order])]) + unanswered.sum()
     possible = np.concatenate([[True], leads[1:] > leads[:-1], [True]])
     k = int(np.argmax(np.where(possible, totals, -np.inf)))
     threshold = leads[k - 1] if k else leads[0] - 1.0  # below every lead: nothing is answered

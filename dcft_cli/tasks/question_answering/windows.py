@@ -1,4 +1,4 @@
-"""Question and context as overlapping windows of tokens, and where the context stands in them."""
+"""Overlapping windows of tokens over questions with long contexts."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,36 +15,35 @@ MAX_QUESTION_TOKENS = 64
 """Longer questions are cut, as in BERT's reference script for SQuAD."""
 
 
-def question_limit(max_length: int) -> int:
-    """Longest question in tokens: at least half of a short window is left to the context."""
+def max_question_tokens(max_length: int) -> int:
+    """Return the longest question in tokens, which leaves half a short window to the context."""
     return min(MAX_QUESTION_TOKENS, max_length // 2)
 
 
 def check_windows(
     tokenizer: "PreTrainedTokenizerBase", max_length: int, document_stride: int
 ) -> None:
-    """Checks, before anything is encoded, that every window can move on through its context.
+    """Check, before anything is encoded, that windows can advance through their context.
 
     Raises:
-        ModelError: the tokenizer cannot say which characters a token covers.
-        RecipeError: `document_stride` leaves no new token to the next window after the longest
-            question.
+        ModelError: the tokenizer does not report which characters a token covers.
+        RecipeError: after the longest question, `document_stride` leaves no new token to the
+            next window.
     """
     if not tokenizer.is_fast:
         raise ModelError(
             f"Question answering needs a fast tokenizer, and {type(tokenizer).__name__} is none:"
-            " answers are read off the characters that each token covers, which only fast"
-            " tokenizers tell.",
+            " only fast tokenizers report which characters each token covers.",
             "Use a base model whose folder holds a tokenizer.json.",
         )
     special = tokenizer.num_special_tokens_to_add(pair=True)
-    room = max_length - special - question_limit(max_length)
-    if document_stride >= room:
+    question = max_question_tokens(max_length)
+    size = max_length - special - question
+    if document_stride >= size:
         raise RecipeError(
             f"data.document_stride: {document_stride} does not fit data.max_length: {max_length}."
-            f" After a question of {question_limit(max_length)} tokens and {special} special"
-            f" tokens a window holds {max(room, 0)} tokens of context, and must share fewer with"
-            " its neighbour.",
+            f" After a question of {question} tokens and {special} special tokens a window holds"
+            f" {max(size, 0)} tokens of context, and must share fewer with its neighbor.",
             "Usual values: data.max_length=384 data.document_stride=128.",
         )
 
@@ -56,20 +55,20 @@ def encode_windows(
     max_length: int,
     document_stride: int,
 ) -> "BatchEncoding":
-    """Encodes each question with its context, in as many windows as the context needs.
+    """Encode each question with its context, in as many windows as the context needs.
 
-    Besides the model's inputs the encoding holds `offset_mapping`, the characters that each token
-    covers, and `overflow_to_sample_mapping`, the question of each window.
+    The encoding also has `offset_mapping`, the characters that each token covers, and
+    `overflow_to_sample_mapping`, the question of each window.
 
     Args:
-        questions: cut to `question_limit`.
-        contexts: one a question.
-        tokenizer: as checked by `check_windows`; the same for the two numbers.
+        questions: cut to `max_question_tokens`.
+        contexts: one per question.
+        tokenizer: checked by `check_windows`, as are the lengths.
         max_length: longest window in tokens.
-        document_stride: tokens of the context that neighbouring windows share.
+        document_stride: tokens of the context that neighboring windows share.
     """
     encoded: BatchEncoding = tokenizer(
-        _cut(questions, tokenizer, question_limit(max_length)),
+        _cut(questions, tokenizer, max_question_tokens(max_length)),
         list(contexts),
         truncation="only_second",
         max_length=max_length,
@@ -83,7 +82,7 @@ def encode_windows(
 def _cut(questions: Sequence[str], tokenizer: "PreTrainedTokenizerBase", limit: int) -> list[str]:
     # Stripped: SQuAD v2.0 has a question that is almost nothing but leading spaces.
     stripped = [question.strip() for question in questions]
-    # Not by truncation=True, which cuts on the left for tokenizers that are set so.
+    # Not by truncation=True, which cuts on the left if the tokenizer is set so.
     encoded = tokenizer(
         stripped, add_special_tokens=False, return_offsets_mapping=True, verbose=False
     )
@@ -94,10 +93,10 @@ def _cut(questions: Sequence[str], tokenizer: "PreTrainedTokenizerBase", limit: 
 
 
 def context_tokens(encoded: "BatchEncoding", window: int) -> tuple[int, NDArray[np.int64]]:
-    """Where the context stands in a window.
+    """Locate the context in a window.
 
-    Read off the encoding's own account of sequences, which holds for any arrangement of
-    special tokens, and for models without token types.
+    The encoding's sequence ids are right for any arrangement of special tokens, and for models
+    without token types.
 
     Returns:
         The index of the first context token, and the characters of the context that each
@@ -111,15 +110,15 @@ def context_tokens(encoded: "BatchEncoding", window: int) -> tuple[int, NDArray[
 
 
 def cls_index(input_ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Index of the token that stands for "no answer": [CLS], or the first where there is none."""
+    """Return the index of the "no answer" token: [CLS], or the first token if there is none."""
     cls = tokenizer.cls_token_id
     return input_ids.index(cls) if cls is not None and cls in input_ids else 0
 
 
 def answer_tokens(spans: NDArray[np.int64], start: int, end: int) -> tuple[int, int] | None:
-    """First and last of the context tokens that cover the characters `start` to `end`.
+    """Return the first and last context token that cover the characters `start` to `end`.
 
-    None if the window does not hold all of them.
+    None if the window does not contain all of them.
     """
     if len(spans) == 0 or spans[0, 0] > start or spans[-1, 1] < end:
         return None

@@ -1,9 +1,9 @@
-"""Entities from tags of words, and their precision, recall and F1 by the definition of CoNLL.
+"""Entities in the tags of words, and their precision, recall and F1 as defined by CoNLL.
 
 Tjong Kim Sang and De Meulder 2003 (CoNLL-2003 shared task), and its script conlleval: a predicted
-entity is right if it has the first word, the last word and the type of a true one. As there, tags
-are read with indulgence, so that IOB1, IOB2 and BIOES all mean what they are meant to, and tags
-that no scheme allows (an I- after O) still mark an entity.
+entity is right if it has the first word, the last word and the type of a true one. As in that
+script, tags are read leniently: IOB1, IOB2 and BIOES are all understood, and tags that no scheme
+allows (an I- after O) still mark an entity.
 """
 
 import re
@@ -11,22 +11,21 @@ from collections.abc import Iterator, Sequence
 
 from dcft_cli.errors import DataError
 
-METRICS_OF_ENTITIES = ("f1", "precision", "recall")
 OUTSIDE = "O"
 
 Tag = tuple[str, str]
 """Mark (B, I, E, S, or O outside of entities) and type of a tag; plain B and I have the type ""."""
 
 _TAG = re.compile(r"([BIESLU])(?:-(.+))?")
-# BILOU's names for the last word, and for the only one.
+# BILOU's marks of the last word, and of the only one.
 _SAME_MARK = {"L": "E", "U": "S"}
 
 
-def mark_entities(labels: Sequence[str]) -> bool:
-    """Whether labels are tags of entities (B-PER, I-PER, O), not of single words (NOUN, VERB).
+def are_entity_tags(labels: Sequence[str]) -> bool:
+    """Return whether labels are tags of entities (B-PER, I-PER, O), not of words (NOUN, VERB).
 
     Raises:
-        DataError: some are, others are not.
+        DataError: only some of them are.
     """
     tags = [label for label in labels if label != OUTSIDE]
     matching = [label for label in tags if _TAG.fullmatch(label)]
@@ -38,13 +37,13 @@ def mark_entities(labels: Sequence[str]) -> bool:
     if others:
         raise DataError(
             f"The labels mix tags of entities ({matching[0]}) with others ({', '.join(others)}).",
-            "Write B-TYPE for the first word of an entity, I-TYPE for the others, O outside.",
+            "Tag the first word of an entity B-TYPE, its other words I-TYPE, and all others O.",
         )
     return True
 
 
 def read_tag(label: str) -> Tag:
-    """Mark and type of a label of which `mark_entities` holds."""
+    """Return mark and type of an entity tag."""
     if label == OUTSIDE:
         return OUTSIDE, ""
     mark, _, type_ = label.partition("-")
@@ -52,7 +51,7 @@ def read_tag(label: str) -> Tag:
 
 
 def entities(tags: Sequence[Tag]) -> Iterator[tuple[int, int, str]]:
-    """First word, last word and type of every entity in a sentence, in their order."""
+    """Yield first word, last word and type of every entity in a sentence, in order."""
     first = 0
     for word, (mark, type_) in enumerate(tags):
         if mark == OUTSIDE:
@@ -66,22 +65,22 @@ def entities(tags: Sequence[Tag]) -> Iterator[tuple[int, int, str]]:
 
 
 def score_entities(
-    guessed: Sequence[Sequence[Tag]], expected: Sequence[Sequence[Tag]]
+    predicted: Sequence[Sequence[Tag]], expected: Sequence[Sequence[Tag]]
 ) -> dict[str, float]:
-    """Precision, recall and F1 over the entities of all sentences; 0 where they are undefined.
+    """Return precision, recall and F1 over the entities of all sentences; 0 if undefined.
 
     Args:
-        guessed: predicted tags of each sentence.
+        predicted: tags of each sentence.
         expected: true tags, as many.
     """
-    hits = predicted = present = 0
-    for found, true in zip(guessed, expected, strict=True):
-        own, right = set(entities(found)), set(entities(true))
-        hits += len(own & right)
-        predicted += len(own)
-        present += len(right)
+    hits = found = present = 0
+    for tags, true_tags in zip(predicted, expected, strict=True):
+        guesses, truths = set(entities(tags)), set(entities(true_tags))
+        hits += len(guesses & truths)
+        found += len(guesses)
+        present += len(truths)
     return {
-        "f1": 2 * hits / max(predicted + present, 1),
-        "precision": hits / max(predicted, 1),
+        "f1": 2 * hits / max(found + present, 1),
+        "precision": hits / max(found, 1),
         "recall": hits / max(present, 1),
     }

@@ -1,0 +1,58 @@
+"""All task families, and the way from a recipe to a task."""
+
+from collections.abc import Sequence
+
+from dcft_cli.errors import RecipeError
+from dcft_cli.recipe.schema import DataSection, TaskSection, TaskType
+from dcft_cli.tasks.base import Task
+from dcft_cli.tasks.classification import Classification
+from dcft_cli.tasks.known import known_task
+from dcft_cli.tasks.multi_label import MultiLabel
+from dcft_cli.tasks.question_answering import QuestionAnswering
+from dcft_cli.tasks.regression import Regression
+from dcft_cli.tasks.token_classification import TokenClassification
+
+FAMILIES: dict[TaskType, type[Task]] = {
+    "classification": Classification,
+    "multi_label": MultiLabel,
+    "question_answering": QuestionAnswering,
+    "regression": Regression,
+    "token_classification": TokenClassification,
+}
+
+
+def labels_only_in_data(task: TaskSection, data: DataSection) -> bool:
+    """Return whether the training data must be read to know the class names of a task."""
+    return FAMILIES[task.kind].has_classes and _declared_labels(task, data) is None
+
+
+def build_task(task: TaskSection, data: DataSection, labels: Sequence[str] | None = None) -> Task:
+    """Build the task that a recipe describes.
+
+    Args:
+        task: the recipe's task section.
+        data: its data section; only columns, separator and lengths are used.
+        labels: class names; None takes those that are known without reading data.
+
+    Raises:
+        RecipeError: text columns or class names are missing, or a class is named twice.
+    """
+    family = FAMILIES[task.kind]
+    if not family.has_classes:
+        return family(task, data)
+    labels = labels or _declared_labels(task, data)
+    if labels is None:
+        raise RecipeError(
+            "The class names are not known without the training data.",
+            'Name them in the order of their numbers: task.labels="[NAME, NAME]".',
+        )
+    if len(set(labels)) < len(labels):
+        raise RecipeError(f"A class is named twice: {', '.join(labels)}.", "See task.labels.")
+    return family(task, data, labels)
+
+
+def _declared_labels(task: TaskSection, data: DataSection) -> tuple[str, ...] | None:
+    """Return the recipe's class names, else the known task's, else the label columns."""
+    known = known_task(task.name)
+    columns = data.label if isinstance(data.label, list) else ()
+    return tuple(task.labels or (known.labels if known else columns)) or None

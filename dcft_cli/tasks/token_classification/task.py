@@ -1,0 +1,194 @@
+"""Token classification as a task."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from dcft_cli.data.conll import LABELS_COLUMN, WORDS_COLUMN
+from dcft_cli.data.evaluation_set import EvaluationSet
+from dcft_cli.data.rows import Rows
+from dcft_cli.data.token_cache import encode_rows
+from dcft_cli.errors import DataError
+from dcft_cli.recipe.schema import DataSection, TaskSection
+from dcft_cli.tasks.base import Task, class_settings, longest_first
+from dcft_cli.tasks.metrics import accuracy, macro_f1, require_finite
+from dcft_cli.tasks.token_classification.rows import label_column, prepare_sentences
+from dcft_cli.tasks.token_classification.scoring import (
+    OUTSIDE,
+    Tag,
+    are_entity_tags,
+    read_tag,
+    score_entities,
+)
+from dcft_cli.tasks.token_classification.windows import WordWindow, encode_words
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""Label of tokens that do not count in the loss: all but the first of each word."""
+
+Numbers = NDArray[np.int64]
+
+_WINDOW_COLUMNS = ["row", "words", "tokens"]
+
+
+class TokenClassification(Task):
+    """Label the words of a sentence, by the first token of each.
+
+    If the labels are tags of entities (B-PER, I-PER, O), entities are scored, else words. A word
+    that yields no tokens counts as predicted O, or as an error if there is no O.
+
+    Prepared rows have the columns `text`, `words` and `labels`.
+
+    Raises:
+        DataError: only some of the labels are tags of entities.
+    """
+
+    kind = "token_classification"
+    auto_class = "AutoModelForTokenClassification"
+    group_column = "text"
+    needs_offsets = True
+    default_text = (WORDS_COLUMN,)
+    default_label = LABELS_COLUMN
+    txt_format = "conll"
+
+    def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str]) -> None:
+        super().__init__(task, data, labels)
+        self.document_stride = data.document_stride
+        self.tags = [read_tag(name) for name in labels] if are_entity_tags(labels) else None
+        words, entities = ("accuracy", "macro_f1"), ("f1", "precision", "recall", "accuracy")
+        self.metrics = entities if self.tags else words
+
+    @classmethod
+    def find_labels(cls, rows: Rows, column: str, data: DataSection) -> tuple[str, ...]:
+        """See `Task.find_labels`."""
+        hint = "The label of a word is a text or a whole number."
+        return label_column(rows, column).class_names(hint)
+
+    @property
+    def model_settings(self) -> Mapping[str, Any]:
+        """See `Task.model_settings`."""
+        return class_settings(self.labels)
+
+    def prepare(self, rows: Rows) -> Dataset:
+        """See `Task.prepare`."""
+        return prepare_sentences(rows, self.text[0], self.label[0], self.labels)
+
+    def label_counts(self, dataset: Dataset) -> Counter[int]:
+        """See `Task.label_counts`."""
+        return Counter(chain.from_iterable(dataset["labels"][:]))
+
+    def collator(
+        self, tokenizer: "PreTrainedTokenizerBase", multiple: int | None = None
+    ) -> Callable[[Any], dict[str, Any]]:
+        """See `Task.collator`: labels are padded too."""
+        from transformers import DataCollatorForTokenClassification
+
+        return DataCollatorForTokenClassification(
+            tokenizer, pad_to_multiple_of=multiple, label_pad_token_id=IGNORED
+        )
+
+    def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
+        """See `Task.encode_training`; the targets are `labels`, one per token."""
+        return self._encode(dataset, tokenizer, "training").remove_columns(_WINDOW_COLUMNS)
+
+    def evaluation_set(
+        self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
+    ) -> EvaluationSet:
+        """See `Task.evaluation_set`."""
+        encoded = longest_first(self._encode(dataset, tokenizer, name or "validation"))
+        windows = [encoded[column][:] for column in _WINDOW_COLUMNS]
+        expected = [np.asarray(labels, np.int64) for labels in dataset["labels"][:]]
+        missing = self.labels.index(OUTSIDE) if self.tags and OUTSIDE in self.labels else -1
+
+        def predicted(predictions: NDArray[Any]) -> list[Numbers]:
+            classes = [np.full(len(labels), missing) for labels in expected]
+            for row, words, tokens, logits in zip(
+                *windows, require_finite(predictions), strict=True
+            ):
+                classes[row][words] = logits[tokens].argmax(axis=-1)
+            return classes
+
+        def score(predictions: NDArray[Any], label_ids: object = None) -> dict[str, float]:
+            return self.score_words(predicted(predictions), expected)
+
+        def constant_scores(logits: NDArray[Any]) -> dict[str, float]:
+            shape = (len(encoded), max(encoded["length"][:]), len(self.labels))
+            return score(np.broadcast_to(logits, shape))
+
+        def failure(predictions: NDArray[Any]) -> str:
+            classes = set(np.concatenate(predicted(predictions)).tolist()) - {-1}
+            if len(classes) > 1 or len(set(np.concatenate(expected).tolist())) == 1:
+                return ""
+            return f"every word is labeled {self.labels[classes.pop()] if classes else 'nothing'}"
+
+        features = encoded.remove_columns([*_WINDOW_COLUMNS, "labels"])
+        return EvaluationSet(name, features, score, constant_scores, failure)
+
+    def linear_examples(
+        self, features: "Tensor", batch: Mapping[str, "Tensor"]
+    ) -> "tuple[Tensor, dict[str, Tensor]]":
+        """See `Task.linear_examples`: the first token of every word."""
+        labeled = batch["labels"] != IGNORED
+        return features[labeled], {"labels": batch["labels"][labeled]}
+
+    def score_words(
+        self, predicted: Sequence[Numbers], expected: Sequence[Numbers]
+    ) -> dict[str, float]:
+        """Score the words, or the entities, of all sentences.
+
+        Args:
+            predicted: class numbers of the words of each sentence; -1 for none.
+            expected: true class numbers.
+        """
+        flat, true = np.concatenate(predicted), np.concatenate(expected)
+        right = accuracy(flat, true)
+        if self.tags is None:
+            return {"accuracy": right, "macro_f1": macro_f1(flat, true)}
+        tags = [*self.tags, (OUTSIDE, "")]  # the last one, for -1
+
+        def read(sentences: Sequence[Numbers]) -> list[list[Tag]]:
+            return [[tags[number] for number in numbers] for numbers in sentences]
+
+        return score_entities(read(predicted), read(expected)) | {"accuracy": right}
+
+    def _encode(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", name: str) -> Dataset:
+        """Encode sentences as windows: model inputs, targets, and the words that count in each."""
+
+        def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
+            windows = encode_words(batch["words"], tokenizer, self.max_length, self.document_stride)
+            names = windows[0].inputs if windows else tokenizer.model_input_names
+            columns: dict[str, list[Any]] = {
+                name: [window.inputs[name] for window in windows] for name in names
+            }
+            return columns | {
+                "length": [len(window.inputs["input_ids"]) for window in windows],
+                "labels": [_targets(window, batch["labels"]) for window in windows],
+                "row": [rows[window.sentence] for window in windows],
+                "words": [window.words for window in windows],
+                "tokens": [window.tokens for window in windows],
+            }
+
+        settings = ("words", self.max_length, self.document_stride)
+        encoded = encode_rows(dataset, encode, tokenizer, settings)
+        if not len(encoded):
+            raise DataError(
+                f"No word in the {name} data produces a token.",
+                "Check that data.text names the column of words, and that they are not blank.",
+            )
+        return encoded
+
+
+def _targets(window: WordWindow, labels: Sequence[Sequence[int]]) -> list[int]:
+    """Return the label of each token of a window."""
+    targets = [IGNORED] * len(window.inputs["input_ids"])
+    for word, token in zip(window.words, window.tokens, strict=True):
+        targets[token] = labels[window.sentence][word]
+    return targets
