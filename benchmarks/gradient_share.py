@@ -25,9 +25,9 @@ ROWS = 512
 
 def dcft(kernel_size: int) -> Callable[[Tensor], tuple[float, int]]:
     """(BA) (x) C at rank 1 and stride = kernel size: |A| = |B| = |C| = 1 makes |X| = 1."""
-    from dcft_cli.adapter.functional import spread
+    from dcft_cli.adapter.functional import place_windows
     from dcft_cli.adapter.initialization import leading_factors
-    from dcft_cli.adapter.shape_and_scale import adapter_parameters
+    from dcft_cli.adapter.sizes import adapter_parameters
 
     def share(gradient: Tensor) -> tuple[float, int]:
         sizes = {"kernel_size": kernel_size, "stride": kernel_size, "rank": 1}

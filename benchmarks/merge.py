@@ -166,7 +166,7 @@ def report(args: argparse.Namespace, samples: dict[str, list[Sample]], sizes: li
     print("|---|---:|---:|---:|---:|")
     for kind, some in samples.items():
         print(
-            f"| {kind} | {place_windows([s.seconds for s in some])} | {place_windows([s.flushed for s in some])} "
+            f"| {kind} | {spread([s.seconds for s in some])} | {spread([s.flushed for s in some])} "
             f"| {max(s.resident for s in some) / 1e9:.2f} "
             f"| {max(s.anonymous for s in some) / 1e9:.2f} |"
         )
@@ -177,13 +177,13 @@ def report(args: argparse.Namespace, samples: dict[str, list[Sample]], sizes: li
             (getattr(merge, name) - imports.seconds) / getattr(copy, name)
             for copy, imports, merge in rounds
         ]
-        print(f"\nmerge to copy, {name}: {place_windows(whole)}; without the imports {place_windows(apart)}")
+        print(f"\nmerge to copy, {name}: {spread(whole)}; without the imports {spread(apart)}")
     limit = max(sizes) + 1e9
     most = max(sample.resident for sample in samples["merge"])
     print(f"\nresident: {most / 1e9:.2f} GB, of {limit / 1e9:.2f} GB (the largest file + 1 GB)")
 
 
-def place_windows(values: list[float]) -> str:
+def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 

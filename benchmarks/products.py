@@ -1,10 +1,10 @@
 """Float32 products on a CPU: torch's BLAS against oneDNN, and what oneDNN keeps in memory.
 
     python benchmarks/products.py --threads 2
-    python benchmarks/products.py --threads 2 --few
+    LRU_CACHE_CAPACITY=64 ONEDNN_PRIMITIVE_CACHE_CAPACITY=64 python benchmarks/products.py
 
-Either in turn, medians. Then products of 300 sizes, one after the other, as batches of changing
-lengths have them; `--few` asks oneDNN to keep what 64 sizes need, as `dcft train` does.
+Each in turn, medians. Then products of 300 sizes, as batches of changing lengths have them: oneDNN
+keeps compiled code for each, as many as these variables say.
 """
 
 import argparse
@@ -18,8 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dcft_cli.acceleration.onednn import _by_onednn
-from dcft_cli.training.cpu_memory import keep_fewer_products
+from dcft_cli.acceleration.onednn import linear
 
 # tokens, in, out
 SIZES = [
@@ -52,21 +51,18 @@ def peak_megabytes() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--few", action="store_true", help="oneDNN keeps what 64 sizes need")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.few:
-        keep_fewer_products()
     rows = []
     with torch.no_grad():
         for tokens, into, out in SIZES:
             x, W = torch.randn(tokens, into), torch.randn(out, into)
-            ways = {"BLAS": lambda: F.linear(x, W), "oneDNN": lambda: _by_onednn(x, W, None)}  # noqa: B023
+            ways = {"BLAS": lambda: F.linear(x, W), "oneDNN": lambda: linear(x, W)}  # noqa: B023
             rows.append({"size": f"{tokens} x {into} x {out}", **milliseconds(ways)})
         x, W = torch.randn(8 * MANY, 384), torch.randn(384, 384)
         before = peak_megabytes()
         for texts in range(MANY, 0, -1):
-            _by_onednn(x[: 8 * texts], W, None)
+            linear(x[: 8 * texts], W)
         grown = round(peak_megabytes() - before)
     print(json.dumps({**vars(args), "torch": torch.__version__, "rows": rows, "grown": grown}))
     print("\n| tokens x in x out | BLAS, ms | oneDNN, ms |\n|---|---:|---:|")

@@ -15,8 +15,6 @@ import time
 import torch
 from variants import FLOOR, Step, arguments, base_model, trained_parameters
 
-from dcft_cli.training.cpu_memory import keep_freed_memory
-
 WARM_UP = 3
 
 
@@ -59,14 +57,9 @@ def summary(seconds: dict[str, list[float]], steps: dict[str, Step]) -> list[dic
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--scoring", action="store_true", help="forward passes, DCFT folded")
-    parser.add_argument(
-        "--keep-memory", action="store_true", help="freed memory stays, as in dcft train on glibc"
-    )
+    parser.add_argument("--scoring", action="store_true", help="forward passes with merged weights")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.keep_memory and not keep_freed_memory():
-        parser.error("--keep-memory is for glibc")
     device = torch.device(args.device)
     base = base_model(args.model, args.dropout).to(device)
     shape = (args.batch, args.length)

@@ -2,19 +2,17 @@
 
 import argparse
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, DebertaV2Config, PreTrainedConfig, RobertaConfig
 
-from dcft_cli import DCFTConfig, adapter_layers, folded, inject, orthogonality
-from dcft_cli.attention import set_attention
+from dcft_cli import DCFTConfig, inject, merged
+from dcft_cli.acceleration import PIECES, Piece, enable
 from dcft_cli.targets.resolve import find_targets
-from dcft_cli.training.on_cpu import faster_on_cpu
 
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 MODELS: dict[str, Callable[[], PreTrainedConfig]] = {
@@ -38,20 +36,13 @@ FEW = ("Q", "V")  # what LoRA adapts by default
 
 @dataclass(frozen=True)
 class Variant:
-    """A model made ready for one way of training, and what of it is trained.
-
-    Attributes:
-        term: added to the loss.
-        by_dcft: on a CPU, the rest of the model is computed as `dcft train` has it, too.
-    """
+    """A model ready for one way of training, and what of it is trained."""
 
     model: nn.Module
     trained: list[nn.Parameter]
-    term: Callable[[], Tensor] | None = None
-    by_dcft: bool = False
 
 
-class Materialised(nn.Module):
+class Materialized(nn.Module):
     """DCFT as its public implementation computes it: dW by a transposed convolution at each call,
     and a second product of full size."""
 
@@ -81,14 +72,11 @@ def _floor(base: nn.Module) -> Variant:
     return Variant(_frozen(base), [])
 
 
-def _floor_with_attention(base: nn.Module) -> Variant:
+def _floor_accelerated(base: nn.Module) -> Variant:
+    """The frozen model with the same products and attention as an accelerated DCFT."""
     model = _frozen(base)
-    set_attention(model, "auto")
+    enable(model)
     return Variant(model, [])
-
-
-def _floor_with_products(base: nn.Module) -> Variant:
-    return replace(_floor_with_attention(base), by_dcft=True)
 
 
 def _floor_to_positions(base: nn.Module) -> Variant:
@@ -109,29 +97,28 @@ def _full(base: nn.Module) -> Variant:
 def _dcft(
     kernel_size: int,
     stride: int | None = None,
-    attention: str = "auto",
     targets: Sequence[str] = TARGETS,
+    pieces: Collection[Piece] = PIECES,
 ) -> Callable[[nn.Module], Variant]:
-    """As `dcft train` has it, with its own attention for DeBERTa."""
-
     def make(base: nn.Module) -> Variant:
         config = DCFTConfig(kernel_size=kernel_size, stride=stride, targets=targets)
-        model = _frozen(base)
-        set_attention(model, attention)
-        inject(model, config, head=())
-        layers = list(adapter_layers(model).values())
-        trained = [p for p in model.parameters() if p.requires_grad]
-        return Variant(model, trained, lambda: 0.1 * orthogonality(layers), by_dcft=True)
+        model = inject(_frozen(base), config, head=())
+        enable(model, pieces)
+        return Variant(model, [p for p in model.parameters() if p.requires_grad])
 
     return make
 
 
-def _materialised(kernel_size: int, stride: int) -> Callable[[nn.Module], Variant]:
+def _without(piece: Piece) -> Callable[[nn.Module], Variant]:
+    return _dcft(8, pieces=[other for other in PIECES if other != piece])
+
+
+def _materialized(kernel_size: int, stride: int) -> Callable[[nn.Module], Variant]:
     def make(base: nn.Module) -> Variant:
         model = _frozen(base)
         for target in find_targets(model, TARGETS):
             parent, _, name = target.name.rpartition(".")
-            layer = Materialised(target.matrix.module, kernel_size, stride)
+            layer = Materialized(target.matrix.module, kernel_size, stride)
             setattr(model.get_submodule(parent), name, layer)
         return Variant(model, [p for p in model.parameters() if p.requires_grad])
 
@@ -156,18 +143,21 @@ def _peft(
 FLOOR = "frozen"
 VARIANTS: dict[str, Callable[[nn.Module], Variant]] = {
     FLOOR: _floor,
+    "frozen, accelerated": _floor_accelerated,
     "frozen, gradient to positions": _floor_to_positions,
-    "frozen, attention of dcft": _floor_with_attention,
-    "frozen, attention and products of dcft": _floor_with_products,
     "full": _full,
     "dcft d8": _dcft(8),
-    "dcft d8, transformers' attention": _dcft(8, attention="eager"),
+    "dcft d8, plain": _dcft(8, pieces=()),
+    "dcft d8 without layers": _without("layers"),
+    "dcft d8 without factors": _without("factors"),
+    "dcft d8 without products": _without("products"),
+    "dcft d8 without attention": _without("attention"),
     "dcft d2": _dcft(2),
     "dcft d8 s4": _dcft(8, 4),
     "dcft d8 s1": _dcft(8, 1),
     "dcft d8 on Q, V": _dcft(8, targets=FEW),
-    "dcft d8 materialised": _materialised(8, 8),
-    "dcft d8 s1 materialised": _materialised(8, 1),
+    "dcft d8 materialized": _materialized(8, 8),
+    "dcft d8 s1 materialized": _materialized(8, 1),
     "peft lora r1": _peft("LoraConfig", r=1),
     "peft lora r1 on Q, V": _peft("LoraConfig", FEW, r=1),
     "peft lora r8": _peft("LoraConfig", r=8),
@@ -187,7 +177,7 @@ class Step:
         batch: token ids (rows, length).
         precision: type of the computation, under autocast if it is not float32.
         to_inputs: what is trained goes back to the inputs, too.
-        scoring: a forward pass without gradients instead, DCFT folded.
+        scoring: a forward pass without gradients instead, with merged weights.
     """
 
     def __init__(
@@ -208,11 +198,9 @@ class Step:
             )
         self.model, self.batch, self.precision = model, batch, precision
         self.scoring = scoring
-        ours = self.variant.by_dcft and batch.device.type == "cpu"
-        self.within = faster_on_cpu if ours else nullcontext
         if scoring:
-            self.folding = merged(model.eval())
-            self.folding.__enter__()  # for as long as the step is kept
+            self.merging = merged(model.eval())
+            self.merging.__enter__()  # for as long as the step is kept
         self.optimizer = (
             torch.optim.AdamW(self.variant.trained, lr=1e-4, fused=True)
             if self.variant.trained
@@ -221,21 +209,14 @@ class Step:
 
     def __call__(self) -> None:
         half = self.precision != torch.float32
+        autocast = torch.autocast(self.batch.device.type, self.precision, enabled=half)
         if self.scoring:
-            with (
-                torch.no_grad(),
-                self.within(),
-                torch.autocast(self.batch.device.type, self.precision, enabled=half),
-            ):
+            with torch.no_grad(), autocast:
                 self.model(input_ids=self.batch)
             return
-        with self.within():
-            with torch.autocast(self.batch.device.type, self.precision, enabled=half):
-                outputs = self.model(input_ids=self.batch)
-            loss = outputs.last_hidden_state.float().square().mean()
-            if self.variant.term is not None:
-                loss = loss + self.variant.term()
-            loss.backward()
+        with autocast:
+            outputs = self.model(input_ids=self.batch)
+        outputs.last_hidden_state.float().square().mean().backward()
         if self.optimizer is not None:
             self.optimizer.step()
             self.optimizer.zero_grad()

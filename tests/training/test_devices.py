@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from dcft_cli.attention import set_attention
+from dcft_cli.training.masks import masks_without_looking
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dcft_cli import adapter_layers, orthogonality
-from dcft_cli.attention import set_attention
 from dcft_cli.training.checkpointing import checkpoint_activations
-from dcft_cli.training.masks import masks_without_looking
 from tests.families import FAMILIES, tiny_model
 from tests.small import adapt
 

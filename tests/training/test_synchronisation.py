@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from dcft_cli.training.masks import masks_without_looking
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dcft_cli.training.masks import masks_without_looking
 from dcft_cli.training.trainer import AdapterTrainer
 from tests.families import FAMILIES, save_base, tiny_model, tokens
 from tests.jobs import recipe, train
