@@ -62,9 +62,10 @@ def enable(model: nn.Module, pieces: Collection[Piece] = PIECES) -> list[Piece]:
         if by_onednn and type(module) is nn.Linear and module not in adapted:
             swapped[module] = _recast(module, onednn.OneDNNLinear)
         elif "attention" in pieces and type(module).__name__ == "DisentangledSelfAttention":
-            from dcft_cli.acceleration.deberta_attention import AttentionByDistance
+            # Imported where it is needed only: it brings transformers' model.
+            from dcft_cli.acceleration.deberta_attention import AttentionByDistance, applies_to
 
-            if module.relative_attention:
+            if applies_to(module):
                 swapped[module] = _recast(module, AttentionByDistance)
     replace_modules(model, swapped)
     on: dict[Piece, bool] = {

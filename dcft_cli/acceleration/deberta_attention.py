@@ -21,6 +21,11 @@ from torch.nn.functional import softmax
 from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
 
 
+def applies_to(module: nn.Module) -> bool:
+    """Return whether `AttentionByDistance` can take the place of a module: DeBERTa v2 and v3."""
+    return type(module) is DisentangledSelfAttention and module.relative_attention
+
+
 class AttentionByDistance(DisentangledSelfAttention):
     """Takes the place, and the parameters, of transformers' own module."""
 

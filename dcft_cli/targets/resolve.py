@@ -1,4 +1,4 @@
-"""Roles and name patterns, resolved to the weights of a model that get an adapter."""
+"""Resolve roles and name patterns to the weights of a model that get an adapter."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -19,7 +19,7 @@ class Target:
 
     Attributes:
         name: of the layer; with the role at its end where it is a block of rows.
-        role: what it does; roles that cannot be told apart are joined, as in "Q+K+V".
+        role: what it does; roles that cannot be separated are joined, as in "Q+K+V".
         matrices: the weight; more than one where layers share it.
         rows: first and last + 1 of the rows; None: all.
     """
@@ -31,22 +31,22 @@ class Target:
 
     @property
     def matrix(self) -> Matrix:
-        """The weight, where the model has it first."""
+        """Return the weight at its first place in the model."""
         return self.matrices[0]
 
     @property
     def out_features(self) -> int:
-        """Rows of the increment."""
+        """Return the number of adapted rows."""
         return self.matrix.out_features if self.rows is None else self.rows[1] - self.rows[0]
 
     @property
     def in_features(self) -> int:
-        """Columns of the increment."""
+        """Return the number of columns."""
         return self.matrix.in_features
 
     @property
     def layout(self) -> tuple[str, ...]:
-        """What sets the weight apart from a linear layer's own; docs/architectures.md explains."""
+        """Return how the weight differs from that of a linear layer (docs/architectures.md)."""
         matrix = self.matrix
         marks = {
             "rows": self.rows is not None,
@@ -60,11 +60,11 @@ class Target:
 
 
 def find_roles(model: nn.Module, *, exclude: Collection[str] = ()) -> list[Target]:
-    """Every place of a model that has a role, in the model's order.
+    """Return every weight or block of rows that has a role, in the model's order.
 
     Args:
         model: any module; may be on the meta device.
-        exclude: names of parameters that are trained as they are (the task head's).
+        exclude: names of parameters that are trained themselves (the task head's).
     """
     matrices = _matrices(model, exclude)
     places = [(m, block) for m in matrices.values() for block in blocks_of(m, model, matrices)]
@@ -72,7 +72,7 @@ def find_roles(model: nn.Module, *, exclude: Collection[str] = ()) -> list[Targe
 
 
 def find_weights(model: nn.Module) -> dict[str, tuple[Matrix, ...]]:
-    """Every weight by its full name: all places of the model that have it, the named one first."""
+    """Return every weight by its full name, with all its places in the model, the named one first."""
     matrices = find_matrices(model)
     sharing: dict[int, list[Matrix]] = {}
     for matrix in matrices:
@@ -83,18 +83,18 @@ def find_weights(model: nn.Module) -> dict[str, tuple[Matrix, ...]]:
 def find_targets(
     model: nn.Module, targets: Sequence[str], *, exclude: Collection[str] = ()
 ) -> list[Target]:
-    """Finds the weights that `targets` name, in the model's order.
+    """Find the weights that `targets` name, in the model's order.
 
     Args:
         model: any module; may be on the meta device.
         targets: roles, or patterns of layer names with `*` and `?` (`*.attn.qkv`), matched
             against the whole dotted name or its end, as in `q_proj`.
-        exclude: names of parameters that are trained as they are; layers that own one of them
+        exclude: names of parameters that are trained themselves; layers that own one of them
             (the task head's) are no targets.
 
     Raises:
-        TargetError: an entry of `targets` matches nothing, names a part of what a model keeps
-            in one piece, or a weight that a layer outside the targets shares.
+        TargetError: an entry of `targets` matches nothing, names a part of a projection
+            that cannot be separated, or a weight that a layer outside the targets shares.
     """
     matrices = _matrices(model, exclude)
     blocks = {name: blocks_of(matrix, model, matrices) for name, matrix in matrices.items()}
@@ -141,7 +141,7 @@ def _is_wanted(name: str, block: Block, wanted: Collection[str]) -> bool:
     left_out = [role for role in roles if role not in wanted]
     if left_out and len(left_out) < len(roles):
         raise TargetError(
-            f"{name} computes {' and '.join(roles)} in one piece, interleaved or compressed: "
+            f"{name} computes {' and '.join(roles)} together, interleaved or compressed: "
             f"they cannot be adapted without {' and '.join(left_out)}.",
             f"Put {', '.join(roles)} into the targets together, or none of them.",
         )
@@ -157,7 +157,7 @@ def _name(name: str, block: Block) -> str:
 
 
 def _grouped(places: Iterable[tuple[Matrix, Block]]) -> list[Target]:
-    """One target for each block of each weight, whichever number of layers share the weight."""
+    """Return one target for each block of each weight, however many layers share it."""
     groups: dict[tuple[int, tuple[int, int] | None], list[tuple[Matrix, Block]]] = {}
     for matrix, block in places:
         groups.setdefault((id(matrix.parameter), block.rows), []).append((matrix, block))
@@ -170,7 +170,7 @@ def _grouped(places: Iterable[tuple[Matrix, Block]]) -> list[Target]:
 
 
 def _refuse_shared(model: nn.Module, targets: Collection[Target]) -> None:
-    """An increment for one layer must not change another that shares its weight."""
+    """Raise TargetError if a layer outside the targets shares a weight with one of them."""
     owners: dict[int, list[str]] = {}
     for path, module in model.named_modules():
         for tensor, parameter in module.named_parameters(recurse=False):
@@ -194,7 +194,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _overview(matrices: dict[str, Matrix], blocks: dict[str, list[Block]]) -> str:
-    """One line for each kind of layer; layers that differ in numbers alone share a line."""
+    """List the layers, one line for all that only differ in numbers."""
     rows = [
         (general_name(name), matrix.out_features, matrix.in_features)
         for name, matrix in matrices.items()
@@ -204,9 +204,9 @@ def _overview(matrices: dict[str, Matrix], blocks: dict[str, list[Block]]) -> st
         f"  {name}  {out} x {into}" + (f"  ({count} layers)" if count > 1 else "")
         for (name, out, into), count in ((row, len([*same])) for row, same in groupby(sorted(rows)))
     ]
-    return "\n".join(lines) or "  no linear layers at all"
+    return "\n".join(lines) or "  no linear layers"
 
 
 def general_name(name: str) -> str:
-    """A layer's dotted name with `*` for the numbers in it."""
+    """Return a layer's dotted name with `*` for the numbers in it."""
     return re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", name)

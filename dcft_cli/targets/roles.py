@@ -1,8 +1,8 @@
-"""What the weights of a model do: roles by the names that families give their layers.
+"""Roles of weights, inferred from the names that model families give their layers.
 
 A name is read from its end, together with the kind of module it stands in: `output.dense` under
 an attention is another role than under a layer. No table of models; a new one that names its
-layers as others do is known at once.
+layers as others do is recognized.
 """
 
 import re
@@ -32,7 +32,7 @@ _IN_LAYER = {
     r"|c_proj|mlp\.dense2|dense_4h_to_h|wo|Wo|down_proj|output_linear",
 }
 # Projections that are fused in one weight. Block after block, roles select rows of it; one head
-# after the other, the roles cannot be told apart, and only all of them together can be chosen.
+# after the other, the roles cannot be separated, and only all of them together can be chosen.
 _BLOCKS = {
     "Q+K+V": r"Wqkv|qkv|qkv_proj|c_attn|in_proj_qkv|in_proj_weight",
     "K+V": r"kv_proj",
@@ -42,7 +42,7 @@ _BY_HEAD = {
     "K+V": r"kv_a_proj_with_mqa|kv_b_proj",
     "Q+K": r"query_key",
 }
-# Small parts beside the layers that name their own layers alike.
+# Small parts outside the layers that use the same names.
 _BESIDE = re.compile(r"norm|bottleneck|adapter|projector|connector|merger|pooler|embed", re.I)
 _CROSS = re.compile(r"(?:cross|encdec|encoder_?att)", re.I)
 
@@ -63,9 +63,9 @@ _HEADS_OF_NAME = {roles: _ends(names, _ATTENTION) for roles, names in _BY_HEAD.i
 
 
 class Block(NamedTuple):
-    """Rows of a weight with a role of their own; `rows` None: the whole weight.
+    """Rows of a weight with one role; `rows` None: the whole weight.
 
-    Roles that cannot be told apart are joined, as in "Q+K+V".
+    Roles that cannot be separated are joined, as in "Q+K+V".
     """
 
     role: str
@@ -73,12 +73,12 @@ class Block(NamedTuple):
 
 
 def members(role: str) -> tuple[str, ...]:
-    """The single roles in a block's role."""
+    """Return the single roles of a block."""
     return tuple(role.split("+"))
 
 
 def blocks_of(matrix: Matrix, model: nn.Module, others: Mapping[str, Matrix]) -> list[Block]:
-    """The roles of a weight; none if it is no projection of an attention and no feed-forward layer.
+    """Return the roles of a weight; none outside attention projections and feed-forward layers.
 
     Args:
         model: the model that it belongs to.
@@ -99,7 +99,7 @@ def blocks_of(matrix: Matrix, model: nn.Module, others: Mapping[str, Matrix]) ->
     for roles, ends in _BLOCKS_OF_NAME.items():
         if ends.search(name):
             attention = model.get_submodule(_parent(matrix))
-            if hasattr(attention, "q_attn"):  # GPT-2's cross-attention has its queries apart
+            if hasattr(attention, "q_attn"):  # GPT-2's cross-attention has separate queries
                 roles = "K+V"
             sizes = _block_sizes(matrix, roles, attention, others)
             if sizes is None:
@@ -118,11 +118,11 @@ def blocks_of(matrix: Matrix, model: nn.Module, others: Mapping[str, Matrix]) ->
 def _block_sizes(
     matrix: Matrix, roles: str, attention: nn.Module, others: Mapping[str, Matrix]
 ) -> list[int] | None:
-    """Rows of each block; None where heads turn out to be interleaved after all."""
+    """Return the number of rows of each block; None where heads are interleaved."""
     out = matrix.out_features
     if roles == "K+V":
         return [out // 2, out // 2]
-    # Of the families with such names these alone interleave: MiniMax's lightning attention,
+    # Of the families with such names only these interleave: MiniMax's lightning attention,
     # CodeGen, and GPT-BigCode where its heads do not share keys and values.
     by_head = re.search("lightning|codegen", type(attention).__name__, re.IGNORECASE)
     if by_head or not getattr(attention, "multi_query", True):
