@@ -72,7 +72,7 @@ def find_roles(model: nn.Module, *, exclude: Collection[str] = ()) -> list[Targe
 
 
 def find_weights(model: nn.Module) -> dict[str, tuple[Matrix, ...]]:
-    """Return every weight by its full name, with all its places in the model, the named one first."""
+    """Return every weight by its full name, and all its places, the named one first."""
     matrices = find_matrices(model)
     sharing: dict[int, list[Matrix]] = {}
     for matrix in matrices:

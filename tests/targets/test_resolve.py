@@ -157,7 +157,7 @@ def test_interleaved_projections_go_together_or_not_at_all(
             find_targets(model, [alone])
         others = " and ".join(other for other in together if other != alone)
         assert layer.rpartition(".")[0] in caught.value.message
-        assert f"computes {' and '.join(together)} in one piece" in caught.value.message
+        assert f"computes {' and '.join(together)} together" in caught.value.message
         assert caught.value.message.endswith(f"cannot be adapted without {others}.")
         assert f"Put {', '.join(together)} into the targets together" in caught.value.hint
 
