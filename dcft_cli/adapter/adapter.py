@@ -1,27 +1,17 @@
 """The trained part of DCFT: A, B and C of one increment dW."""
 
 from contextlib import nullcontext
-from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter.functional import delta_weight, low_rank_factors
+from dcft_cli.adapter.functional import ShapeAndScale, delta_weight, low_rank_factors
 from dcft_cli.adapter.sizes import subspace_size
 from dcft_cli.targets.resolve import Target
 
 INIT_STD = 0.02  # of A, B and C, as in the public implementation
-
-
-class ShapeAndScale(TypedDict):
-    """Keyword arguments of `functional.low_rank_factors`."""
-
-    stride: int
-    scale: float
-    out_features: int
-    in_features: int
 
 
 class DCFTAdapter(nn.Module):

@@ -12,6 +12,8 @@ For a stack of weights (the experts of a layer) all factors, and dW, have the sa
 dimensions `...`.
 """
 
+from typing import TypedDict, Unpack
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -58,15 +60,23 @@ def _diagonals(tensor: Tensor, stride: int, n: int) -> Tensor:
     return tensor.as_strided((*tensor.shape[:-1], n), (*lead, row + 1, stride))
 
 
+class ShapeAndScale(TypedDict):
+    """What an increment depends on besides A, B and C.
+
+    Attributes:
+        stride: step of the transposed convolution, 1 to d.
+        scale: constant factor; goes into B'.
+        out_features, in_features: shape of dW.
+    """
+
+    stride: int
+    scale: float
+    out_features: int
+    in_features: int
+
+
 def low_rank_factors(
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    *,
-    stride: int,
-    scale: float,
-    out_features: int,
-    in_features: int,
+    A: Tensor, B: Tensor, C: Tensor, **given: Unpack[ShapeAndScale]
 ) -> tuple[Tensor, Tensor]:
     """Compute A' (..., k d, in) and B' (..., out, k d), scale included: dW = B' A'.
 
@@ -74,30 +84,16 @@ def low_rank_factors(
         A: (..., k, p).
         B: (..., q, k).
         C: (..., d, d), C[n, m] with n along the output and m along the input.
-        stride: step of the transposed convolution, 1 to d.
-        scale: constant factor; goes into B'.
-        out_features, in_features: shape of dW.
     """
-    d = C.shape[-1]
-    down = place_windows(A, d, stride, in_features).flatten(-3, -2)
-    windows = place_windows(B.mT, d, stride, out_features)  # (..., k, n, out)
+    d, stride = C.shape[-1], given["stride"]
+    down = place_windows(A, d, stride, given["in_features"]).flatten(-3, -2)
+    windows = place_windows(B.mT, d, stride, given["out_features"])  # (..., k, n, out)
     # B' is contiguous along `out`, as A' is along `in`: products with it are faster then.
-    up = ((scale * C).mT.unsqueeze(-3) @ windows).flatten(-3, -2)  # (..., k m, out)
+    up = ((given["scale"] * C).mT.unsqueeze(-3) @ windows).flatten(-3, -2)  # (..., k m, out)
     return down, up.mT
 
 
-def delta_weight(
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    *,
-    stride: int,
-    scale: float,
-    out_features: int,
-    in_features: int,
-) -> Tensor:
+def delta_weight(A: Tensor, B: Tensor, C: Tensor, **given: Unpack[ShapeAndScale]) -> Tensor:
     """Compute dW (..., out, in), Eq. 5 and 6. Arguments as in `low_rank_factors`."""
-    down, up = low_rank_factors(
-        A, B, C, stride=stride, scale=scale, out_features=out_features, in_features=in_features
-    )
+    down, up = low_rank_factors(A, B, C, **given)
     return up @ down

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -33,7 +33,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     sizes=st.tuples(st.integers(1, 30), st.integers(1, 30)),
     kernel_size=st.integers(1, 6),
@@ -51,6 +51,8 @@ def test_no_random_factors_follow_the_gradient_as_far(
     for factor, rows in ((A, few[0]), (B.mT, few[1])):  # as many orthonormal rows as there can be
         singular = torch.linalg.svdvals(factor)
         torch.testing.assert_close(singular, torch.ones(rows, dtype=torch.float64))
+    # Square factors have no direction to choose: only a sign, and local maxima apart from each other.
+    assume(rank == 1 or rank < min(A.shape[1], B.shape[0]))
     reached = slope(gradient, A, B, kernel_size, stride)
     for number in range(20):
         a = torch.linalg.svd(random(*A.shape, seed=number), full_matrices=False)
