@@ -19,7 +19,7 @@ from dcft_cli.adapter_file.load import load_adapter
 from dcft_cli.adapter_file.read import AdapterContents, read_adapter
 from dcft_cli.errors import AdapterFileError, MergeError, RunError
 from dcft_cli.merging.proof import TOLERANCE, largest_difference, load_merged, logits, probes
-from dcft_cli.merging.shards import checkpoint_files, find_shards, write_shards
+from dcft_cli.merging.shards import checkpoint_files, find_layout, write_shards
 from dcft_cli.models.loading import load_config, load_model, quiet_transformers
 from dcft_cli.models.tokenizers import agree_on_padding, load_tokenizer
 from dcft_cli.recipe import ModelSection
@@ -133,19 +133,19 @@ def _write_model(
     model.train(False)
     inputs = probes(model)
     adapted = logits(model, inputs)
-    shards = find_shards(model, checkpoint_files(section), trained=contents.head)
-    if shards:
-        write_shards(model, shards, folder, dtype)
+    layout = find_layout(model, checkpoint_files(section), trained=contents.head)
     merged = rounded = logits(merge_adapters(model), inputs)
     rounding = None
     if dtype != torch.float32:
         _round_weights(model, dtype)
         rounded = logits(model, inputs)
         rounding = largest_difference(rounded, merged)
-    if shards:
-        _write_config(model, folder, dtype)
+    nn.Module.to(model, dtype)  # integers stay
+    if layout is None:
+        model.save_pretrained(folder)
     else:
-        nn.Module.to(model, dtype).save_pretrained(folder)
+        write_shards(model, layout, folder)
+        _write_config(model, folder, dtype)
     del model
     gc.collect()  # a model may hold itself; there is memory for one
     found = logits(load_merged(folder, model_class), inputs)

@@ -1,8 +1,7 @@
-"""Merge a safetensors checkpoint file by file: the layout of the base is kept."""
+"""Write a merged model in safetensors files with the layout of its base's checkpoint."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -14,22 +13,11 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file
 
 from dcft_cli.adapter.inject import base_parameters
-from dcft_cli.adapter.layer import Carrier
 from dcft_cli.errors import MergeError
 from dcft_cli.models.loading import revision_of, source_of
 from dcft_cli.recipe import ModelSection
 
-
-@dataclass(frozen=True)
-class Shard:
-    """A file of the base's checkpoint.
-
-    Attributes:
-        keys: names of its tensors in the file, by their names in the model.
-    """
-
-    path: Path
-    keys: Mapping[str, str]
+Layout = Sequence[Sequence[str]]  # names of the tensors in each file
 
 
 def checkpoint_files(section: ModelSection) -> list[Path]:
@@ -50,95 +38,79 @@ def checkpoint_files(section: ModelSection) -> list[Path]:
         return []
 
 
-def find_shards(
+def find_layout(
     model: PreTrainedModel, files: Sequence[Path], *, trained: Collection[str]
-) -> list[Shard] | None:
-    """Find the tensors of a model in the checkpoint that it was loaded from.
+) -> Layout | None:
+    """Find which file of its checkpoint each tensor of a base model comes from.
 
     Names may differ only by the prefix of the encoder, which a checkpoint without a task head
-    lacks. Values are compared too, because transformers converts some weights under their names.
+    lacks. Values are compared too: transformers converts some weights without renaming them.
 
     Args:
         model: the base, with or without adapters.
+        files: of the checkpoint.
         trained: parameters whose values the adapter file has.
 
     Returns:
-        The files that hold any of them; None if the files do not hold every other parameter: then
-        transformers renames weights, or makes them out of others.
+        Names in the model, by file; tensors that no file has (the trained head) are in the last
+        one. None if a parameter that was not trained is in no file: transformers renames it, or
+        makes it out of others.
     """
-    missing = {n: t for n, t in _base_tensors(model).items() if n not in trained}
+    missing = _tensors(model)
     prefix = f"{model.base_model_prefix}."
-    shards = []
+    layout: list[list[str]] = []
     for path in files:
-        keys: dict[str, str] = {}
+        names: list[str] = []
         with safe_open(path, "pt") as file:
             for key in file.keys():  # noqa: SIM118 (a file cannot be iterated)
-                for name in (key, f"{prefix}{key}", key.removeprefix(prefix)):
-                    tensor = missing.get(name)
-                    if tensor is None:
-                        continue
-                    if _same_bits(file.get_tensor(key).to(tensor.dtype), tensor):
-                        keys[name] = key
+                for name in {key, f"{prefix}{key}", key.removeprefix(prefix)} & missing.keys():
+                    stored = file.get_tensor(key).to(missing[name].dtype)
+                    if name not in trained and _same_bits(stored, missing[name]):
+                        names.append(name)
                         del missing[name]
-        if keys:
-            shards.append(Shard(path, keys))
-    complete = missing.keys().isdisjoint(base_parameters(model))
-    return shards if shards and complete else None
+        if names:
+            layout.append(names)
+    if not layout or (base_parameters(model).keys() & missing.keys()) - set(trained):
+        return None
+    layout[-1] += missing
+    return layout
 
 
-@torch.no_grad()
-def write_shards(
-    model: PreTrainedModel, shards: Sequence[Shard], folder: Path, dtype: torch.dtype
-) -> None:
-    """Write base + adapter as a checkpoint, one file for each of the base, and check every file.
-
-    Tensors that the base's checkpoint lacks (the trained head) go into the last file.
+def write_shards(model: PreTrainedModel, layout: Layout, folder: Path) -> None:
+    """Write the weights of a model, and read every file again to check it.
 
     Args:
-        model: base + adapter, with the trained head.
-        dtype: type to write; integers are kept.
+        layout: names of the tensors in each file.
 
     Raises:
-        MergeError: a file cannot be written, or does not hold what was computed.
+        MergeError: a file cannot be written, or does not hold what the model has.
     """
-    names = [SAFE_WEIGHTS_NAME]
-    if len(shards) > 1:
-        names = [f"model-{n + 1:05d}-of-{len(shards):05d}.safetensors" for n in range(len(shards))]
-    tensors = _base_tensors(model)
-    rest = set(tensors).difference(*(shard.keys for shard in shards))
-    adapted = {id(m.matrix.parameter): m for m in model.modules() if isinstance(m, Carrier)}
-
-    def merged(name: str, stored: Tensor) -> Tensor:
-        if (carrier := adapted.get(id(tensors[name]))) is not None:
-            stored = (stored.double() + carrier._increment(torch.float64)).float()
-        return stored.to(dtype) if stored.is_floating_point() else stored
-
+    tensors = _tensors(model)
     weight_map: dict[str, str] = {}
     total_size = 0
-    for shard, name in zip(shards, names, strict=True):
-        with safe_open(shard.path, "pt") as file:
-            written = {n: merged(n, file.get_tensor(key)) for n, key in shard.keys.items()}
-        if shard is shards[-1]:
-            written |= {n: merged(n, tensors[n]) for n in sorted(rest)}
-        _write(folder / name, written)
-        weight_map |= dict.fromkeys(written, name)
-        total_size += sum(tensor.nbytes for tensor in written.values())
-        del written  # before the next one is made
-    if len(shards) > 1:
+    for number, names in enumerate(layout, start=1):
+        path = folder / f"model-{number:05d}-of-{len(layout):05d}.safetensors"
+        if len(layout) == 1:
+            path = folder / SAFE_WEIGHTS_NAME
+        total_size += _write({name: tensors[name] for name in names}, path)
+        weight_map |= dict.fromkeys(names, path.name)
+    if len(layout) > 1:
         index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"
         (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(text, encoding="utf-8")
 
 
-def _base_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+def _tensors(model: PreTrainedModel) -> dict[str, Tensor]:
     """Return parameters and saved buffers under their names in a model without adapters."""
     saved = model.state_dict().keys()
-    return base_parameters(model) | {n: b for n, b in model.named_buffers() if n in saved}
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}
+    return {name: t.detach() for name, t in (base_parameters(model) | buffers).items()}
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _write(tensors: dict[str, Tensor], path: Path) -> int:
+    """Write a file and check it; return the bytes of its tensors."""
     try:
-        save_file(dict(tensors), path, {"format": "pt"})
+        save_file(tensors, path, {"format": "pt"})
     except (OSError, SafetensorError) as error:
         raise MergeError(
             f"{path.name} cannot be written: {error}. Nothing was kept.",
@@ -151,6 +123,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
                     f"{name} was not written as it was computed. Nothing was kept.",
                     "Check the disk. If it is sound, this is a defect of dcft: please report it.",
                 )
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from dcft_cli.errors import MergeError
 from dcft_cli.merging import merge as merging
 from dcft_cli.merging import shards
 from dcft_cli.merging.merge import DTypeChoice, merge
-from dcft_cli.merging.shards import Shard, checkpoint_files, find_shards
+from dcft_cli.merging.shards import Layout, checkpoint_files, find_layout
 from dcft_cli.recipe import ModelSection
 from tests.architectures.tiny import tiny_config
 from tests.families import save_base, tiny_model, tiny_tokenizer
@@ -24,15 +23,15 @@ from tests.merging.adapters import AUTO, adapter_for
 
 
 @pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Shard] | None]:
-    """What `find_shards` returned in each merge of a test."""
-    results: list[Sequence[Shard] | None] = []
+def found(monkeypatch: pytest.MonkeyPatch) -> list[Layout | None]:
+    """What `find_layout` returned in each merge of a test."""
+    results: list[Layout | None] = []
 
-    def find_and_record(*args: Any, **kwargs: Any) -> Sequence[Shard] | None:
-        results.append(find_shards(*args, **kwargs))
+    def find_and_record(*args: Any, **kwargs: Any) -> Layout | None:
+        results.append(find_layout(*args, **kwargs))
         return results[-1]
 
-    monkeypatch.setattr(merging, "find_shards", find_and_record)
+    monkeypatch.setattr(merging, "find_layout", find_and_record)
     return results
 
 
@@ -42,7 +41,7 @@ def merge_both_ways(
     adapter = str(adapter_for(base))
     merge(str(base), adapter, str(root / "by_shard"), dtype=dtype)
     with monkeypatch.context() as patch:
-        patch.setattr(merging, "find_shards", lambda *args, **kwargs: None)
+        patch.setattr(merging, "find_layout", lambda *args, **kwargs: None)
         merge(str(base), adapter, str(root / "whole"), dtype=dtype)
     return root / "by_shard", root / "whole"
 
@@ -145,13 +144,13 @@ def test_every_parameter_must_be_in_the_checkpoint(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     files = checkpoint_files(ModelSection(name=str(tmp_path)))
     tensors = load_file(files[0])
-    assert find_shards(model, files, trained=()) == [Shard(files[0], {n: n for n in tensors})]
+    assert find_layout(model, files, trained=()) == [list(tensors)]
     name = "bert.embeddings.LayerNorm.weight"
     for other in (None, tensors[name] + 1, tensors[name][:-1].clone()):
         changed = {n: t for n, t in (tensors | {name: other}).items() if t is not None}
         save_file(changed, files[0], {"format": "pt"})
-        assert find_shards(model, files, trained=()) is None
-        assert find_shards(model, files, trained=[name]) is not None
+        assert find_layout(model, files, trained=()) is None
+        assert find_layout(model, files, trained=[name]) is not None
 
 
 @pytest.mark.parametrize("value", [1.0, -0.0])
