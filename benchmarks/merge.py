@@ -4,15 +4,15 @@
     python benchmarks/merge.py --gigabytes 4 --shard 1GB --dtype bfloat16 --rounds 5
 
 The base is a BERT of random weights, 2048 wide, with as many layers as the size takes. Copy, merge
-and the imports alone take turns, each in a fresh process, from files that are in the system's
-cache. What is written is flushed to the disk (fsync of every file) within the time that counts.
-Where a virtual machine gives freed memory back to its host, fresh memory takes seconds a gigabyte
-for a while: `--rest 10` has that be so for the copy too, which else takes what the merge before it
-has just left.
+and the imports alone run in turn, each in a fresh process, from files that are in the system's
+cache. What is written is flushed to the disk (fsync of every file), and a second column includes
+that time. Where a virtual machine returns freed memory to its host, fresh memory takes seconds per
+gigabyte for a while; with `--rest 10` that holds for the copy too, which otherwise reuses the
+memory that the merge before it has just freed.
 
-Memory is what the process had resident at most (of Linux alone), and of that what belongs to no
-file: anonymous memory, which the system cannot take back. Python with torch and transformers has
-some of it before anything is loaded: the column of the imports.
+Memory is the peak of the resident memory (on Linux only), and of the part of it that belongs to no
+file: anonymous memory, which the system cannot take back. Python with torch and transformers needs
+some before anything is loaded: see the row of the imports.
 """
 
 import argparse
@@ -34,9 +34,9 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 from dcft_cli import DCFTConfig, inject, save_adapter
 
 WIDTH = 2048
-SAMPLE = 0.01  # seconds between two looks at a process's memory
+SAMPLE = 0.01  # seconds between two readings of a process's memory
 COPY = "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2])"
-# As the command has it.
+# As in the command.
 IMPORTS = """
 import dcft_cli.cli
 from dcft_cli.runs.start_up import imports_uncollected
@@ -122,7 +122,7 @@ def measure(command: list[str], written: Path | None) -> Sample:
 def anonymous_memory(pid: int) -> int:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:  # it has ended
+    except OSError:  # the process has ended
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
@@ -130,11 +130,11 @@ def anonymous_memory(pid: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=4, help="size of the base")
-    parser.add_argument("--shard", default="1GB", help="largest file of it")
+    parser.add_argument("--shard", default="1GB", help="size of its largest file")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rest", type=float, default=0, help="seconds to wait before each process")
-    parser.add_argument("--folder", help="where to make it all; None: the system's place")
+    parser.add_argument("--folder", help="parent of the temporary folder")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
@@ -158,17 +158,18 @@ def main() -> None:
 
 
 def report(args: argparse.Namespace, samples: dict[str, list[Sample]], sizes: list[int]) -> None:
-    found = {kind: [asdict(sample) for sample in some] for kind, some in samples.items()}
+    found = {kind: [asdict(sample) for sample in taken] for kind, taken in samples.items()}
     print(json.dumps({**vars(args), "bytes": sum(sizes), "largest": max(sizes), "samples": found}))
     print(f"\n{sum(sizes) / 1e9:.2f} GB of {args.dtype} in {len(sizes)} files, the largest "
-          f"{max(sizes) / 1e9:.2f} GB; median of {args.rounds} (least to most)\n")  # fmt: skip
+          f"{max(sizes) / 1e9:.2f} GB; median of {args.rounds} (minimum to maximum)\n")  # fmt: skip
     print("| | s | s, flushed | peak GB resident | peak GB anonymous |")
     print("|---|---:|---:|---:|---:|")
-    for kind, some in samples.items():
+    for kind, taken in samples.items():
+        seconds, flushed = ([getattr(s, key) for s in taken] for key in ("seconds", "flushed"))
         print(
-            f"| {kind} | {spread([s.seconds for s in some])} | {spread([s.flushed for s in some])} "
-            f"| {max(s.resident for s in some) / 1e9:.2f} "
-            f"| {max(s.anonymous for s in some) / 1e9:.2f} |"
+            f"| {kind} | {spread(seconds)} | {spread(flushed)} "
+            f"| {max(s.resident for s in taken) / 1e9:.2f} "
+            f"| {max(s.anonymous for s in taken) / 1e9:.2f} |"
         )
     rounds = list(zip(*samples.values(), strict=True))
     for name in ("seconds", "flushed"):
@@ -178,9 +179,9 @@ def report(args: argparse.Namespace, samples: dict[str, list[Sample]], sizes: li
             for copy, imports, merge in rounds
         ]
         print(f"\nmerge to copy, {name}: {spread(whole)}; without the imports {spread(apart)}")
-    limit = max(sizes) + 1e9
-    most = max(sample.resident for sample in samples["merge"])
-    print(f"\nresident: {most / 1e9:.2f} GB, of {limit / 1e9:.2f} GB (the largest file + 1 GB)")
+    in_float32 = sum(sizes) * 4 / getattr(torch, args.dtype).itemsize
+    most = max(sample.anonymous for sample in samples["merge"])
+    print(f"\nanonymous: {most / 1e9:.2f} GB; the base in float32 has {in_float32 / 1e9:.2f} GB")
 
 
 def spread(values: list[float]) -> str:
@@ -188,7 +189,7 @@ def spread(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    if "--make" in sys.argv:  # in a process of its own: what it takes is not measured
+    if "--make" in sys.argv:  # in a process of its own, which is not measured
         parser = argparse.ArgumentParser()
         for option in ("--shard", "--dtype", "--make"):
             parser.add_argument(option)

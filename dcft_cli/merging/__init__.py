@@ -1,1 +1,1 @@
-"""`dcft merge`: an adapter merged into its base model, and the proof that both agree."""
+"""`dcft merge`: merge an adapter into its base model and verify the result."""

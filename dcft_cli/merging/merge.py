@@ -1,23 +1,25 @@
-"""`dcft merge`: fold an adapter into its base, and prove that the result answers the same."""
+"""`dcft merge`: merge an adapter into its base model and verify the result."""
 
-import math
+import gc
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 import transformers
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from dcft_cli.adapter.inject import merge as fold
+from dcft_cli.adapter.inject import merge as merge_adapters
 from dcft_cli.adapter_file.load import load_adapter
 from dcft_cli.adapter_file.read import AdapterContents, read_adapter
 from dcft_cli.errors import AdapterFileError, MergeError, RunError
-from dcft_cli.merging.checkpoints import NotStreamableError
-from dcft_cli.merging.proof import TOLERANCE, largest_difference, logits, probes
-from dcft_cli.merging.streamed_merge import MergeTask, Proof, merge_streamed
+from dcft_cli.merging.proof import TOLERANCE, largest_difference, load_merged, logits, probes
+from dcft_cli.merging.shards import checkpoint_files, find_layout, write_shards
 from dcft_cli.models.loading import load_config, load_model, quiet_transformers
 from dcft_cli.models.tokenizers import agree_on_padding, load_tokenizer
 from dcft_cli.recipe import ModelSection
@@ -34,9 +36,9 @@ class MergeResult:
         difference: largest logit difference between base + adapter and the merged model, in
             float32.
         dtype: type that the weights are stored in.
-        rounding: largest logit difference that storing them in that type makes; None for float32.
+        rounding: largest logit difference that rounding to that type makes; None for float32.
         model_class: the transformers class that loads the folder.
-        layers: layers that an adapter was folded into.
+        layers: number of adapted layers.
         bytes: of all files written.
     """
 
@@ -50,24 +52,25 @@ class MergeResult:
 
 
 def merge(base: str, adapter: str, out: str, *, dtype: DTypeChoice = "base") -> MergeResult:
-    """Writes base + adapter as a plain transformers folder.
+    """Write base + adapter as a plain transformers folder.
 
-    Each sum is taken in float64 and rounded to float32, then once to the type of the base's
-    checkpoint or the one asked for. The folder is written beside its place and moved there after
-    the proof, which is made of the folder as transformers loads it. Weights are read, merged,
-    written and proved one by one (`merge_streamed` says how); a model that transformers
-    makes of other tensors than its checkpoint has, or of other files than safetensors, is merged
-    as a whole in memory, with the logits alone as proof.
+    Each sum W + dW is computed in float64 and rounded to float32, then once to the type written.
+    The folder is written under a temporary name and renamed after the proof: it is loaded as any
+    program would load it, and its logits must be those of base + adapter. Files of a safetensors
+    checkpoint are written one by one, and each is compared with what was computed, bit for bit. If
+    transformers renames or converts the weights of a checkpoint, the model is saved as a whole.
+
+    One model is held in memory at a time, in float32, and the file that is being written.
 
     Args:
         base: Hub name, folder or `package://` address of the base model.
         adapter: run folder, checkpoint folder or adapter file.
         out: folder to write; must not exist, or be empty.
-        dtype: of the weights written; "base": as the base's checkpoint has them.
+        dtype: of the weights written; "base": the type in the base's configuration.
 
     Raises:
-        UserError: an output that exists, or an adapter that does not belong to this base.
-        MergeError: the logits differ by more than 1e-4, or a weight is not what it should be;
+        UserError: the output exists, or the adapter does not belong to this base.
+        MergeError: the logits differ by more than 1e-4, or a file does not hold what was computed;
             nothing is kept.
     """
     quiet_transformers()
@@ -78,80 +81,96 @@ def merge(base: str, adapter: str, out: str, *, dtype: DTypeChoice = "base") -> 
     section = ModelSection(name=base, revision=_revision(base, contents))
     stored = _stored_type(section, dtype)
     tokenizer = load_tokenizer(section)
-    model_class = str(contents.model["class"])
     config = _config(section, contents, tokenizer)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    task = MergeTask(section, contents, config, model_class, stored, beside)
-    try:
-        proof = _merge(task)
-        if not proof.difference <= TOLERANCE:
+    model_class = str(contents.model["class"])
+    with _new_folder(folder) as part:
+        difference, rounding = _write_model(section, config, contents, stored, part)
+        if not difference <= TOLERANCE:  # NaN is a failure
             raise MergeError(
-                f"The merged model differs from base + adapter by {proof.difference:.2e} "
+                f"The merged model differs from base + adapter by {difference:.2e} "
                 f"in its logits (allowed: {TOLERANCE:.0e}). Nothing was written.",
                 "This is a defect of dcft or of the model's code: please report it.",
             )
-        tokenizer.save_pretrained(beside)
-        for file in beside.iterdir():  # safetensors shuts its files to all but their owner
-            if file.is_file():
-                file.chmod((beside / "config.json").stat().st_mode)
-        if folder.exists():
-            folder.rmdir()
-        beside.replace(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        tokenizer.save_pretrained(part)
+        for file in part.iterdir():  # safetensors lets only the owner read its files
+            file.chmod((part / "config.json").stat().st_mode)
     return MergeResult(
         folder=Path(out),
-        difference=proof.difference,
+        difference=difference,
         dtype=str(stored).removeprefix("torch."),
-        rounding=proof.rounding,
+        rounding=rounding,
         model_class=model_class,
         layers=len(contents.modules),
         bytes=sum(file.stat().st_size for file in folder.iterdir()),
     )
 
 
-def _merge(task: MergeTask) -> Proof:
-    """Tensor by tensor if that can be."""
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder that takes the place of `folder` on success, and is removed else."""
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    part.mkdir(parents=True)
     try:
-        shutil.rmtree(task.folder, ignore_errors=True)  # of a run that was killed
-        task.folder.mkdir(parents=True)
-        return merge_streamed(task)
-    except NotStreamableError:
-        shutil.rmtree(task.folder)
-        return merge_whole(task)
+        yield part
+        if folder.exists():
+            folder.rmdir()
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
-def merge_whole(task: MergeTask) -> Proof:
-    """Writes weights and configuration with the whole model in memory, in float32.
-
-    The proof: the merged model against base + adapter on random inputs, and the folder, loaded
-    as any user would, against the merged model.
-    """
-    base = load_model(task.section, task.config, task.model_class).model
-    model = load_adapter(base, task.contents.path)
+def _write_model(
+    section: ModelSection,
+    config: PreTrainedConfig,
+    contents: AdapterContents,
+    dtype: torch.dtype,
+    folder: Path,
+) -> tuple[float, float | None]:
+    """Write weights and configuration; return `MergeResult`'s difference and rounding."""
+    model_class = str(contents.model["class"])
+    model = load_adapter(load_model(section, config, model_class).model, contents.path)
     model.train(False)
     inputs = probes(model)
-    expected = logits(model, inputs)
-    fold(model)
-    merged = logits(model, inputs)
-    difference = largest_difference(merged, expected)
+    adapted = logits(model, inputs)
+    layout = find_layout(model, checkpoint_files(section), trained=contents.head)
+    merged = rounded = logits(merge_adapters(model), inputs)
     rounding = None
-    if task.stored != torch.float32:
-        _cast(model, task.stored)
-        _cast(model, torch.float32)
+    if dtype != torch.float32:
+        _round_weights(model, dtype)
         rounded = logits(model, inputs)
         rounding = largest_difference(rounded, merged)
-        merged = rounded
-        _cast(model, task.stored)
-    model.save_pretrained(task.folder)
-    loaded = type(model).from_pretrained(task.folder, dtype=torch.float32)
-    reloaded = largest_difference(logits(loaded.train(False), inputs), merged)
-    # Not a number counts as the largest: max() would lose it.
-    return Proof(max(difference, reloaded, key=lambda d: (math.isnan(d), d)), rounding)
+    nn.Module.to(model, dtype)  # integers stay
+    if layout is None:
+        model.save_pretrained(folder)
+    else:
+        write_shards(model, layout, folder)
+        _write_config(model, folder, dtype)
+    del model
+    gc.collect()  # a model may hold itself; there is memory for one
+    found = logits(load_merged(folder, model_class), inputs)
+    return largest_difference([*merged, *found], [*adapted, *rounded]), rounding
+
+
+def _write_config(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
+    """Write what `save_pretrained` writes besides the weights."""
+    model.config.dtype = str(dtype).removeprefix("torch.")
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    if model.can_generate():
+        model.generation_config.save_pretrained(folder)
+
+
+@torch.no_grad()
+def _round_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Round parameters and saved buffers in place; tables that are computed on loading stay."""
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.to(dtype))
 
 
 def _stored_type(section: ModelSection, dtype: DTypeChoice) -> torch.dtype:
-    """The type to write weights in."""
+    """Return the type to write weights in."""
     if dtype != "base":
         return getattr(torch, dtype)  # type: ignore[no-any-return]
     found = load_config(section, {}).dtype
@@ -163,7 +182,7 @@ def _stored_type(section: ModelSection, dtype: DTypeChoice) -> torch.dtype:
 def _config(
     section: ModelSection, contents: AdapterContents, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedConfig:
-    """The base's configuration with the labels that the adapter was trained for."""
+    """Load the base's configuration, with the labels that the adapter was trained for."""
     name = str(contents.model["class"])
     cls = getattr(transformers, name, None)
     if not (isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)):
@@ -186,11 +205,5 @@ def _config(
 
 
 def _revision(base: str, contents: AdapterContents) -> str | None:
-    """The revision that was trained on, where the base is the one that the adapter names."""
+    """Return the revision trained on if `base` is the model that the adapter names."""
     return contents.base["revision"] if base == contents.base["name"] else None
-
-
-def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Parameters alone: tables of positions are computed anew when the model is loaded."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)

@@ -1,23 +1,23 @@
-"""Folding an adapter into its base, and the proof that comes with it."""
+"""Merging an adapter into its base, and the proof that comes with it."""
 
 import math
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification
+from transformers import PreTrainedModel
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, save_adapter
 from dcft_cli.adapter.inject import base_parameters
 from dcft_cli.errors import AdapterFileError, MergeError, ModelError, RunError
 from dcft_cli.merging import merge as merging
-from dcft_cli.merging import streamed_merge
-from dcft_cli.merging.checkpoints import NotStreamableError
-from dcft_cli.merging.merge import MergeTask, merge
+from dcft_cli.merging.merge import merge
 from dcft_cli.merging.proof import largest_difference
 from tests.families import save_base, tokens
 from tests.jobs import Job, recipe, train
+from tests.merging.adapters import AUTO, adapter_for
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +27,8 @@ def job(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return train(recipe("stsb", folder, base, *strong), folder / "run")
 
 
-def not_streamed(task: MergeTask) -> None:
-    raise NotStreamableError("for this test")
-
-
 def test_result(job: Job, base: Path, tmp_path: Path) -> None:
-    out = tmp_path / "made" / "on the way"
+    out = tmp_path / "new" / "parents"
     result = merge(str(base), str(job.folder), str(out))
     files = {file.name: file.stat().st_size for file in out.iterdir()}
     assert files.keys() == {
@@ -43,14 +39,13 @@ def test_result(job: Job, base: Path, tmp_path: Path) -> None:
     }
     assert (result.folder, result.layers, result.bytes) == (out, 12, sum(files.values()))
     assert result.difference <= 1e-5
+    assert len({file.stat().st_mode for file in out.iterdir()}) == 1
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
-def test_the_merged_model_is_base_plus_increment(job: Job, base: Path, tmp_path: Path) -> None:
+def test_the_merged_model_is_base_plus_delta_weight(job: Job, base: Path, tmp_path: Path) -> None:
     merge(str(base), str(job.folder), str(tmp_path / "merged"))
-    merged = dict(
-        AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").named_parameters()
-    )
+    merged = dict(AUTO.from_pretrained(tmp_path / "merged").named_parameters())
     base_weights = base_parameters(job.model)
     assert merged.keys() == base_weights.keys()
     for layer in adapter_layers(job.model).values():
@@ -61,32 +56,31 @@ def test_the_merged_model_is_base_plus_increment(job: Job, base: Path, tmp_path:
     assert all(torch.equal(merged[name], weight) for name, weight in base_weights.items())
 
 
-def test_from_a_checkpoint_and_a_half_precision_run(base: Path, tmp_path: Path) -> None:
+def test_merging_a_checkpoint_and_a_half_precision_run(base: Path, tmp_path: Path) -> None:
     job = train(recipe("stsb", tmp_path, base, "model.dtype=bfloat16"), tmp_path / "run")
-    for number, place in enumerate((job.folder, job.folder / "checkpoints" / "checkpoint-3")):
-        result = merge(str(base), str(place), str(tmp_path / str(number)))
+    for number, adapter in enumerate((job.folder, job.folder / "checkpoints" / "checkpoint-3")):
+        result = merge(str(base), str(adapter), str(tmp_path / str(number)))
         assert result.difference <= 1e-5
-        model = AutoModelForSequenceClassification.from_pretrained(result.folder)
-        assert model.dtype == torch.float32
+        assert AUTO.from_pretrained(result.folder).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
-    ("asked", "held"),
+    ("asked", "written"),
     [("base", "bfloat16"), ("float32", "float32"), ("float16", "float16")],
 )
 def test_a_half_precision_checkpoint_is_rounded_once(
-    asked: merging.DTypeChoice, held: str, base: Path, tmp_path: Path
+    asked: merging.DTypeChoice, written: str, base: Path, tmp_path: Path
 ) -> None:
-    half = AutoModelForSequenceClassification.from_pretrained(base, dtype=torch.bfloat16)
+    half = AUTO.from_pretrained(base, dtype=torch.bfloat16)
     half.bert.save_pretrained(tmp_path / "base")
     for file in base.glob("token*"):
         (tmp_path / "base" / file.name).write_bytes(file.read_bytes())
     job = train(recipe("stsb", tmp_path, tmp_path / "base", "model.dtype=bfloat16"), tmp_path / "r")
     result = merge(str(tmp_path / "base"), str(job.folder), str(tmp_path / "m"), dtype=asked)
-    assert (result.difference <= 1e-5, result.dtype) == (True, held)
-    assert (result.rounding is None) == (held == "float32")
-    merged = AutoModelForSequenceClassification.from_pretrained(result.folder)
-    assert {str(p.dtype) for p in merged.parameters()} == {f"torch.{held}"}
+    assert (result.difference <= 1e-5, result.dtype) == (True, written)
+    assert (result.rounding is None) == (written == "float32")
+    merged = AUTO.from_pretrained(result.folder)
+    assert {str(p.dtype) for p in merged.parameters()} == {f"torch.{written}"}
     weights = dict(merged.named_parameters())
     for layer in adapter_layers(job.model).values():
         exact = layer.matrix.parameter.double() + layer.whole_increment(torch.float64)
@@ -97,56 +91,79 @@ def test_a_half_precision_checkpoint_is_rounded_once(
 
 def test_an_adapter_made_in_python(base: Path, tmp_path: Path) -> None:
     """Without recipe, task and base name in it."""
-    auto = AutoModelForSequenceClassification
     model = inject(
-        auto.from_pretrained(base, num_labels=4), DCFTConfig(kernel_size=3, rank=2)
+        AUTO.from_pretrained(base, num_labels=4), DCFTConfig(kernel_size=3, rank=2)
     ).eval()
     for parameter in model.parameters():
         if parameter.requires_grad:
             nn.init.normal_(parameter, std=0.3)
     result = merge(str(base), str(save_adapter(model, tmp_path)), str(tmp_path / "merged"))
-    found = auto.from_pretrained(result.folder).eval()(**tokens()).logits
+    found = AUTO.from_pretrained(result.folder).eval()(**tokens()).logits
     assert torch.allclose(found, model(**tokens()).logits, atol=1e-5)
 
 
-def test_a_failed_proof_leaves_nothing(
+def test_special_tokens_beyond_the_vocabulary(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", mask_token_id=4000, eos_token_id=5000)
+    result = merge(str(base), str(adapter_for(base)), str(tmp_path / "merged"))
+    assert result.difference <= 1e-5
+
+
+def test_one_model_is_in_memory_at_a_time(
     job: Job, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(model: nn.Module) -> None:
-        merging_fold(model)
+    models: list[weakref.ref[nn.Module]] = []
+    load_adapter, load_merged = merging.load_adapter, merging.load_merged
+
+    def load_and_watch(model: PreTrainedModel, path: Path) -> PreTrainedModel:
+        models.append(weakref.ref(load_adapter(model, path)))
+        return model
+
+    def load_by_itself(folder: Path, model_class: str) -> PreTrainedModel:
+        assert [model() for model in models] == [None]
+        return load_merged(folder, model_class)
+
+    monkeypatch.setattr(merging, "load_adapter", load_and_watch)
+    monkeypatch.setattr(merging, "load_merged", load_by_itself)
+    merge(str(base), str(job.folder), str(tmp_path / "merged"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_failed_proof_leaves_nothing(
+    dtype: merging.DTypeChoice, job: Job, base: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    load_merged = merging.load_merged
+
+    def load_wrong(folder: Path, model_class: str) -> PreTrainedModel:
+        model = load_merged(folder, model_class)
         with torch.no_grad():
             next(model.parameters()).add_(1e-2 * torch.randn(16))
+        return model
 
-    merging_fold = merging.fold
-    monkeypatch.setattr(merging, "fold", wrong)
-    monkeypatch.setattr(merging, "merge_streamed", not_streamed)
+    monkeypatch.setattr(merging, "load_merged", load_wrong)
     with pytest.raises(MergeError, match=r"differs from base \+ adapter by \d") as caught:
-        merge(str(base), str(job.folder), str(tmp_path / "out" / "merged"))
+        merge(str(base), str(job.folder), str(tmp_path / "out" / "merged"), dtype=dtype)
     assert caught.value.exit_code == 1
     assert caught.value.hint
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_not_a_number_among_numbers_is_no_small_difference() -> None:
+def test_a_nan_among_numbers_is_no_small_difference() -> None:
     zeros, lost = torch.zeros(2), torch.tensor([0.0, float("nan")])
     assert largest_difference([zeros, zeros + 3], [zeros, zeros]) == 3
     for found in ([zeros, lost], [lost, zeros]):
         assert math.isnan(largest_difference(found, [zeros, zeros]))
 
 
-@pytest.mark.parametrize("streamed", [True, False])
-def test_not_a_number_is_no_proof(
-    streamed: bool, job: Job, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_nan_is_no_proof(
+    job: Job, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not streamed:
-        monkeypatch.setattr(merging, "merge_streamed", not_streamed)
-    for module in (merging, streamed_merge):
-        monkeypatch.setattr(module, "largest_difference", lambda found, expected: float("nan"))
-    with pytest.raises(MergeError, match="differs"):
+    monkeypatch.setattr(merging, "logits", lambda model, inputs: [torch.full((1,), torch.nan)])
+    with pytest.raises(MergeError, match="by nan"):
         merge(str(base), str(job.folder), str(tmp_path / "merged"))
 
 
-def test_the_place_must_be_free(job: Job, base: Path, tmp_path: Path) -> None:
+def test_the_output_must_not_exist(job: Job, base: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter").touch()
@@ -158,7 +175,7 @@ def test_the_place_must_be_free(job: Job, base: Path, tmp_path: Path) -> None:
     assert merge(str(base), str(job.folder), str(tmp_path / "empty")).bytes > 0
 
 
-def test_what_does_not_fit(job: Job, base: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_another_base_is_refused(job: Job, base: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "merged")
     other = save_base(tmp_path / "other", initializer_range=0.1)
     with pytest.raises(AdapterFileError, match="trained on other base weights"):
