@@ -14,7 +14,7 @@ import transformers
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from dcft_cli.adapter.inject import merge as merge_adapters
+from dcft_cli.adapter.merge import merge as merge_adapters
 from dcft_cli.adapter_file.load import load_adapter
 from dcft_cli.adapter_file.read import AdapterContents, read_adapter
 from dcft_cli.errors import AdapterFileError, MergeError, RunError

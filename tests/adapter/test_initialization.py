@@ -51,7 +51,7 @@ def test_no_random_factors_follow_the_gradient_as_far(
     for factor, rows in ((A, few[0]), (B.mT, few[1])):  # as many orthonormal rows as there can be
         singular = torch.linalg.svdvals(factor)
         torch.testing.assert_close(singular, torch.ones(rows, dtype=torch.float64))
-    # Square factors have no direction to choose: only a sign, and local maxima apart from each other.
+    # Square factors have only a sign to choose, and local maxima far from each other.
     assume(rank == 1 or rank < min(A.shape[1], B.shape[0]))
     reached = slope(gradient, A, B, kernel_size, stride)
     for number in range(20):

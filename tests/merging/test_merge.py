@@ -49,10 +49,10 @@ def test_the_merged_model_is_base_plus_delta_weight(job: Job, base: Path, tmp_pa
     base_weights = base_parameters(job.model)
     assert merged.keys() == base_weights.keys()
     for layer in adapter_layers(job.model).values():
-        name = layer.matrix.parameter_name
-        expected = base_weights.pop(name) + layer.increment()
+        name = layer.target.matrix.parameter_name
+        expected = base_weights.pop(name) + layer.delta_weight()
         assert torch.allclose(merged.pop(name), expected, atol=1e-6)
-        assert layer.increment().abs().max() > 1e-3
+        assert layer.delta_weight().abs().max() > 1e-3
     assert all(torch.equal(merged[name], weight) for name, weight in base_weights.items())
 
 
@@ -83,8 +83,8 @@ def test_a_half_precision_checkpoint_is_rounded_once(
     assert {str(p.dtype) for p in merged.parameters()} == {f"torch.{written}"}
     weights = dict(merged.named_parameters())
     for layer in adapter_layers(job.model).values():
-        exact = layer.matrix.parameter.double() + layer.whole_increment(torch.float64)
-        found = weights[layer.matrix.parameter_name]
+        exact = layer.target.matrix.parameter.double() + layer.delta_weight(torch.float64)
+        found = weights[layer.target.matrix.parameter_name]
         # One rounding from float32, which is itself half a unit of float32 off.
         torch.testing.assert_close(found, exact.float().to(found.dtype), rtol=0, atol=0)
 
