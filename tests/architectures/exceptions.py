@@ -29,7 +29,10 @@ ONLY_TRAINS: dict[str, str] = {
 # Types whose kind does not follow from transformers' lists of classes.
 KINDS: dict[str, tuple[str, str]] = {
     "mistral4": ("decoder", "listed with models that read images as well"),
-    "xlnet": ("encoder", "pretrained to predict one word at a time, but a classifier attends in both directions"),
+    "xlnet": (
+        "encoder",
+        "predicts one word at a time in pretraining, but a classifier sees all words",
+    ),
 }
 
 # Other remarks for readers of the page, with the types they apply to.
