@@ -1,14 +1,14 @@
-"""Errors that a user reads: what happened and where, and what to do next."""
+"""Errors for users: what happened and where, and what to do next."""
 
 
 class DCFTError(Exception):
-    """Base of every error that `dcft` reports without a traceback.
+    """Base class of the errors that `dcft` reports without a traceback.
 
     Args:
-        message: what happened and where, in full sentences; may span lines.
-        hint: what to do next; shown on a line of its own.
+        message: what happened and where, in full sentences; may have several lines.
+        hint: what to do next; shown on a separate line.
 
-    `exit_code` is 1 for a failure and 2 for a mistake that the user can mend (`UserError`).
+    `exit_code` is 1 for a failure and 2 for a mistake that the user can fix (`UserError`).
     """
 
     exit_code = 1
@@ -23,13 +23,13 @@ class DCFTError(Exception):
 
 
 class UserError(DCFTError):
-    """A mistake in what the user gave: command line, recipe, data, model or adapter file."""
+    """Invalid input: command line, recipe, data, model or adapter file."""
 
     exit_code = 2
 
 
 class RecipeError(UserError):
-    """A recipe, or an override of it, that cannot be used as it is."""
+    """An invalid recipe or override."""
 
 
 class DataError(UserError):
@@ -41,11 +41,11 @@ class ModelError(UserError):
 
 
 class TargetError(UserError):
-    """Target roles or patterns that match no layer of the model, or layers that do not fit."""
+    """A target that matches no layer of the model, or a layer that cannot have an adapter."""
 
 
 class AdapterFileError(UserError):
-    """An adapter file that is damaged, of another version, or made for another base model."""
+    """An adapter file that is damaged, has another version, or belongs to another base model."""
 
 
 class RunError(UserError):
@@ -57,4 +57,4 @@ class MergeError(DCFTError):
 
 
 class TrainingError(DCFTError):
-    """Training that cannot go on, such as a loss that is not finite."""
+    """Training that cannot continue, such as after a loss that is not finite."""

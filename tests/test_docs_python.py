@@ -40,5 +40,5 @@ def test_the_python_examples_run(
     assert [module["name"] for module in description["modules"]] == list(layers)
     for module in description["modules"]:
         found = names["increment"](description, tensors, module)
-        wanted = layers[module["name"]].increment().detach().numpy()
+        wanted = layers[module["name"]].delta_weight().detach().numpy()
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-12)

@@ -1,16 +1,16 @@
-"""What sets single types of models apart, with reasons; docs/architectures.md prints them."""
+"""Exceptions for single model types, with reasons; docs/architectures.md prints them."""
 
 # Roles that a type does not have.
 NO_ROLE: dict[str, tuple[str, ...]] = {"fnet": ("Q", "K", "V", "O")}
 WITHOUT_ROLES: dict[str, str] = {
-    "fnet": "mixes tokens by a Fourier transform: there is no attention to project for",
+    "fnet": "mixes tokens by a Fourier transform and has no attention",
 }
 
-# Types with layers that no text classification's loss depends on: those get no adapter.
+# Types with layers that cannot affect the loss of a text classification: they get no adapter.
 UNREACHED: dict[str, str] = {
-    "canine": "the final character encoder is not on the way to the pooled output",
-    "longformer": "the first token attends through the `_global` projections, so the others of "
-    "the last layer do not matter to a sequence's class",
+    "canine": "the pooled output does not depend on the final character encoder",
+    "longformer": "the class depends on the first token only, which attends through the `_global` "
+    "projections, not through the other ones of the last layer",
     "mra": "without its CUDA kernel the attention returns zeros",
 }
 
@@ -21,23 +21,26 @@ UNREACHED_BY_TOKENS: dict[str, str] = {
 }
 UNREACHED_BY_ANSWERS: dict[str, str] = {"mra": UNREACHED["mra"]}
 
-# Types that run backward in training mode alone.
+# Types whose backward pass runs only in training mode.
 ONLY_TRAINS: dict[str, str] = {
-    "reformer": "its layers are reversible, and go backward in training mode alone",
+    "reformer": "its layers are reversible, and their backward pass runs only in training mode",
 }
 
 # Types whose kind does not follow from transformers' lists of classes.
 KINDS: dict[str, tuple[str, str]] = {
     "mistral4": ("decoder", "listed with models that read images as well"),
-    "xlnet": ("encoder", "learned to predict words one by one; a classifier of it looks both ways"),
+    "xlnet": (
+        "encoder",
+        "predicts one word at a time in pretraining, but a classifier sees all words",
+    ),
 }
 
-# What else a reader of the page should know, with the types that it is true of.
+# Other remarks for readers of the page, with the types they apply to.
 NOTES: dict[str, tuple[str, ...]] = {
-    "it trains on inputs of one length alone, to which `dcft train` does not pad: train it in "
-    "[a loop of your own](python.md)": ("reformer",),
-    "its layers are one and the same, run again and again; so is their adapter": ("albert",),
-    "also for images; the layers that read those get no adapter": (
+    "it trains only on inputs of one fixed length, to which `dcft train` does not pad: train it in "
+    "[a custom loop](python.md)": ("reformer",),
+    "one layer is applied repeatedly, and so is its adapter": ("albert",),
+    "also reads images; the layers for those get no adapter": (
         "gemma3",
         "modernvbert",
         "qwen3_5",
@@ -45,15 +48,15 @@ NOTES: dict[str, tuple[str, ...]] = {
         "ultravbert",
     ),
     "the decoder attends to itself and to the encoder in one attention": ("t5gemma2",),
-    "with `multi_query=False`, Q, K and V are interleaved: together only": ("gpt_bigcode",),
-    "without `q_lora_rank`, Q is `self_attn.q_proj` alone": (
+    "with `multi_query=False`, Q, K and V are interleaved: only together": ("gpt_bigcode",),
+    "without `q_lora_rank`, Q is `self_attn.q_proj` only": (
         "deepseek_v2",
         "deepseek_v3",
         "minicpm3",
         "mistral4",
     ),
-    "Mamba layers have no roles: name their layers by patterns": ("jamba", "zamba", "zamba2"),
-    "token classification takes the encoder alone, which may be a checkpoint of its own": (
+    "Mamba layers have no roles: select them by patterns": ("jamba", "zamba", "zamba2"),
+    "token classification uses only the encoder, which may be a separate checkpoint": (
         "mt5",
         "t5",
         "umt5",
@@ -62,4 +65,4 @@ NOTES: dict[str, tuple[str, ...]] = {
 }
 
 # Types whose logits are not those of a linear layer: their heads start at random.
-NOT_FITTED = {"eurobert": "its logits are the mean of what its last layer says of every token"}
+NOT_FITTED = {"eurobert": "its logits are the mean over all tokens of its last layer's outputs"}

@@ -85,7 +85,7 @@ def remarks_on(one: Architecture) -> list[str]:
         *(note for note, types in NOTES.items() if name in types),
     ]
     if one.kind != BOTH and one.names.get(CROSS):
-        remarks.append(f"has {CROSS} besides: {one.names[CROSS]}")
+        remarks.append(f"also has {CROSS}: {one.names[CROSS]}")
     return [remark for remark in remarks if remark]
 
 
