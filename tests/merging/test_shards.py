@@ -115,9 +115,7 @@ def test_tensors_that_the_model_does_not_load_are_left_out(tmp_path: Path) -> No
     assert written.keys() == dict(AUTO.from_pretrained(result.folder).named_parameters()).keys()
 
 
-def test_renamed_weights_take_the_whole_model(
-    found: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_renamed_weights_take_the_whole_model(found: list[Any], tmp_path: Path) -> None:
     base = save_base(tmp_path / "base")
     old = {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("Norm.bias", "Norm.beta"): t
@@ -176,9 +174,7 @@ def test_a_wrong_weight_is_found(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_full_disk_leaves_nothing(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
