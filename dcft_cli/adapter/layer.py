@@ -45,8 +45,10 @@ class AdaptedWeight(nn.Module):
 
     def delta_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Compute dW of all adapters in `dtype`, in the shape that the weight is stored in."""
-        deltas = [adapter.delta_weight(dtype) for adapter in self.dcft_adapters()]
-        return self.matrix.as_stored(torch.stack(deltas).sum(0))
+        delta, *others = [adapter.delta_weight(dtype) for adapter in self.dcft_adapters()]
+        for other in others:
+            delta = delta + other
+        return self.matrix.as_stored(delta)
 
     def usable_merged(self, device: torch.device) -> Tensor | None:
         """Return W + dW if a pass on `device` may use it: no gradients, no mixed precision."""

@@ -34,7 +34,7 @@ def merge(model: M) -> M:
             )
     for weight in weights:
         stored = weight.matrix.parameter
-        stored.copy_(stored.double() + weight.delta_weight(torch.float64))
+        stored.copy_(weight.delta_weight(torch.float64).add_(stored))
     return remove_adapters(model)
 
 
