@@ -106,8 +106,8 @@ def gradients(data: Path) -> dict[str, tuple[str, Tensor]]:
         set_seed(recipe.training.seed)
         base = load_model(recipe.model, preparation.config, preparation.auto_class)
         config = adapter_config(recipe.adapter)
-        targets = find_targets(base.model, config.targets, exclude=base.lacking)
-        insert(base.model, targets, config, head=base.lacking)
+        targets = find_targets(base.model, config.targets, exclude=base.missing_keys)
+        insert(base.model, targets, config, head=base.missing_keys)
         fit_task_head(base, preparation, args, constant_prediction(preparation).prior)
         batches = list(training_batches(base.model.eval(), preparation, args, ROWS, 32))
     carriers = [module for module in base.model.modules() if isinstance(module, Carrier)]

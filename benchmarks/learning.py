@@ -286,7 +286,7 @@ def run_cell(cell: Cell, place: Path, base: str) -> Row:
         args = replace(args, eval_strategy="no", save_strategy="no", load_best_model_at_end=False)
         set_seed(cell.seed)
         loaded = load_model(recipe.model, preparation.config, preparation.auto_class)
-        model, head = loaded.model, loaded.lacking
+        model, head = loaded.model, loaded.missing_keys
         config = adapter_config(recipe.adapter)
         targets = find_targets(model, config.targets, exclude=head)
         is_dcft = cell.method.startswith("dcft")

@@ -82,7 +82,7 @@ def merge_streamed(task: MergeTask) -> Proof:
         raise NotStreamableError(f"weights of the types {held}")
     base = _mapped(task.section, task.config, task.model_class, checkpoint, held.pop())
     model, head = base.model, task.contents.head.keys()
-    found = places(model, checkpoint, free={*base.lacking, *head})
+    found = places(model, checkpoint, free={*base.missing_keys, *head})
     parameters = dict(model.named_parameters())
     for name in parameters.keys() & head:  # they will be overwritten, so they must not be mapped
         parameters[name].data = parameters[name].data.to(torch.float32, copy=True)

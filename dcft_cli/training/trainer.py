@@ -1,4 +1,4 @@
-"""transformers' Trainer with the orthogonality term, adapter-only checkpoints and our scoring."""
+"""transformers' Trainer with the orthogonality term, adapter-only checkpoints and task scores."""
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,13 +28,13 @@ from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
 from dcft_cli.models.loading import head_outputs
 from dcft_cli.training.callbacks import ReportingCallback
 from dcft_cli.training.diagnosis import LearningCheck
-from dcft_cli.training.length_groups import EpochOfGroups, SeededLengthGroups
+from dcft_cli.training.length_groups import SeededLengthGroups, SetSamplerEpoch
 from dcft_cli.training.masks import masks_without_looking
 from dcft_cli.training.on_cpu import faster_on_cpu
 
 
 class EvaluationSet(Protocol):
-    """A validation set as the tasks prepare it: features in a fixed order, and their scoring."""
+    """An encoded validation set with its metrics."""
 
     @property
     def name(self) -> str:
@@ -42,7 +42,7 @@ class EvaluationSet(Protocol):
 
     @property
     def prefix(self) -> str:
-        """What stands before the names of its scores, where there are several sets."""
+        """Prefix of its metric names if there are several sets."""
 
     @property
     def features(self) -> Dataset:
@@ -50,30 +50,34 @@ class EvaluationSet(Protocol):
 
     @property
     def score(self) -> Callable[[Any, Any], Mapping[str, float]]:
-        """(predictions, labels) in the order of `features` to scores by metric name."""
+        """Maps (predictions, labels), in the order of `features`, to scores by metric name."""
 
     @property
     def failure(self) -> Callable[[Any], str]:
-        """Predictions to what they show where nothing was learned; empty for all others."""
+        """Maps predictions to a sentence on why they are useless; empty if they are not."""
 
 
 class AdapterTrainer(Trainer):
-    """Trains the adapters and the head of a model, and nothing else.
+    """Train only the adapters and the head of a model.
 
     Args:
         model: a model with adapters.
         args: the Trainer's own settings.
-        train_set: encoded training rows with a `length` column; None only evaluates.
-        evaluation_sets: what `evaluate` scores.
-        tokenizer: pads the batches.
-        orthogonality_weight, orthogonality_form: the term added to the loss in training.
+        tokenizer, collator: of the batches.
+        train_set: encoded training rows with a `length` column; None to evaluate only.
+        evaluation_sets: the sets that `evaluate` scores.
+        orthogonality_weight, orthogonality_form: the term added to the training loss.
         head: names of the trained parameters outside the encoder.
-        head_learning_rate: theirs; None: that of `args`.
-        save: writes model and description to an adapter file, for checkpoints.
-        group_by_length: batches of similar lengths.
-        reporting: tells the user what happens.
-        check: is told what predictions show.
-        compiled: the model's steps are, and take torch's functions as they are.
+        head_learning_rate: their learning rate; None for that of `args`.
+        group_by_length: whether batches have rows of similar length.
+        save: writes an adapter file, for checkpoints.
+        reporting: reports progress to the user.
+        check: compares predictions with the baselines.
+        compiled: whether the model's steps are compiled.
+
+    Attributes:
+        adapted_model: the model, never wrapped for parallel training.
+        baselines: scores reached without training, by name; see `add_baseline`.
     """
 
     def __init__(
@@ -98,7 +102,7 @@ class AdapterTrainer(Trainer):
     ) -> None:
         self.compiled = compiled
         self.evaluation_sets = evaluation_sets
-        self.epochs = EpochOfGroups()
+        self.sampler_epoch = SetSamplerEpoch()
         self.orthogonality_weight = orthogonality_weight
         self.orthogonality_form = orthogonality_form
         self.head = frozenset(head)
@@ -107,38 +111,50 @@ class AdapterTrainer(Trainer):
         self.write_adapter = save
         self.reporting = reporting
         self.check = check
-        self.trained = model
+        self.adapted_model = model
         self.layers = list(adapter_layers(model).values())
-        self.trained_parameters = [p for p in model.parameters() if p.requires_grad]
+        self.baselines: dict[str, Mapping[str, float]] = {}
         super().__init__(
             model=model,
             args=args,
             data_collator=collator,
             train_dataset=train_set,
-            # What is scored is in evaluation_sets; the Trainer only wants to see some data.
+            # `evaluate` scores evaluation_sets; the Trainer only requires that there is a set.
             eval_dataset=evaluation_sets[0].features if evaluation_sets else None,
             processing_class=tokenizer,
-            callbacks=[reporting, self.epochs, *([check] if check else []), *callbacks],
+            callbacks=[reporting, self.sampler_epoch, *([check] if check else []), *callbacks],
         )
         self.remove_callback(PrinterCallback)
         if args.dataloader_num_workers:
-            # Batches are padded in Python; the tokenizers library would warn of each process.
+            # Batches are padded in Python; the tokenizers library would warn in each worker.
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        # The mean over each batch, divided by the accumulation steps, is what every task's loss
-        # and the orthogonality term mean. The Trainer's count of label items is for tokens, and
-        # models' regression losses ignore it.
+        # All losses, the orthogonality term included, are means over a batch, so accumulated ones
+        # are divided by the accumulation steps. The Trainer would pass a count of label tokens
+        # instead, which regression losses ignore.
         self.model_accepts_loss_kwargs = False
 
-    def take_up(self, checkpoint: Path) -> None:
-        """Takes up the last checkpoint of a finished run: its history, and its best adapter."""
+    def add_baseline(self, name: str, scores: Mapping[str, float], *, write: bool) -> None:
+        """Record and report scores reached without training.
+
+        Args:
+            write: whether to add them to the log file.
+        """
+        self.baselines[name] = scores
+        if self.reporting.metric in scores:
+            self.reporting.baseline(name, scores, write=write)
+            if self.check is not None:
+                self.check.baselines[name] = scores[self.reporting.metric]
+
+    def restore_finished_run(self, checkpoint: Path) -> None:
+        """Restore history and best adapter of a finished run from its last checkpoint."""
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         best = self.state.best_global_step or self.state.global_step
         self._load_from_checkpoint(str(checkpoint.with_name(f"checkpoint-{best}")))
         if self.check is not None:
-            self.check.take_history(self.state)
+            self.check.restore_history(self.state)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The loss of a batch, and its gradients."""
+        """Compute the loss of a batch and its gradients."""
         with self._faster():
             loss: Tensor = super().training_step(*args, **kwargs)
         return loss
@@ -150,7 +166,7 @@ class AdapterTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The model's loss; in training plus the weighted orthogonality term (Eq. 4)."""
+        """Compute the model's loss; in training plus the weighted orthogonality term (Eq. 4)."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training and self.orthogonality_weight:
             term = orthogonality(self.layers, self.orthogonality_form)
@@ -173,33 +189,34 @@ class AdapterTrainer(Trainer):
         return nullcontext() if self.compiled or self.runs_ahead else faster_on_cpu()
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW with a learning rate for the adapters and one for the head."""
+        """Create AdamW with a learning rate for the adapters and one for the head."""
         if self.optimizer is None:
-            decayed = set(self.get_decay_parameter_names(self.trained))
+            decayed = set(self.get_decay_parameter_names(self.adapted_model))
             rate = self.args.learning_rate
             groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-            for name, parameter in self.trained.named_parameters():
+            for name, parameter in self.adapted_model.named_parameters():
                 if parameter.requires_grad:
-                    kind = name in self.head, name not in decayed
-                    groups.setdefault(kind, []).append(parameter)
+                    key = name in self.head, name not in decayed
+                    groups.setdefault(key, []).append(parameter)
             optimizer, settings = self.get_optimizer_cls_and_kwargs(self.args)
             self.optimizer = optimizer(
                 [
                     {
-                        "params": groups[kind],
+                        "params": parameters,
                         "lr": (self.head_learning_rate or rate) if is_head else rate,
-                        "weight_decay": 0.0 if is_spared else self.args.weight_decay,
+                        "weight_decay": 0.0 if not_decayed else self.args.weight_decay,
                     }
-                    # The adapters first: their learning rate is the one that is logged.
-                    for kind in sorted(groups)
-                    for is_head, is_spared in [kind]
+                    # The adapters first: the Trainer logs the first group's learning rate.
+                    for (is_head, not_decayed), parameters in sorted(
+                        groups.items(), key=lambda item: item[0]
+                    )
                 ],
                 **settings,
             )
         return self.optimizer
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """None: counting them takes a walk through the model at every step, and nobody asks."""
+        """Return 0: counting would walk through the whole model at every step."""
         return 0
 
     def evaluate(
@@ -208,7 +225,7 @@ class AdapterTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Scores every evaluation set; names in the result carry the prefix."""
+        """Score every evaluation set; metric names in the result have the prefix."""
         scores = self.score(metric_key_prefix)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         self.log(dict(metrics))  # the Trainer adds the epoch to what it logs
@@ -218,26 +235,27 @@ class AdapterTrainer(Trainer):
         return metrics
 
     def score(self, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Score every evaluation set, by the names of the metrics; nothing is logged.
+        """Score every evaluation set without logging; return scores by metric name.
 
-        Once `train` has prepared the model: what is scored before is not trained in parallel after.
+        In distributed training, only after `train` has wrapped the model: the Trainer would not
+        wrap it again.
         """
         scores: dict[str, float] = {}
         failures: list[str] = []
-        loaders = [self.get_eval_dataloader(held.features) for held in self.evaluation_sets]
+        loaders = [self.get_eval_dataloader(eval_set.features) for eval_set in self.evaluation_sets]
         # Where one process shares a batch out to several devices, each has a copy of the layers.
-        fold = folded(self.trained) if self.args.n_gpu <= 1 else nullcontext()
+        fold = folded(self.adapted_model) if self.args.n_gpu <= 1 else nullcontext()
         with self.reporting.scoring(sum(map(len, loaders))), fold, self._faster():
-            for held, loader in zip(self.evaluation_sets, loaders, strict=True):
+            for eval_set, loader in zip(self.evaluation_sets, loaders, strict=True):
                 output = self.evaluation_loop(
                     loader,
-                    description=held.name,
+                    description=eval_set.name,
                     prediction_loss_only=False,
                     metric_key_prefix=metric_key_prefix,
                 )
-                found = held.score(output.predictions, output.label_ids)
-                failures.append(held.failure(output.predictions))
-                scores |= {f"{held.prefix}{name}": value for name, value in found.items()}
+                found = eval_set.score(output.predictions, output.label_ids)
+                failures.append(eval_set.failure(output.predictions))
+                scores |= {f"{eval_set.prefix}{name}": value for name, value in found.items()}
         if self.check is not None:
             self.check.failure = failures[0] if failures else ""
         return scores
@@ -249,31 +267,24 @@ class AdapterTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, Any, Tensor | None]:
-        """Logits and labels; of all else that a model may answer, scores need nothing."""
+        """Return logits and labels; models may output more, which scores do not need."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = [value.detach() for value in head_outputs(model(**inputs))]
         return None, logits[0] if len(logits) == 1 else tuple(logits), inputs.get("labels")
 
-    def _clip_grad_norm(self, model: nn.Module) -> Tensor | float | None:
-        # The Trainer walks through all of the model for the few parameters that have a gradient.
-        norm: Tensor | float | None = self.accelerator.clip_grad_norm_(
-            self.trained_parameters, self.args.max_grad_norm
-        )
-        return norm
-
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         if not self.group_by_length or self.train_dataset is None:
             return super()._get_train_sampler(train_dataset)
-        self.epochs.groups = SeededLengthGroups(
+        self.sampler_epoch.sampler = SeededLengthGroups(
             self.args.train_batch_size * self.args.gradient_accumulation_steps,
             lengths=self.train_dataset["length"][:],
             seed=self.args.seed,
         )
-        return self.epochs.groups
+        return self.sampler_epoch.sampler
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int] | None:
-        # Evaluation features come sorted by length, and are scored in their order.
+        # Evaluation features are sorted by length already.
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
     def _save(self, output_dir: str | None = None, state_dict: object = None) -> None:
@@ -283,7 +294,7 @@ class AdapterTrainer(Trainer):
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
-        load_tensors(self.trained, read_adapter(Path(resume_from_checkpoint) / ADAPTER_FILE))
+        load_tensors(self.adapted_model, read_adapter(Path(resume_from_checkpoint) / ADAPTER_FILE))
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
