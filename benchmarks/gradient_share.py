@@ -102,14 +102,15 @@ def gradients(data: Path) -> dict[str, tuple[str, Tensor]]:
             "gradient share",
         )
         plan = plan_training(LoadedRecipe(recipe, "share", Path(scratch)), output=f"{scratch}/run")
-        preparation, args = plan.preparation, plan.arguments
+        preparation, machine = plan.preparation, plan.machine
         set_seed(recipe.training.seed)
         base = load_model(recipe.model, preparation.config, preparation.auto_class)
         config = adapter_config(recipe.adapter)
         targets = find_targets(base.model, config.targets, exclude=base.missing_keys)
         insert(base.model, targets, config, head=base.missing_keys)
-        fit_task_head(base, preparation, args, constant_prediction(preparation).prior)
-        batches = list(training_batches(base.model.eval(), preparation, args, ROWS, 32))
+        prior, _ = constant_prediction(preparation)
+        fit_task_head(base, preparation, machine, prior)
+        batches = list(training_batches(base.model.eval(), preparation, machine, ROWS, 32))
     carriers = [module for module in base.model.modules() if isinstance(module, Carrier)]
     found = weight_gradients(base.model, carriers, batches)
     return {

@@ -14,13 +14,13 @@ from dcft_cli.recipe import LoadedRecipe, load_recipe
 from dcft_cli.runs.plan import TrainingPlan, plan_training
 from dcft_cli.runs.train import TrainingResult
 from dcft_cli.runs.train import train as run
-from dcft_cli.training.reporting import Progress, Scores
+from dcft_cli.training.reporting import Progress, Reporter, Scores
 from dcft_cli.training.trainer import AdapterTrainer
 from tests.samples import rows_of, write_rows
 
 
 @dataclass
-class Watcher:
+class Watcher(Reporter):
     """A reporter that records all events, and presses Ctrl-C after step `stop_after`."""
 
     stop_after: int | None = None

@@ -27,39 +27,17 @@ def reporter(*, active: bool = True, scores: bool = True) -> Iterator[Reporter]:
         scores: whether to show scores; False if they are the command's result, printed later.
     """
     if not active:
-        yield SilentReporter()
+        yield Reporter()
         return
     if not err.is_terminal:
-        yield PlainReporter() if scores else SilentReporter()
+        yield PlainReporter() if scores else Reporter()
         return
     live = LiveReporter(scores)
     with Live(get_renderable=live.render, console=err, refresh_per_second=4):
         yield live
 
 
-class SilentReporter:
-    """Shows nothing."""
-
-    def noted(self, text: str) -> None:
-        """Ignore it."""
-
-    def progress(self, progress: Progress) -> None:
-        """Ignore it."""
-
-    def logged(self, progress: Progress) -> None:
-        """Ignore it."""
-
-    def evaluating(self, done: int, total: int) -> None:
-        """Ignore it."""
-
-    def baseline(self, name: str, scores: Scores) -> None:
-        """Ignore it."""
-
-    def evaluated(self, step: int, scores: Scores, best: bool) -> None:
-        """Ignore it."""
-
-
-class PlainReporter(SilentReporter):
+class PlainReporter(Reporter):
     """Prints a line every few seconds, and one per evaluation."""
 
     def __init__(self) -> None:
@@ -85,7 +63,7 @@ class PlainReporter(SilentReporter):
         err.print(f"step {step}  {_in_line(scores)}{'  (best so far)' if best else ''}")
 
 
-class LiveReporter:
+class LiveReporter(Reporter):
     """Shows a table of scores; below it a bar, loss, learning rate, speed and time left."""
 
     def __init__(self, with_scores: bool) -> None:

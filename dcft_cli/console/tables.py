@@ -103,9 +103,7 @@ def show_training(result: "TrainingResult") -> None:
 
 def show_evaluation(result: "EvaluationResult") -> None:
     """Print scores and data."""
-    rows = ", ".join(
-        f"{result.origins[name]} ({count:,} rows)" for name, count in result.rows.items()
-    )
+    rows = ", ".join(f"{result.data[name]} ({count:,} rows)" for name, count in result.rows.items())
     out.print(
         facts(
             ("adapter", str(result.adapter)),

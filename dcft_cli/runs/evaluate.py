@@ -30,35 +30,27 @@ class EvaluationResult:
     Attributes:
         adapter: the adapter file.
         rows: number of scored rows (windows, if inputs are split) by validation set.
-        origins: where each validation set came from.
+        data: where each validation set came from.
         seconds: time of scoring, without loading.
         is_main: whether this process reports the result (torchrun starts several).
     """
 
-    adapter: Path
     task: str
-    base: str
-    main_metric: str
     metrics: dict[str, float]
+    main_metric: str
+    adapter: Path
+    base: str
     rows: dict[str, int]
-    origins: dict[str, str]
+    data: dict[str, str]
     device: str
     seconds: float
     is_main: bool
 
     def to_json(self) -> dict[str, Any]:
         """Return the output of `--json`."""
-        return {
-            "task": self.task,
-            "metrics": self.metrics,
-            "main_metric": self.main_metric,
-            "adapter": str(self.adapter),
-            "base": self.base,
-            "rows": self.rows,
-            "data": self.origins,
-            "device": self.device,
-            "seconds": round(self.seconds, 3),
-        }
+        values = {**vars(self), "adapter": str(self.adapter), "seconds": round(self.seconds, 3)}
+        del values["is_main"]
+        return values
 
 
 def evaluate(
@@ -95,6 +87,7 @@ def evaluate(
         trainer = AdapterTrainer(
             load_adapter(model, path, base_fingerprint=fingerprint),
             evaluation_arguments(recipe.training, machine, Path(scratch)),
+            recipe,
             tokenizer=preparation.tokenizer,
             collator=preparation.collator(machine.device),
             evaluation_sets=preparation.evaluation_sets,
@@ -113,7 +106,7 @@ def evaluate(
             eval_set.name or "validation": len(eval_set.features)
             for eval_set in preparation.evaluation_sets
         },
-        origins={
+        data={
             name or "validation": rows.origin
             for name, rows in preparation.loaded.validation.items()
         },

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +12,24 @@ from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import RunError
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """The files that a run writes."""
+    """The files that a run writes.
 
-    path: Path
+    Attributes:
+        adapter: the best checkpoint's adapter.
+        recipe: the recipe with every setting resolved.
+        metrics: scores of the best and the last checkpoint, sizes and costs.
+        log: losses and scores, one JSON object per line.
+        checkpoints: the best and the last checkpoint, with everything needed to resume.
+    """
 
-    @property
-    def adapter(self) -> Path:
-        """The best checkpoint's adapter."""
-        return self.path / ADAPTER_FILE
-
-    @property
-    def recipe(self) -> Path:
-        """The recipe with every setting resolved."""
-        return self.path / "recipe.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        """Scores of the best and the last checkpoint, sizes and costs."""
-        return self.path / "metrics.json"
-
-    @property
-    def log(self) -> Path:
-        """Losses and scores, one JSON object per line."""
-        return self.path / "log.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The best and the last checkpoint, with everything needed to resume from them."""
-        return self.path / "checkpoints"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.adapter = path / ADAPTER_FILE
+        self.recipe = path / "recipe.yaml"
+        self.metrics = path / "metrics.json"
+        self.log = path / "log.jsonl"
+        self.checkpoints = path / "checkpoints"
 
     def last_checkpoint(self) -> Path | None:
         """Return the checkpoint to resume from."""

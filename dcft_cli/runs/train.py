@@ -211,9 +211,8 @@ def _trainer(
     callbacks: Sequence[TrainerCallback],
 ) -> AdapterTrainer:
     recipe, preparation = plan.recipe, plan.preparation
-    training = recipe.training
     args = training_arguments(
-        training,
+        recipe.training,
         plan.machine,
         output=plan.folder.checkpoints,
         steps_per_epoch=plan.steps_per_epoch,
@@ -228,24 +227,20 @@ def _trainer(
         greater_is_better=preparation.loaded.greater_is_better,
         tokens_per_step=plan.tokens / plan.steps_per_epoch,
     )
-    patience = training.early_stopping_patience
+    patience = recipe.training.early_stopping_patience
     return AdapterTrainer(
         base.model,
         args,
+        recipe,
         tokenizer=preparation.tokenizer,
         collator=preparation.collator(args.device),
         train_set=preparation.train_set,
         evaluation_sets=preparation.evaluation_sets,
-        orthogonality_weight=recipe.adapter.orthogonality,
-        orthogonality_form=recipe.adapter.orthogonality_form,
         head=base.missing_keys,
-        head_learning_rate=training.head_learning_rate,
-        group_by_length=training.group_by_length,
         save=save,
         reporting=reporting,
         check=check,
         callbacks=[*([EarlyStoppingCallback(patience)] if patience else []), *callbacks],
-        compiled=training.compile,
     )
 
 

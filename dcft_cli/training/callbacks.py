@@ -20,9 +20,7 @@ class BeforeFirstStep(TrainerCallback):
     def __init__(self, function: Callable[[], object]) -> None:
         self.function = function
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Call the function, unless the run is resumed."""
         if state.global_step == 0:
             self.function()
@@ -62,18 +60,14 @@ class ReportingCallback(TrainerCallback):
         self._scoring_seconds = 0.0
         self._batches_done = self._batches_total = 0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start the clock; a resumed run counts from the checkpoint's step."""
         self.first_step = state.global_step
         if state.best_metric is not None:
             self.best = max(self.best, self.sign * state.best_metric)
         self._began, self._scoring_seconds = time.perf_counter(), 0.0
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Report the step, and make sure that the last one is logged, scored and saved."""
         self.reporter.progress(self._progress(state))
         if state.global_step >= state.max_steps:
@@ -145,7 +139,7 @@ class ReportingCallback(TrainerCallback):
             self._write(TrainerState(), baseline=name, scores=scores)
 
     def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
     ) -> None:
         """Report how much of the validation data is scored."""
         self._batches_done += 1

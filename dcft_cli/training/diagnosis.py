@@ -54,9 +54,7 @@ class LearningCheck(TrainerCallback):
         self.largest_gradient: float | None = None
         self._noted = False
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Restore the history of a resumed run."""
         self.restore_history(state)
 
@@ -125,8 +123,8 @@ class LearningCheck(TrainerCallback):
             ]
         if weight_change is not None and weight_change < _NO_CHANGE:
             return [
-                f"The adapter did not learn: its size is {weight_change:.1e} of the weights', next "
-                f"to nothing. {raise_it}"
+                f"The adapter did not learn: it changes the weights by {weight_change:.1e} of "
+                f"their size, next to nothing. {raise_it}"
             ]
         beaten = best is not None and all(self._beats(best, name) for name in self.baselines)
         if beaten and self.baselines:

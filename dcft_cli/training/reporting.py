@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 Scores = Mapping[str, float]
 
@@ -29,8 +28,8 @@ class Progress:
     seconds_left: float | None
 
 
-class Reporter(Protocol):
-    """Receives events in the order they happen."""
+class Reporter:
+    """Receives events in the order they happen; ignores those that a subclass does not handle."""
 
     def noted(self, text: str) -> None:
         """Show a note to the user."""

@@ -22,10 +22,11 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from dcft_cli.adapter.inject import adapter_layers
 from dcft_cli.adapter.merge import folded
-from dcft_cli.adapter.orthogonality import OrthogonalityForm, orthogonality
+from dcft_cli.adapter.orthogonality import orthogonality
 from dcft_cli.adapter_file.load import load_tensors
 from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
 from dcft_cli.models.loading import head_outputs
+from dcft_cli.recipe import Recipe
 from dcft_cli.training.callbacks import ReportingCallback
 from dcft_cli.training.diagnosis import LearningCheck
 from dcft_cli.training.length_groups import SeededLengthGroups, SetSamplerEpoch
@@ -63,17 +64,14 @@ class AdapterTrainer(Trainer):
     Args:
         model: a model with adapters.
         args: the Trainer's own settings.
+        recipe: for the settings that the Trainer does not have.
         tokenizer, collator: of the batches.
         train_set: encoded training rows with a `length` column; None to evaluate only.
         evaluation_sets: the sets that `evaluate` scores.
-        orthogonality_weight, orthogonality_form: the term added to the training loss.
         head: names of the trained parameters outside the encoder.
-        head_learning_rate: their learning rate; None for that of `args`.
-        group_by_length: whether batches have rows of similar length.
         save: writes an adapter file, for checkpoints.
         reporting: reports progress to the user.
         check: compares predictions with the baselines.
-        compiled: whether the model's steps are compiled.
 
     Attributes:
         adapted_model: the model, never wrapped for parallel training.
@@ -84,30 +82,23 @@ class AdapterTrainer(Trainer):
         self,
         model: nn.Module,
         args: TrainingArguments,
+        recipe: Recipe,
         *,
         tokenizer: PreTrainedTokenizerBase,
         collator: Callable[[list[Any]], dict[str, Any]],
         train_set: Dataset | None = None,
         evaluation_sets: Sequence[EvaluationSet] = (),
-        orthogonality_weight: float = 0.0,
-        orthogonality_form: OrthogonalityForm = "mean_norm",
         head: Collection[str] = (),
-        head_learning_rate: float | None = None,
-        group_by_length: bool = True,
         save: Callable[[Path], object] | None = None,
         reporting: ReportingCallback,
         check: LearningCheck | None = None,
         callbacks: Sequence[TrainerCallback] = (),
-        compiled: bool = False,
     ) -> None:
-        self.compiled = compiled
+        self.recipe = recipe
+        self.compiled = recipe.training.compile
         self.evaluation_sets = evaluation_sets
         self.sampler_epoch = SetSamplerEpoch()
-        self.orthogonality_weight = orthogonality_weight
-        self.orthogonality_form = orthogonality_form
         self.head = frozenset(head)
-        self.head_learning_rate = head_learning_rate
-        self.group_by_length = group_by_length
         self.write_adapter = save
         self.reporting = reporting
         self.check = check
@@ -168,9 +159,10 @@ class AdapterTrainer(Trainer):
     ) -> Any:
         """Compute the model's loss; in training plus the weighted orthogonality term (Eq. 4)."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if model.training and self.orthogonality_weight:
-            term = orthogonality(self.layers, self.orthogonality_form)
-            loss = loss + self.orthogonality_weight * term
+        adapter = self.recipe.adapter
+        if model.training and adapter.orthogonality:
+            term = orthogonality(self.layers, adapter.orthogonality_form)
+            loss = loss + adapter.orthogonality * term
         return (loss, outputs) if return_outputs else loss
 
     def compute_loss_context_manager(self) -> ExitStack:
@@ -192,7 +184,8 @@ class AdapterTrainer(Trainer):
         """Create AdamW with a learning rate for the adapters and one for the head."""
         if self.optimizer is None:
             decayed = set(self.get_decay_parameter_names(self.adapted_model))
-            rate = self.args.learning_rate
+            rates = {False: self.args.learning_rate}
+            rates[True] = self.recipe.training.head_learning_rate or self.args.learning_rate
             groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
             for name, parameter in self.adapted_model.named_parameters():
                 if parameter.requires_grad:
@@ -202,14 +195,12 @@ class AdapterTrainer(Trainer):
             self.optimizer = optimizer(
                 [
                     {
-                        "params": parameters,
-                        "lr": (self.head_learning_rate or rate) if is_head else rate,
-                        "weight_decay": 0.0 if not_decayed else self.args.weight_decay,
+                        "params": groups[in_head, exempt],
+                        "lr": rates[in_head],
+                        "weight_decay": 0.0 if exempt else self.args.weight_decay,
                     }
                     # The adapters first: the Trainer logs the first group's learning rate.
-                    for (is_head, not_decayed), parameters in sorted(
-                        groups.items(), key=lambda item: item[0]
-                    )
+                    for in_head, exempt in sorted(groups)
                 ],
                 **settings,
             )
@@ -274,7 +265,7 @@ class AdapterTrainer(Trainer):
         return None, logits[0] if len(logits) == 1 else tuple(logits), inputs.get("labels")
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
-        if not self.group_by_length or self.train_dataset is None:
+        if not self.recipe.training.group_by_length or self.train_dataset is None:
             return super()._get_train_sampler(train_dataset)
         self.sampler_epoch.sampler = SeededLengthGroups(
             self.args.train_batch_size * self.args.gradient_accumulation_steps,

@@ -8,7 +8,7 @@ import pytest
 from dcft_cli.commands.imports import gc_paused
 
 
-def test_the_collector_is_as_it_was() -> None:
+def test_the_collector_is_restored() -> None:
     assert gc.isenabled()
     with gc_paused():
         assert not gc.isenabled()
@@ -25,7 +25,7 @@ def test_the_collector_is_as_it_was() -> None:
         gc.enable()
 
 
-def test_what_was_imported_is_looked_at_no_more() -> None:
+def test_imported_objects_are_frozen() -> None:
     gc.unfreeze()
     with gc_paused():
         assert gc.get_freeze_count() == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Say
+from tests.cli.conftest import RunCli
 from tests.samples import label_set_rows, tagged_rows
 
 TINY = "training.max_steps=4 training.batch_size=8 training.device=cpu data.max_length=48".split()
@@ -42,38 +42,38 @@ def command(request: pytest.FixtureRequest, base: Path, tmp_path: Path) -> tuple
 
 
 def test_from_plan_to_merged_model(
-    command: tuple[str, list[str]], base: Path, tmp_path: Path, say: Say
+    command: tuple[str, list[str]], base: Path, tmp_path: Path, run_cli: RunCli
 ) -> None:
     task, arguments = command
-    plan = say("train", *arguments, "--dry-run")
+    plan = run_cli("train", *arguments, "--dry-run")
     assert plan.code == 0, plan.err
     best = {"token_classification": "f1", "multi_label": "micro_f1"}[task]
     assert f"{task}, best by {best}" in plan.out
     counts = {"token_classification": "classes  B-PLACE ", "multi_label": "classes  cat "}[task]
     assert counts in plan.out
     run, merged = str(tmp_path / "run"), str(tmp_path / "merged")
-    trained = say("train", *arguments, "--output", run)
+    trained = run_cli("train", *arguments, "--output", run)
     assert trained.code == 0, trained.err
-    scores = json.loads(say("eval", run, "--json").out)
+    scores = json.loads(run_cli("eval", run, "--json").out)
     assert scores["task"] == task
     assert (
         scores["metrics"] == json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
     )
-    planned = say("inspect", arguments[0], *arguments[1:], "--json")
+    planned = run_cli("inspect", arguments[0], *arguments[1:], "--json")
     assert planned.code == 0, planned.err
     labels = json.loads(planned.out)["labels"]
-    assert labels == json.loads(say("inspect", run, "--json").out)["labels"]
-    folded = say("merge", str(base), run, merged)
+    assert labels == json.loads(run_cli("inspect", run, "--json").out)["labels"]
+    folded = run_cli("merge", str(base), run, merged)
     assert folded.code == 0, folded.err
 
 
 def test_a_mistake_in_a_file(
-    command: tuple[str, list[str]], tmp_path: Path, refused: Callable[..., str]
+    command: tuple[str, list[str]], tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     task, arguments = command
     file = tmp_path / {"token_classification": "dev.conll", "multi_label": "dev.csv"}[task]
     file.write_text(
         file.read_text() + {"token_classification": "\ncat B-CAT\n"}.get(task, "x,dg\n")
     )
-    message = refused("train", *arguments, "--dry-run")
+    message = error_of("train", *arguments, "--dry-run")
     assert f"{file}: unknown label in 1 row:\n  row 13 (line " in message

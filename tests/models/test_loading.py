@@ -42,24 +42,24 @@ def save_classifier(folder: Path, labels: int) -> Path:
     return folder
 
 
-def test_what_is_lacking(base: Path, tmp_path: Path) -> None:
+def test_missing_keys(base: Path, tmp_path: Path) -> None:
     head = {"classifier.weight", "classifier.bias"}
-    assert load(base).lacking == head
-    assert load(base, auto="AutoModelForQuestionAnswering").lacking == {
+    assert load(base).missing_keys == head
+    assert load(base, auto="AutoModelForQuestionAnswering").missing_keys == {
         "qa_outputs.weight",
         "qa_outputs.bias",
     }
     full = save_classifier(tmp_path / "full", labels=3)
-    assert load(full, labels=3).lacking == set()
-    assert load(full, labels=2).lacking == head
+    assert load(full, labels=3).missing_keys == set()
+    assert load(full, labels=2).missing_keys == head
     # A masked language model has no pooler, and a head of its own that is left out.
     model = transformers.AutoModelForMaskedLM.from_config(config_of("bert"))
     model.save_pretrained(tmp_path / "mlm")
     pooler = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
-    assert load(tmp_path / "mlm").lacking == head | pooler
+    assert load(tmp_path / "mlm").missing_keys == head | pooler
 
 
-def test_weights_are_those_of_the_checkpoint(base: Path) -> None:
+def test_weights_equal_the_checkpoint(base: Path) -> None:
     stored = load_file(base / "model.safetensors")
     model = load(base).model
     loaded = dict(model.named_parameters())
@@ -67,10 +67,10 @@ def test_weights_are_those_of_the_checkpoint(base: Path) -> None:
     assert all(torch.equal(tensor, loaded[f"bert.{name}"]) for name, tensor in stored.items())
 
 
-def test_half_precision_leaves_the_head_in_float32(base: Path) -> None:
+def test_the_head_stays_in_float32_in_half_precision(base: Path) -> None:
     found = load(base, dtype="bfloat16")
     types = {name: p.dtype for name, p in found.model.named_parameters()}
-    assert {name for name, dtype in types.items() if dtype == torch.float32} == found.lacking
+    assert {name for name, dtype in types.items() if dtype == torch.float32} == found.missing_keys
     assert set(types.values()) == {torch.float32, torch.bfloat16}
 
 
@@ -135,10 +135,15 @@ def other_sizes(path: Path) -> None:
         (Path.unlink, "Cannot load the weights"),
         (cut, "Cannot load the weights"),
         (other_names, r"do not fit its configuration: bert\..* is missing"),
-        (other_sizes, r"do not fit its configuration: bert\..* is \(36, 8\), and \(36, 16\) by"),
+        (
+            other_sizes,
+            r"do not fit its configuration: bert\..* has shape \(36, 8\), the",
+        ),
     ],
 )
-def test_broken_weights(broken: Path, change: Callable[[Path], None], message: str) -> None:
+def test_unusable_weights_are_errors(
+    broken: Path, change: Callable[[Path], None], message: str
+) -> None:
     change(broken / "model.safetensors")
     with pytest.raises(ModelError, match=message) as caught:
         load(broken)
@@ -147,7 +152,7 @@ def test_broken_weights(broken: Path, change: Callable[[Path], None], message: s
     assert caught.value.exit_code == 2
 
 
-def test_broken_configuration(broken: Path) -> None:
+def test_unusable_configurations_are_errors(broken: Path) -> None:
     for text in (None, "{", "{}", '{"model_type": "unheard-of"}'):
         (broken / "config.json").unlink() if text is None else (broken / "config.json").write_text(
             text
@@ -158,13 +163,13 @@ def test_broken_configuration(broken: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["someone/model-that-is-not-here", "not-here"])
-def test_a_hub_model_without_a_network(name: str) -> None:
+def test_an_unreachable_hub_model_is_an_error(name: str) -> None:
     with pytest.raises(ModelError, match=f"base model {name}") as caught:
         load_config(ModelSection(name=name), {})
     assert "local folder: model.name=DIR" in caught.value.hint
 
 
-def test_a_local_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_local_folder_is_an_error(tmp_path: Path) -> None:
     for name in (str(tmp_path / "nowhere"), "./nowhere"):
         with pytest.raises(ModelError) as caught:
             load_config(ModelSection(name=name), {})
@@ -183,7 +188,7 @@ def test_a_model_in_a_package(base: Path, tmp_path: Path, monkeypatch: pytest.Mo
         load_config(ModelSection(name="package://tiny_model_package/other"), {})
 
 
-def test_a_configuration_that_makes_no_model(base: Path, tmp_path: Path) -> None:
+def test_an_inconsistent_configuration_is_an_error(base: Path, tmp_path: Path) -> None:
     config = load_config(ModelSection(name=str(base)), {})
     config.num_attention_heads = 5
     with pytest.raises(ModelError, match="multiple of the number of attention"):

@@ -42,13 +42,13 @@ def test_short_name_and_path(elsewhere: Path, path: str, name: str) -> None:
     assert (loaded.name, loaded.path, loaded.recipe.model.name) == (name, file, "m")
 
 
-def test_the_same_name_means_the_packaged_recipe_in_any_folder(elsewhere: Path) -> None:
+def test_packaged_recipes_are_found_from_any_folder(elsewhere: Path) -> None:
     loaded = load_recipe("recipes/roberta-large/rte.yaml")
     assert loaded.path == RECIPES / "roberta-large" / "rte.yaml"
     assert loaded.name == "roberta-large-rte"
 
 
-def test_a_local_file_wins_over_the_packaged_recipe(elsewhere: Path) -> None:
+def test_a_local_file_is_preferred_to_a_packaged_recipe(elsewhere: Path) -> None:
     (elsewhere / "recipes").mkdir()
     (elsewhere / "recipes" / "rte.yaml").write_text(MINIMAL)
     assert load_recipe("recipes/rte.yaml").recipe.model.name == "m"
@@ -83,7 +83,7 @@ def test_a_name_that_is_not_found_lists_the_nearest(elsewhere: Path, name: str, 
     assert near in caught.value.hint
 
 
-def test_files_that_cannot_be_read(elsewhere: Path) -> None:
+def test_unreadable_files_are_errors(elsewhere: Path) -> None:
     (elsewhere / "latin.yaml").write_bytes(MINIMAL.encode() + b"# caf\xe9\n")
     with pytest.raises(RecipeError, match=r"^latin\.yaml:3: not UTF-8 text"):
         load_recipe("latin.yaml")
@@ -117,7 +117,7 @@ def test_the_documented_overrides_mean_local_files(elsewhere: Path) -> None:
     assert (recipe.training.learning_rate, recipe.adapter.targets) == (5e-4, ["Q", "V"])
 
 
-def test_a_mapping_is_checked_but_not_changed() -> None:
+def test_a_mapping_is_not_changed() -> None:
     data: dict[str, object] = {"model": {"name": "m"}, "task": {"name": "mnli"}, "data": None}
     recipe = recipe_from_mapping(
         data, "adapter.safetensors", ["data.validation={matched: a.csv, mismatched: b.csv}"]
@@ -137,7 +137,7 @@ def test_a_mapping_is_checked_but_not_changed() -> None:
         *((v, False) for v in ["train", "validation_matched", "train[:10%]", "v1.0", "words.txt"]),
     ],
 )
-def test_files_are_told_from_splits(value: str, is_file: bool) -> None:
+def test_files_are_distinguished_from_splits(value: str, is_file: bool) -> None:
     assert is_file_address(value) is is_file
 
 

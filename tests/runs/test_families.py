@@ -120,12 +120,12 @@ every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
 @every_family
-def test_a_fresh_process_loads_what_was_trained(families: Families, family: str) -> None:
+def test_a_new_process_loads_the_trained_adapter(families: Families, family: str) -> None:
     assert torch.equal(families.loaded[family], families.expected[family])
 
 
 @every_family
-def test_transformers_alone_loads_the_merged_model(families: Families, family: str) -> None:
+def test_transformers_loads_the_merged_model_without_dcft(families: Families, family: str) -> None:
     difference = (families.merged[family] - families.expected[family]).abs().max().item()
     assert difference <= 1e-5
     assert families.merges[family].difference <= 1e-5
@@ -143,7 +143,7 @@ def test_transformers_alone_loads_the_merged_model(families: Families, family: s
 
 
 @every_family
-def test_the_trained_model_is_not_the_base(families: Families, family: str) -> None:
+def test_the_trained_model_differs_from_the_base(families: Families, family: str) -> None:
     """Else the two tests above would hold for adapters that do nothing."""
     job = families.jobs[family]
     contents = read_adapter(job.folder / "adapter.safetensors")
@@ -155,7 +155,7 @@ def test_the_trained_model_is_not_the_base(families: Families, family: str) -> N
 
 
 @every_family
-def test_head_is_what_the_checkpoint_lacks(families: Families, family: str) -> None:
+def test_the_head_is_what_the_checkpoint_lacks(families: Families, family: str) -> None:
     job = families.jobs[family]
     head = {name for name in tensors(job.folder) if name.startswith("head.")}
     assert head == {
@@ -168,7 +168,7 @@ def test_head_is_what_the_checkpoint_lacks(families: Families, family: str) -> N
 
 
 @every_family
-def test_frozen_weights_stay_bit_for_bit(families: Families, family: str) -> None:
+def test_frozen_weights_do_not_change(families: Families, family: str) -> None:
     job = families.jobs[family]
     prefix = job.model.base_model_prefix
     now = {

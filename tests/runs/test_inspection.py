@@ -26,7 +26,7 @@ COUNTS = {
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_published_counts_from_a_configuration_alone(name: str, tmp_path: Path) -> None:
+def test_published_counts_need_only_a_configuration(name: str, tmp_path: Path) -> None:
     model, adapter, head, lora, full = COUNTS[name]
     published(model).save_pretrained(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
@@ -61,7 +61,7 @@ def test_overrides_change_the_plan(overrides: list[str], count: int, tmp_path: P
     assert found.adapter_parameters == count
 
 
-def test_labels_and_head_of_a_plan(tmp_path: Path) -> None:
+def test_labels_and_head_size_of_a_plan(tmp_path: Path) -> None:
     published("deberta-v3-base").save_pretrained(tmp_path)
     name = f"model.name={tmp_path}"
     heads = {
@@ -95,7 +95,7 @@ def job(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return train(recipe("mnli", folder, base, *settings), folder / "run")
 
 
-def test_a_file_tells_what_was_trained(job: Job) -> None:
+def test_an_adapter_file_describes_what_was_trained(job: Job) -> None:
     path = job.folder / "adapter.safetensors"
     told = inspect(str(path)).to_json()
     modules = told.pop("modules")
@@ -146,7 +146,7 @@ def test_places(job: Job) -> None:
 
 
 def test_mistakes(job: Job, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no recipe; KEY=VALUE") as caught:
+    with pytest.raises(UserError, match="only recipes take KEY=VALUE") as caught:
         inspect(str(job.folder), ["adapter.rank=2"])
     assert "adapter.rank=2" in caught.value.hint
     with pytest.raises(RunError, match="There is no"):

@@ -29,7 +29,7 @@ def test_a_model_by_its_folder_or_its_configuration(place: str, tmp_path: Path) 
     assert found.head == ["score"]
 
 
-def test_a_recipe_chooses(tmp_path: Path) -> None:
+def test_a_recipe_selects_layers(tmp_path: Path) -> None:
     published("deberta-v3-base").save_pretrained(tmp_path)
     found = resolve("recipes/rte.yaml", [f"model.name={tmp_path}", "adapter.targets=[Q, V]"])
     assert {kind.role for kind in found.layers if kind.chosen} == {"Q", "V"}
@@ -40,7 +40,7 @@ def test_a_recipe_chooses(tmp_path: Path) -> None:
     assert [layer["chosen"] for layer in told["layers"]].count(True) == 2
 
 
-def test_cross_attention_is_there_to_be_chosen(tmp_path: Path) -> None:
+def test_cross_attention_can_be_selected(tmp_path: Path) -> None:
     tiny_config("bart").save_pretrained(tmp_path)
     found = by_role(resolve(str(tmp_path)))
     assert found["CROSS_Q"].count == 2 and not found["CROSS_Q"].chosen
@@ -53,7 +53,7 @@ def test_cross_attention_is_there_to_be_chosen(tmp_path: Path) -> None:
     }
 
 
-def test_a_model_without_some_roles(tmp_path: Path) -> None:
+def test_default_targets_are_those_that_the_model_has(tmp_path: Path) -> None:
     FNetConfig().save_pretrained(tmp_path)
     found = resolve(str(tmp_path))
     assert list(found.config.targets) == ["FFN"]
@@ -63,7 +63,7 @@ def test_a_model_without_some_roles(tmp_path: Path) -> None:
         resolve("recipes/rte.yaml", [f"model.name={tmp_path}"])
 
 
-def test_patterns_choose_too(tmp_path: Path) -> None:
+def test_patterns_select_layers(tmp_path: Path) -> None:
     tiny_config("modernbert").save_pretrained(tmp_path / "modernbert")
     place = f"model.name={tmp_path / 'modernbert'}"
     whole = resolve("recipes/rte.yaml", [place, "adapter.targets=[Wqkv]"])
@@ -78,12 +78,12 @@ def test_patterns_choose_too(tmp_path: Path) -> None:
     assert [k.name for k in read.layers if k.chosen] == ["transformer.layer.*.rel_attn.r"]
 
 
-def test_what_cannot_be_had(tmp_path: Path) -> None:
+def test_unresolvable_sources_and_targets_are_errors(tmp_path: Path) -> None:
     GPTNeoXConfig(num_hidden_layers=1).save_pretrained(tmp_path)
     with pytest.raises(TargetError, match="without K and V"):
         resolve("recipes/rte.yaml", [f"model.name={tmp_path}", "adapter.targets=[Q]"])
     with pytest.raises(UserError, match="KEY=VALUE"):
         resolve(str(tmp_path), ["adapter.rank=2"])
-    with pytest.raises(UserError, match="no model and no recipe") as caught:
+    with pytest.raises(UserError, match="neither a model nor a recipe") as caught:
         resolve("run/adapter.safetensors")
     assert "dcft inspect run/adapter.safetensors" in caught.value.hint
