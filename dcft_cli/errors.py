@@ -8,7 +8,7 @@ class DCFTError(Exception):
         message: what happened and where, in full sentences; may span lines.
         hint: what to do next; shown on a line of its own.
 
-    `exit_code` is 1 for a failure and 2 for a mistake that the user can mend (`UserError`).
+    `exit_code` is 1 for a failure and 2 for a mistake that the user can fix (`UserError`).
     """
 
     exit_code = 1

@@ -1,4 +1,4 @@
-"""Plans: what a dry run and an inspection tell from a configuration, before any weight is there."""
+"""Dry runs and inspections of recipes, which need only a configuration."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_the_plan_needs_no_weights(planned: tuple[Output, dict], home: Path) -> 
     assert "70 rows" in lines["data"]
     assert "dev.jsonl: 12 rows to score" in output.out
     assert "runs/rte" in lines["output"]
-    # Only what was changed, or will surprise, is result beside the plan.
+    # Changes and surprises are noted next to the plan.
     assert output.err.splitlines() == [
         "Note: data.max_length 320 -> 64, the model's limit",
         "Note: all 6 steps are warm-up, so the learning rate stays below 0.0012; "
@@ -93,5 +93,5 @@ def test_recipe_names_resolve_in_any_folder(tmp_path: Path) -> None:
     assert "83,232 parameters in 72 layers" in output.out
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "rte.yaml").write_text("model: {name: x}\n")
-    output = shell("inspect", "recipes/rte.yaml", cwd=tmp_path)  # the user's own goes first
+    output = shell("inspect", "recipes/rte.yaml", cwd=tmp_path)  # the user's own is preferred
     assert (output.code, "recipes/rte.yaml" in output.err) == (2, True)

@@ -1,4 +1,4 @@
-"""The recipes for own files as a user types them: plan, train, evaluate, inspect, merge."""
+"""The recipes for own files on the command line: plan, train, evaluate, inspect, merge."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Training as it goes: lines for a pipe, a live view for a terminal."""
+"""Progress of a run: lines for a pipe, a live view for a terminal."""
 
 import time
 from io import StringIO

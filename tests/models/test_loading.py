@@ -1,4 +1,4 @@
-"""Loading base models: what a checkpoint lacks, the head's dropout, and what can be wrong."""
+"""Loading base models: missing keys, the head's dropout, and errors."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Tokenizers as published, and those that are not there or lack something."""
+"""Tokenizers as published, and missing or incomplete ones."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def test_a_sentencepiece_model_is_enough(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_folder_without_a_tokenizer_is_an_error(family: str, tmp_path: Path) -> None:
-    """Not a tokenizer that knows no word, as transformers makes up for some families."""
+    """For some families, transformers would create a tokenizer without words."""
     save_base(tmp_path, family)
     for file in tmp_path.glob("tokenizer*"):
         file.unlink()

@@ -52,7 +52,7 @@ def test_quoted_scalars_and_keys_are_strings() -> None:
 
 def test_every_key_and_entry_has_a_line() -> None:
     source = read_source("a:\n  b: 1\n  c:\n  - x\n  - {d: 2}\n", "r.yaml")
-    lines = {path: place.line for path, place in source.locations.items()}
+    lines = {path: location.line for path, location in source.locations.items()}
     assert lines == {
         ("a",): 1,
         ("a", "b"): 2,

@@ -98,7 +98,7 @@ def test_labels_for_words(model_type: str, cls: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model_type", CLASSIFIERS)
 def test_padding_does_not_change_an_answer(model_type: str, tmp_path: Path) -> None:
-    """A text alone and beside a longer one, as batches have it."""
+    """A text gives the same logits padded next to a longer one."""
     folder = save_any(tmp_path / "base", model_type)
     section = ModelSection(name=str(folder))
     tokenizer, config = load_tokenizer(section), load_config(section, {})
@@ -113,9 +113,9 @@ def test_padding_does_not_change_an_answer(model_type: str, tmp_path: Path) -> N
         "add_special_tokens": model_type not in ENDS,
     }
     with torch.no_grad():
-        alone = model(**tokenizer(texts[:1], **settings)).logits[0]
-        beside = model(**tokenizer(texts, **settings)).logits[0]
-    torch.testing.assert_close(alone, beside, rtol=0, atol=1e-5)
+        single = model(**tokenizer(texts[:1], **settings)).logits[0]
+        padded = model(**tokenizer(texts, **settings)).logits[0]
+    torch.testing.assert_close(single, padded, rtol=0, atol=1e-5)
 
 
 def test_rows_of_one_token_do_not_exclude_layers(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Scoring a run, a checkpoint, or an adapter file that was passed on."""
+"""Scoring a run, a checkpoint, or an adapter file without its run."""
 
 import json
 import shutil
@@ -25,13 +25,13 @@ def job(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 @pytest.fixture
-def alone(job: Job, tmp_path: Path) -> Path:
-    """The adapter without the folder of its run."""
+def shared_file(job: Job, tmp_path: Path) -> Path:
+    """The adapter without its run folder."""
     return Path(shutil.copy(job.folder / "adapter.safetensors", tmp_path / "passed-on.safetensors"))
 
 
-def score(place: Path, *overrides: str, base: str | None = None) -> dict[str, float]:
-    return evaluate(str(place), overrides, Watcher(), base=base).metrics
+def score(source: Path, *overrides: str, base: str | None = None) -> dict[str, float]:
+    return evaluate(str(source), overrides, Watcher(), base=base).metrics
 
 
 def test_result(job: Job) -> None:
@@ -54,7 +54,7 @@ def test_result(job: Job) -> None:
     assert watcher.scores == [(0, result.metrics, True)]
 
 
-def test_places(job: Job, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources(job: Job, shared_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folder, file and best checkpoint are one adapter; the other checkpoint is another."""
     checkpoints = job.folder / "checkpoints"
     expected = score(job.folder)
@@ -63,7 +63,7 @@ def test_places(job: Job, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert score(checkpoints / "checkpoint-3") != expected
     assert score(checkpoints / "checkpoint-6" / "adapter.safetensors") == expected
     data = f"data.validation={job.plan.recipe.data.validation}"
-    assert score(alone, data, "training.device=cpu") == expected
+    assert score(shared_file, data, "training.device=cpu") == expected
     monkeypatch.chdir(checkpoints / "checkpoint-6")
     assert score(Path("adapter.safetensors")) == expected
 
@@ -86,12 +86,12 @@ def test_other_data(job: Job, tmp_path: Path) -> None:
     assert result.metrics["easy_pearson"] == result.metrics["hard_pearson"]
 
 
-def test_an_adapter_file_contains_no_local_path(alone: Path) -> None:
-    told = json.dumps(read_adapter(alone).info)
-    assert "stsb" in told
-    assert "/" not in told
+def test_an_adapter_file_contains_no_local_path(shared_file: Path) -> None:
+    info = json.dumps(read_adapter(shared_file).info)
+    assert "stsb" in info
+    assert "/" not in info
     with pytest.raises(DataError, match="no validation data") as caught:
-        score(alone)
+        score(shared_file)
     assert "data.validation=" in caught.value.hint
 
 

@@ -68,7 +68,7 @@ def test_scores_of_the_run_are_those_of_its_adapter(job: tuple[str, Path, Job]) 
 def test_the_merged_model_scores_the_same_with_other_libraries(
     job: tuple[str, Path, Job], tmp_path: Path
 ) -> None:
-    """Row by row, with transformers and the libraries' scores alone."""
+    """Row by row, with transformers, seqeval and scikit-learn."""
     task, base, done = job
     merged = merge(str(base), str(done.folder), str(tmp_path / "merged"))
     assert merged.difference <= 1e-5

@@ -1,4 +1,4 @@
-"""What is settled before weights are loaded: lengths, and what an adapter file may tell."""
+"""Before weights are loaded: lengths, padding, and what an adapter file says."""
 
 from pathlib import Path
 
@@ -70,5 +70,5 @@ def test_an_adapter_trained_on_files_does_not_name_hub_data() -> None:
     quickstart = adapter_info(load_recipe("recipes/quickstart.yaml").recipe)
     assert quickstart["data"]["train"] == "package://vaderSentiment/vader_lexicon.txt"
     assert "attention" not in hub["model"]  # it is the machine's, not the adapter's
-    told = {**hub, "model": {"name": "m"}}
-    assert recipe_from_mapping(told, "adapter").task.name == "rte"
+    sections = {**hub, "model": {"name": "m"}}
+    assert recipe_from_mapping(sections, "adapter").task.name == "rte"

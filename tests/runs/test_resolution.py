@@ -15,10 +15,10 @@ def by_role(found: Resolution) -> dict[str | None, LayerKind]:
     return {kind.role: kind for kind in found.layers}
 
 
-@pytest.mark.parametrize("place", ["", "config.json"])
-def test_a_model_by_its_folder_or_its_configuration(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["", "config.json"])
+def test_a_model_by_its_folder_or_its_configuration(file: str, tmp_path: Path) -> None:
     GPT2Config().save_pretrained(tmp_path)
-    found = resolve(str(tmp_path / place))
+    found = resolve(str(tmp_path / file))
     assert (found.model_type, found.model_class) == ("gpt2", "GPT2ForSequenceClassification")
     query = by_role(found)["Q"]
     assert query.name == "transformer.h.*.attn.c_attn.Q"
@@ -35,9 +35,9 @@ def test_a_recipe_selects_layers(tmp_path: Path) -> None:
     assert {kind.role for kind in found.layers if kind.chosen} == {"Q", "V"}
     assert found.adapter_parameters == 6_144
     assert found.head == ["classifier", "pooler.dense"]
-    told = found.to_json()
-    assert told["model"] == str(tmp_path) and told["targets"] == ["Q", "V"]
-    assert [layer["chosen"] for layer in told["layers"]].count(True) == 2
+    result = found.to_json()
+    assert result["model"] == str(tmp_path) and result["targets"] == ["Q", "V"]
+    assert [layer["chosen"] for layer in result["layers"]].count(True) == 2
 
 
 def test_cross_attention_can_be_selected(tmp_path: Path) -> None:
@@ -65,16 +65,16 @@ def test_default_targets_are_those_that_the_model_has(tmp_path: Path) -> None:
 
 def test_patterns_select_layers(tmp_path: Path) -> None:
     tiny_config("modernbert").save_pretrained(tmp_path / "modernbert")
-    place = f"model.name={tmp_path / 'modernbert'}"
-    whole = resolve("recipes/rte.yaml", [place, "adapter.targets=[Wqkv]"])
+    model = f"model.name={tmp_path / 'modernbert'}"
+    whole = resolve("recipes/rte.yaml", [model, "adapter.targets=[Wqkv]"])
     assert [(k.role, k.name, k.count) for k in whole.layers if k.chosen] == [
         ("Q+K+V", "model.layers.*.attn.Wqkv", 2)
     ]
     assert whole.adapter_parameters > 0
     assert not any(kind.name.endswith(".Q") for kind in whole.layers)
     tiny_config("xlnet").save_pretrained(tmp_path / "xlnet")
-    place = f"model.name={tmp_path / 'xlnet'}"
-    read = resolve("recipes/rte.yaml", [place, "adapter.targets=[rel_attn.r]"])
+    model = f"model.name={tmp_path / 'xlnet'}"
+    read = resolve("recipes/rte.yaml", [model, "adapter.targets=[rel_attn.r]"])
     assert [k.name for k in read.layers if k.chosen] == ["transformer.layer.*.rel_attn.r"]
 
 

@@ -1,4 +1,4 @@
-"""A run from plan to folder: steps, logs, seeds, precision, and what goes wrong."""
+"""A run from plan to folder: steps, logs, seeds, precision, and errors."""
 
 import json
 import math
@@ -210,17 +210,17 @@ def test_a_run_with_relative_paths_works_from_any_folder(
 
 
 def test_differences_from_the_plan_are_noted(base: Path, tmp_path: Path) -> None:
-    """Without weights, the plan takes the head to be lacking, and the pooler to be there."""
+    """Without weights, the plan assumes that the checkpoint has a pooler and no head."""
     head = AutoModelForSequenceClassification.from_config(config_of("bert"))
     bare = AutoModelForMaskedLM.from_config(config_of("bert"))
     for name, model in (("head", head), ("bare", bare)):
         model.save_pretrained(tmp_path / name)
         tiny_tokenizer().save_pretrained(tmp_path / name)
     one_step = "training.max_steps=1"
-    places = {"plain": base, "head": tmp_path / "head", "bare": tmp_path / "bare"}
+    bases = {"plain": base, "head": tmp_path / "head", "bare": tmp_path / "bare"}
     jobs = {
-        name: train(recipe("rte", tmp_path, place, one_step), tmp_path / f"run-{name}")
-        for name, place in places.items()
+        name: train(recipe("rte", tmp_path, path, one_step), tmp_path / f"run-{name}")
+        for name, path in bases.items()
     }
     assert {job.plan.adapter.head_parameters for job in jobs.values()} == {34}
     counts = {name: job.metrics["head_parameters"] for name, job in jobs.items()}

@@ -13,7 +13,7 @@ from tests.jobs import Watcher
 
 
 class Clock:
-    """A clock that only goes when told to."""
+    """A clock that is set by hand."""
 
     now = 100.0
 

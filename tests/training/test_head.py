@@ -1,4 +1,4 @@
-"""The last layer of the head, fitted: what it reaches, on which models, and what is left alone."""
+"""Fitting the last layer of the task head."""
 
 from dataclasses import replace
 
@@ -77,7 +77,7 @@ def test_a_fitted_regression_has_the_mean_and_spread_of_its_targets() -> None:
     model = tiny_model(num_labels=1, problem_type="regression")
     given = batches(8)
     with torch.no_grad():
-        for batch in given:  # something that the features tell
+        for batch in given:  # predictable from the features
             feature = model.bert(**inputs_of(batch)).pooler_output[:, 0]
             batch["labels"] = 250 + 5_000 * feature
     targets = torch.cat([batch["labels"] for batch in given])

@@ -1,4 +1,4 @@
-"""What one optimizer step is made of, and what a checkpoint holds."""
+"""Optimizer steps, scoring, and the content of checkpoints."""
 
 import dataclasses
 import json
@@ -77,7 +77,7 @@ def test_orthogonality_makes_factors_more_orthogonal(calm: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("task", ["mrpc", "stsb"])
 def test_accumulated_batches_equal_one_large_batch(task: str, calm: Path, tmp_path: Path) -> None:
-    """Loss, gradient norm and result, also of the short step that ends an epoch."""
+    """Loss, gradient norm and result, also in the short last step of an epoch."""
     logs, folders = [], []
     for batch_size, parts in ((8, 1), (4, 2)):
         settings = (
@@ -147,24 +147,26 @@ def test_every_epoch_has_its_own_order(calm: Path, tmp_path: Path, grouped: str)
 def test_predictions_come_in_the_order_of_the_features(
     task: str, calm: Path, tmp_path: Path
 ) -> None:
-    """Batch by batch and padded to different lengths, they are those of each row alone."""
+    """They equal those of each row in a batch of its own, without padding."""
     small = "training.eval_batch_size=5"
     job = train(recipe(task, tmp_path, calm, small, "training.learning_rate=0.1"), tmp_path / "run")
-    (held,) = job.trainer.evaluation_sets
+    (eval_set,) = job.trainer.evaluation_sets
     seen: list[Any] = []
     job.trainer.evaluation_sets = [
-        dataclasses.replace(held, score=lambda found, labels: seen.append(found) or {"x": 0.0})
+        dataclasses.replace(eval_set, score=lambda found, labels: seen.append(found) or {"x": 0.0})
     ]
     job.trainer.reporting.metric = "x"
     job.trainer.evaluate()
     outputs = seen[0] if isinstance(seen[0], tuple) else (seen[0],)
-    assert len(outputs[0]) == len(held.features) > 10
-    names = [name for name in ("input_ids", "attention_mask") if name in held.features.column_names]
-    for number, row in enumerate(held.features.select_columns(names)):
+    assert len(outputs[0]) == len(eval_set.features) > 10
+    names = [
+        name for name in ("input_ids", "attention_mask") if name in eval_set.features.column_names
+    ]
+    for number, row in enumerate(eval_set.features.select_columns(names)):
         inputs = {name: torch.tensor([values]) for name, values in row.items()}
         with torch.no_grad():
-            alone = job.model(**inputs).to_tuple()
-        for found, expected in zip(outputs, alone, strict=True):
+            expected_outputs = job.model(**inputs).to_tuple()
+        for found, expected in zip(outputs, expected_outputs, strict=True):
             width = expected.shape[1]
             assert found[number][:width] == pytest.approx(expected[0].numpy(), abs=1e-4)
 
@@ -192,8 +194,8 @@ def test_only_adapter_and_head_are_trained(job: Job) -> None:
     assert with_gradient == trained
     optimizer = job.trainer.optimizer
     assert optimizer is not None
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert held == {id(parameters[name]) for name in trained}
+    optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert optimized == {id(parameters[name]) for name in trained}
 
 
 def test_weight_decay_applies_to_every_factor(calm: Path, tmp_path: Path) -> None:
@@ -221,14 +223,9 @@ def test_a_checkpoint_is_as_small_as_the_adapter(job: Job) -> None:
     trained = sum(t.numel() for t in tensors(job.folder).values())
     assert trained == job.metrics["adapter_parameters"] + job.metrics["head_parameters"]
     for checkpoint in (job.folder / "checkpoints").iterdir():
-        names = {file.name for file in checkpoint.iterdir()}
-        assert names == {
-            "adapter.safetensors",
-            "optimizer.pt",
-            "rng_state.pth",
-            "scheduler.pt",
-            "trainer_state.json",
-        }
+        names = sorted(file.name for file in checkpoint.iterdir())
+        state_files = ["optimizer.pt", "rng_state.pth", "scheduler.pt", "trainer_state.json"]
+        assert names == ["adapter.safetensors", *state_files]
         assert sum(t.numel() for t in tensors(checkpoint).values()) == trained
         state = torch.load(checkpoint / "optimizer.pt", weights_only=True)["state"]
         # Two moments of each trained number, and a step count of each tensor.
