@@ -72,13 +72,9 @@ def published(name: str) -> PreTrainedConfig:
         "max_position_embeddings": 512,
     }
 
-    def sizes(layers: int, hidden: int, ffn: int, heads: int) -> dict:
-        return {
-            "num_hidden_layers": layers,
-            "hidden_size": hidden,
-            "intermediate_size": ffn,
-            "num_attention_heads": heads,
-        }
+    def sizes(*numbers: int) -> dict[str, int]:
+        names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
+        return dict(zip(names, numbers, strict=True))
 
     if name == "deberta-v3-base":
         return transformers.DebertaV2Config(

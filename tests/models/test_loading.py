@@ -19,16 +19,8 @@ from dcft_cli.recipe import ModelSection
 from tests.families import FAMILIES, config_of, save_base, tiny_tokenizer
 
 CLASSIFIER = "AutoModelForSequenceClassification"
-HEAD_DROPOUT = {
-    "bert": "dropout",
-    "roberta": "classifier.dropout",
-    "xlm-roberta": "classifier.dropout",
-    "camembert": "classifier.dropout",
-    "electra": "classifier.dropout",
-    "mpnet": "classifier.dropout",
-    "distilbert": "dropout",
-    "deberta-v2": "dropout",
-}
+HEAD_DROPOUT = dict.fromkeys(FAMILIES, "classifier.dropout")
+HEAD_DROPOUT |= dict.fromkeys(("bert", "distilbert", "deberta-v2"), "dropout")
 
 
 def load(folder: Path, labels: int = 2, auto: str = CLASSIFIER, **settings: object) -> BaseModel:
@@ -105,6 +97,8 @@ def test_attention_of_a_loaded_model(tmp_path: Path) -> None:
 def test_a_skeleton_has_shapes_and_no_weights() -> None:
     model = skeleton(config_of("bert"), CLASSIFIER)
     assert {p.device.type for p in model.parameters()} == {"meta"}
+    assert skeleton(config_of("bert"), CLASSIFIER) is model  # built once per configuration
+    assert skeleton(config_of("bert", num_labels=3), CLASSIFIER).classifier.out_features == 3
     with pytest.raises(ModelError, match=r"no AutoModelForQuestionAnswering .* of type vit"):
         skeleton(transformers.ViTConfig(), "AutoModelForQuestionAnswering")
 
@@ -152,28 +146,28 @@ def test_unusable_weights_are_errors(
     assert caught.value.exit_code == 2
 
 
-def test_unusable_configurations_are_errors(broken: Path) -> None:
-    for text in (None, "{", "{}", '{"model_type": "unheard-of"}'):
-        (broken / "config.json").unlink() if text is None else (broken / "config.json").write_text(
-            text
-        )
-        with pytest.raises(ModelError, match="Cannot load the configuration") as caught:
-            load_config(ModelSection(name=str(broken)), {})
-        assert "folder" in caught.value.hint
+@pytest.mark.parametrize("text", [None, "{", "{}", '{"model_type": "unheard-of"}'])
+def test_unusable_configurations_are_errors(broken: Path, text: str | None) -> None:
+    config = broken / "config.json"
+    config.unlink() if text is None else config.write_text(text)
+    with pytest.raises(ModelError, match="Cannot load the configuration") as caught:
+        load_config(ModelSection(name=str(broken)))
+    assert "folder" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["someone/model-that-is-not-here", "not-here"])
-def test_an_unreachable_hub_model_is_an_error(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("someone/model-that-is-not-here", "local folder: model.name=DIR"),
+        ("not-here", "local folder: model.name=DIR"),
+        ("/nowhere/at/all", "must be a folder"),
+        ("./nowhere", "must be a folder"),
+    ],
+)
+def test_a_missing_model_is_an_error(name: str, hint: str) -> None:
     with pytest.raises(ModelError, match=f"base model {name}") as caught:
-        load_config(ModelSection(name=name), {})
-    assert "local folder: model.name=DIR" in caught.value.hint
-
-
-def test_a_missing_local_folder_is_an_error(tmp_path: Path) -> None:
-    for name in (str(tmp_path / "nowhere"), "./nowhere"):
-        with pytest.raises(ModelError) as caught:
-            load_config(ModelSection(name=name), {})
-        assert "must be a folder" in caught.value.hint
+        load_config(ModelSection(name=name))
+    assert hint in caught.value.hint
 
 
 def test_a_model_in_a_package(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,14 +176,14 @@ def test_a_model_in_a_package(base: Path, tmp_path: Path, monkeypatch: pytest.Mo
     shutil.copytree(base, tmp_path / "tiny_model_package" / "model")
     monkeypatch.syspath_prepend(tmp_path)
     section = ModelSection(name="package://tiny_model_package/model")
-    assert load_config(section, {}).model_type == "bert"
+    assert load_config(section).model_type == "bert"
     assert len(load_tokenizer(section)) == len(tiny_tokenizer())
     with pytest.raises(UserError, match="holds no other"):
-        load_config(ModelSection(name="package://tiny_model_package/other"), {})
+        load_config(ModelSection(name="package://tiny_model_package/other"))
 
 
 def test_an_inconsistent_configuration_is_an_error(base: Path, tmp_path: Path) -> None:
-    config = load_config(ModelSection(name=str(base)), {})
+    config = load_config(ModelSection(name=str(base)))
     config.num_attention_heads = 5
     with pytest.raises(ModelError, match="multiple of the number of attention"):
         skeleton(config, CLASSIFIER)

@@ -196,18 +196,12 @@ PLAIN: st.SearchStrategy[object] = st.one_of(
 KEYS = st.text(min_size=1, max_size=6)
 
 
-@given(
-    st.dictionaries(
-        KEYS,
-        st.recursive(
-            PLAIN,
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
-            max_leaves=5,
-        ),
-        min_size=1,
-        max_size=4,
-    )
+NESTED: st.SearchStrategy[object] = st.deferred(
+    lambda: PLAIN | st.lists(NESTED, max_size=3) | st.dictionaries(KEYS, NESTED, max_size=3)
 )
+
+
+@given(st.dictionaries(KEYS, NESTED, min_size=1, max_size=4))
 def test_what_is_written_reads_back_the_same(values: dict[str, object]) -> None:
     text = to_yaml(values)
     source = read_source(text, "r")

@@ -101,7 +101,7 @@ def test_padding_does_not_change_an_answer(model_type: str, tmp_path: Path) -> N
     """A text gives the same logits padded next to a longer one."""
     folder = save_any(tmp_path / "base", model_type)
     section = ModelSection(name=str(folder))
-    tokenizer, config = load_tokenizer(section), load_config(section, {})
+    tokenizer, config = load_tokenizer(section), load_config(section)
     agree_on_padding(section, config, tokenizer)
     model = load_model(section, config, "AutoModelForSequenceClassification").model.eval()
     texts = ["the film was good", "the cat sat on the mat and the dog ran in paris"]
@@ -145,5 +145,5 @@ def test_rows_of_one_token_do_not_exclude_layers(tmp_path: Path) -> None:
 
 def test_reformer_is_rejected_early(tmp_path: Path) -> None:
     base = save_any(tmp_path / "base", "reformer")
-    with pytest.raises(ModelError, match="inputs of one length"):
+    with pytest.raises(ModelError, match="inputs of one fixed length"):
         plan_training(recipe("rte", tmp_path, base), output=str(tmp_path / "run"))

@@ -18,12 +18,8 @@ from tests.jobs import Job, recipe, tensors, train
 
 # Modules of a sequence classifier that AutoModel's checkpoint lacks.
 HEADS = {
+    **{family: {"classifier.dense", "classifier.out_proj"} for family in FAMILIES},
     "bert": {"classifier"},
-    "roberta": {"classifier.dense", "classifier.out_proj"},
-    "xlm-roberta": {"classifier.dense", "classifier.out_proj"},
-    "camembert": {"classifier.dense", "classifier.out_proj"},
-    "electra": {"classifier.dense", "classifier.out_proj"},
-    "mpnet": {"classifier.dense", "classifier.out_proj"},
     "distilbert": {"pre_classifier", "classifier"},
     "deberta-v2": {"pooler.dense", "classifier"},
 }

@@ -102,8 +102,13 @@ def test_an_adapter_file_describes_what_was_trained(job: Job) -> None:
         factors = (layer.A, layer.B, layer.C)
         assert module.pop("parameters") == sum(factor.numel() for factor in factors)
     assert modules[0] == {
-        "name": "bert.encoder.layer.0.attention.self.query", "role": "Q",
-        "out_features": 16, "in_features": 16, "kernel_size": 5, "stride": 2, "rank": 2,
+        "name": "bert.encoder.layer.0.attention.self.query",
+        "role": "Q",
+        "out_features": 16,
+        "in_features": 16,
+        "kernel_size": 5,
+        "stride": 2,
+        "rank": 2,
     }
     base, versions = result.pop("base"), result.pop("versions")
     assert base["name"] == job.plan.recipe.model.name

@@ -83,7 +83,7 @@ def test_a_quantized_checkpoint_is_rejected(base: Path, tmp_path: Path) -> None:
         save_adapter(inject(model, DCFTConfig()), tmp_path / "adapter.safetensors")
     section = ModelSection(name=str(tmp_path))
     with pytest.raises(ModelError, match="stored in quantized form") as caught:
-        load_model(section, load_config(section, {}), "AutoModelForSequenceClassification")
+        load_model(section, load_config(section), "AutoModelForSequenceClassification")
     assert "model.quantization=4bit" in caught.value.hint
 
 
@@ -91,7 +91,7 @@ def test_without_bitsandbytes(base: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("dcft_cli.models.quantization.find_spec", lambda name: None)
     section = ModelSection(name=str(base), quantization="8bit")
     with pytest.raises(ModelError, match="bitsandbytes") as caught:
-        load_model(section, load_config(section, {}), "AutoModelForSequenceClassification")
+        load_model(section, load_config(section), "AutoModelForSequenceClassification")
     assert "dcft-cli[quantization]" in caught.value.hint
 
 
