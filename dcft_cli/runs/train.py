@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,6 +33,7 @@ from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.runs.prepare import adapter_info, with_absolute_paths
 from dcft_cli.runs.start import constant_prediction, start
 from dcft_cli.targets.resolve import find_targets, general_name
+from dcft_cli.tasks.prior import Prior
 from dcft_cli.training.arguments import training_arguments
 from dcft_cli.training.callbacks import ReportingCallback
 from dcft_cli.training.checkpointing import checkpoint_activations
@@ -93,23 +94,8 @@ def train(
     if finished and folder.metrics.exists() and folder.adapter.exists():
         return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
     began = time.perf_counter()
-    save = partial(
-        save_adapter,
-        base.model,
-        base_name=recipe.model.name,
-        base_revision=recipe.model.revision,
-        base_fingerprint=fingerprint,
-        info=adapter_info(recipe),
-    )
     prior, constant_scores = constant_prediction(plan.preparation)
-    check = LearningCheck(
-        reporter,
-        metric=plan.preparation.loaded.main_metric,
-        greater_is_better=plan.preparation.loaded.greater_is_better,
-        # With the orthogonality term, training losses are not comparable to the prior's.
-        constant_loss=None if prior is None or recipe.adapter.orthogonality else prior.loss,
-    )
-    trainer = _trainer(plan, base, save, check, reporter, callbacks)
+    trainer = _trainer(plan, base, fingerprint, prior, reporter, callbacks)
     if plan.machine.is_main:  # after all checks: an earlier run is overwritten from here on
         _open_folder(plan, checkpoint)
     if checkpoint is None:
@@ -126,13 +112,8 @@ def train(
         with convert_compile_errors() if recipe.training.compile else nullcontext():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     metrics = _metrics(plan, trainer, time.perf_counter() - began)
-    metrics["notes"] = check.conclude(
-        metrics["metrics"].get(check.metric),
-        metrics["weight_change"],
-        recipe.training.learning_rate,
-    )
     if plan.machine.is_main:
-        save(folder.adapter)
+        trainer.save_adapter(folder.adapter)
         write_json(folder.metrics, metrics)
     return TrainingResult(folder, metrics, trainer)
 
@@ -205,27 +186,41 @@ def _load_checkpoint(path: Path, model: nn.Module, fingerprint: str, plan: Train
 def _trainer(
     plan: TrainingPlan,
     base: BaseModel,
-    save: Callable[[Path], object],
-    check: LearningCheck,
+    fingerprint: str,
+    prior: Prior | None,
     reporter: Reporter,
     callbacks: Sequence[TrainerCallback],
 ) -> AdapterTrainer:
     recipe, preparation = plan.recipe, plan.preparation
+    metric, better = preparation.loaded.main_metric, preparation.loaded.greater_is_better
     args = training_arguments(
         recipe.training,
         plan.machine,
         output=plan.folder.checkpoints,
         steps_per_epoch=plan.steps_per_epoch,
         total_steps=plan.total_steps,
-        metric=check.metric if preparation.evaluation_sets else None,
-        greater_is_better=preparation.loaded.greater_is_better,
+        metric=metric if preparation.evaluation_sets else None,
+        greater_is_better=better,
     )
     reporting = ReportingCallback(
         reporter,
         plan.folder.log if plan.machine.is_main else None,
-        metric=check.metric,
-        greater_is_better=preparation.loaded.greater_is_better,
+        metric=metric,
+        greater_is_better=better,
         tokens_per_step=plan.tokens / plan.steps_per_epoch,
+    )
+    # With the orthogonality term, training losses are not comparable to the prior's.
+    constant_loss = None if prior is None or recipe.adapter.orthogonality else prior.loss
+    check = LearningCheck(
+        reporter, metric=metric, greater_is_better=better, constant_loss=constant_loss
+    )
+    save = partial(
+        save_adapter,
+        base.model,
+        base_name=recipe.model.name,
+        base_revision=recipe.model.revision,
+        base_fingerprint=fingerprint,
+        info=adapter_info(recipe),
     )
     patience = recipe.training.early_stopping_patience
     return AdapterTrainer(
@@ -270,18 +265,22 @@ def _metrics(plan: TrainingPlan, trainer: AdapterTrainer, seconds: float) -> dic
         if any(name.startswith("eval_") for name in record)
     }
     best_step = state.best_global_step or state.global_step
+    best = scores.get(best_step, {})
+    main_metric = plan.preparation.loaded.main_metric
+    weight_change = relative_change(trainer.adapted_model)
+    assert trainer.check is not None
     parameters = [p for layer in trainer.layers for p in (layer.A, layer.B, layer.C)]
     head = head_parameters(trainer.adapted_model)
     on_cuda = machine.device.type == "cuda"
     return {
         "task": recipe.task.name or recipe.task.kind,
-        "main_metric": plan.preparation.loaded.main_metric,
-        "metrics": scores.get(best_step, {}),
+        "main_metric": main_metric,
+        "metrics": best,
         "best_step": best_step,
         "last_metrics": scores.get(state.global_step, {}),
         "last_step": state.global_step,
         "baselines": {name.replace(" ", "_"): dict(v) for name, v in trainer.baselines.items()},
-        "weight_change": relative_change(trainer.adapted_model),
+        "weight_change": weight_change,
         "total_steps": plan.total_steps,
         "epochs": round(state.epoch or 0.0, 4),
         "train_loss": next((r["loss"] for r in reversed(state.log_history) if "loss" in r), None),
@@ -299,4 +298,7 @@ def _metrics(plan: TrainingPlan, trainer: AdapterTrainer, seconds: float) -> dic
         "precision": machine.precision,
         "seed": recipe.training.seed,
         "base": recipe.model.name,
+        "notes": trainer.check.conclude(
+            best.get(main_metric), weight_change, recipe.training.learning_rate
+        ),
     }

@@ -89,7 +89,7 @@ class AdapterTrainer(Trainer):
         train_set: Dataset | None = None,
         evaluation_sets: Sequence[EvaluationSet] = (),
         head: Collection[str] = (),
-        save: Callable[[Path], object] | None = None,
+        save: Callable[[Path], object] = lambda path: None,
         reporting: ReportingCallback,
         check: LearningCheck | None = None,
         callbacks: Sequence[TrainerCallback] = (),
@@ -99,7 +99,7 @@ class AdapterTrainer(Trainer):
         self.evaluation_sets = evaluation_sets
         self.sampler_epoch = SetSamplerEpoch()
         self.head = frozenset(head)
-        self.write_adapter = save
+        self.save_adapter = save
         self.reporting = reporting
         self.check = check
         self.adapted_model = model
@@ -279,8 +279,8 @@ class AdapterTrainer(Trainer):
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
     def _save(self, output_dir: str | None = None, state_dict: object = None) -> None:
-        if self.args.should_save and self.write_adapter is not None:
-            self.write_adapter(Path(output_dir or str(self.args.output_dir)) / ADAPTER_FILE)
+        if self.args.should_save:
+            self.save_adapter(Path(output_dir or str(self.args.output_dir)) / ADAPTER_FILE)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
