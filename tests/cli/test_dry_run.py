@@ -83,15 +83,3 @@ def test_inspect_prints_published_counts(
     assert (result["file_bytes"], result["format_version"]) == (None, None)
     assert result["base"] == {"name": "base", "revision": None, "fingerprint": None}
     assert len(result["modules"]) == 72
-
-
-def test_recipe_names_resolve_in_any_folder(tmp_path: Path) -> None:
-    published("deberta-v3-base").save_pretrained(tmp_path / "base")
-    smaller = "adapter.kernel_size=2"
-    output = shell("inspect", "recipes/rte.yaml", "model.name=base", smaller, cwd=tmp_path)
-    assert output.code == 0, output.err
-    assert "83,232 parameters in 72 layers" in output.out
-    (tmp_path / "recipes").mkdir()
-    (tmp_path / "recipes" / "rte.yaml").write_text("model: {name: x}\n")
-    output = shell("inspect", "recipes/rte.yaml", cwd=tmp_path)  # the user's own is preferred
-    assert (output.code, "recipes/rte.yaml" in output.err) == (2, True)

@@ -1,4 +1,4 @@
-"""The recipes for own files on the command line: plan, train, evaluate, inspect, merge."""
+"""The recipes for own files on the command line."""
 
 import json
 from collections.abc import Callable
@@ -41,8 +41,8 @@ def command(request: pytest.FixtureRequest, base: Path, tmp_path: Path) -> tuple
     return task, [f"recipes/{task}.yaml", *files, *TINY]
 
 
-def test_from_plan_to_merged_model(
-    command: tuple[str, list[str]], base: Path, tmp_path: Path, run_cli: RunCli
+def test_a_dry_run_and_an_inspection_read_the_files(
+    command: tuple[str, list[str]], run_cli: RunCli
 ) -> None:
     task, arguments = command
     plan = run_cli("train", *arguments, "--dry-run")
@@ -51,20 +51,9 @@ def test_from_plan_to_merged_model(
     assert f"{task}, best by {best}" in plan.out
     counts = {"token_classification": "classes  B-PLACE ", "multi_label": "classes  cat "}[task]
     assert counts in plan.out
-    run, merged = str(tmp_path / "run"), str(tmp_path / "merged")
-    trained = run_cli("train", *arguments, "--output", run)
-    assert trained.code == 0, trained.err
-    scores = json.loads(run_cli("eval", run, "--json").out)
-    assert scores["task"] == task
-    assert (
-        scores["metrics"] == json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
-    )
-    planned = run_cli("inspect", arguments[0], *arguments[1:], "--json")
+    planned = run_cli("inspect", *arguments, "--json")
     assert planned.code == 0, planned.err
-    labels = json.loads(planned.out)["labels"]
-    assert labels == json.loads(run_cli("inspect", run, "--json").out)["labels"]
-    folded = run_cli("merge", str(base), run, merged)
-    assert folded.code == 0, folded.err
+    assert json.loads(planned.out)["labels"][0] in counts
 
 
 def test_a_mistake_in_a_file(

@@ -1,9 +1,6 @@
 """The main job as a user types it: train, inspect, evaluate and merge, each in a new process."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -127,24 +124,3 @@ def test_merge(home: Path, merged: Output) -> None:
     proof = next(line for line in merged.out.splitlines() if line.startswith("verified"))
     assert float(proof.split()[-1]) <= 1e-5
     assert 'BertForSequenceClassification.from_pretrained("merged")' in merged.out
-
-
-def test_the_merged_model_scores_the_same_without_dcft(home: Path, merged: Output) -> None:
-    code = """
-import json, sys, torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-model = AutoModelForSequenceClassification.from_pretrained("merged").eval()
-tokenizer = AutoTokenizer.from_pretrained("merged")
-rows = [json.loads(line) for line in open("dev.jsonl", encoding="utf-8")]
-right = 0
-for row in rows:
-    inputs = tokenizer(row["sentence1"], row["sentence2"], return_tensors="pt")
-    right += model(**inputs).logits.argmax().item() == row["label"]
-assert not [name for name in sys.modules if name.startswith("dcft")]
-print(right / len(rows))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=home, env=os.environ, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) == metrics(home)["metrics"]["accuracy"]

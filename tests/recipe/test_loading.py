@@ -1,7 +1,5 @@
 """Finding, reading and writing recipes."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -98,25 +96,6 @@ def test_a_byte_order_mark_and_empty_sections_are_harmless(elsewhere: Path) -> N
     )
 
 
-def test_the_documented_overrides_mean_local_files(elsewhere: Path) -> None:
-    recipe = load_recipe(
-        "recipes/rte.yaml",
-        [
-            "model.name=DIR",
-            "data.train=train.jsonl",
-            "data.validation=dev.jsonl",
-            "training.max_steps=20",
-            "training.learning_rate=5e-4",
-            "adapter.targets=[Q, V]",
-        ],
-    ).recipe
-    assert recipe.data.train is not None
-    assert is_file_address(recipe.data.train)
-    assert recipe.data.hub == "nyu-mll/glue"
-    assert (recipe.model.name, recipe.training.max_steps) == ("DIR", 20)
-    assert (recipe.training.learning_rate, recipe.adapter.targets) == (5e-4, ["Q", "V"])
-
-
 def test_a_mapping_is_not_changed() -> None:
     data: dict[str, object] = {"model": {"name": "m"}, "task": {"name": "mnli"}, "data": None}
     recipe = recipe_from_mapping(
@@ -160,13 +139,3 @@ def test_a_dump_is_readable_and_reads_back(elsewhere: Path) -> None:
     assert "\n  weight_decay: 1\n" in text
     sections = [line for line in text.splitlines() if line.endswith(":") and line[0] != " "]
     assert sections == ["model:", "task:", "data:", "adapter:", "training:"]
-
-
-def test_reading_a_recipe_imports_no_heavy_package(elsewhere: Path) -> None:
-    program = (
-        "import sys; from dcft_cli.recipe import load_recipe; load_recipe('recipes/rte.yaml');"
-        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'rich', 'typer'};"
-        "print(heavy & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("set()\n", "")
