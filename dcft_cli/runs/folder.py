@@ -115,7 +115,7 @@ def adapter_file(source: str | Path) -> Path:
             else "Name the folder of a finished run, or an adapter file.",
         )
     if not path.exists():
-        raise RunError(f"There is no {path}.", "Name a run folder or an adapter file.")
+        raise RunError(f"{path} does not exist.", "Name a run folder or an adapter file.")
     return path
 
 

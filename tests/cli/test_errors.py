@@ -152,7 +152,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert (quiet.code, "Traceback" in quiet.err) == (2, False)
     loud = shell("inspect", "nowhere", "--debug", cwd=tmp_path)
     assert loud.code != 0
-    assert "Traceback" in loud.err and "RunError: There is no nowhere" in loud.err
+    assert "Traceback" in loud.err and "RunError: nowhere does not exist" in loud.err
 
 
 def test_invalid_command_lines_print_the_usage(run_cli: RunCli) -> None:

@@ -113,7 +113,7 @@ def test_a_merged_model_is_rejected_as_a_base(job: Job, base: Path, tmp_path: Pa
 
 
 def test_missing_adapters_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"There is no .*/nowhere"):
+    with pytest.raises(RunError, match=r"/nowhere does not exist"):
         score(tmp_path / "nowhere")
     with pytest.raises(RunError, match=r"has no adapter\.safetensors"):
         score(tmp_path)

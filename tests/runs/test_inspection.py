@@ -145,7 +145,7 @@ def test_invalid_sources_and_targets_are_errors(job: Job, tmp_path: Path) -> Non
     with pytest.raises(UserError, match="only recipes take KEY=VALUE") as caught:
         inspect(str(job.folder), ["adapter.rank=2"])
     assert "adapter.rank=2" in caught.value.hint
-    with pytest.raises(RunError, match="There is no"):
+    with pytest.raises(RunError, match="does not exist"):
         inspect(str(tmp_path / "nowhere"))
     published("deberta-v3-base").save_pretrained(tmp_path)
     name = f"model.name={tmp_path}"

@@ -84,7 +84,7 @@ def test_the_merged_model_scores_the_same_with_other_libraries(
                 best = model(**inputs).logits[0].argmax(-1)
             first = [inputs.word_ids().index(word) for word in range(len(row["tokens"]))]
             found.append([names[best[token].item()] for token in first])
-        assert len(rows) == 24, "no sentence in several windows, which see other neighbours"
+        assert len(rows) == 24, "no sentence in several windows, which have other neighbors"
         expected = f1_score([row["ner_tags"] for row in rows], found)
     else:
         assert model.config.problem_type == "multi_label_classification"
