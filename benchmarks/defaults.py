@@ -117,17 +117,17 @@ def _write(path: Path, lines: Sequence[str]) -> None:
 
 
 def run_cell(name: str, change: str, seed: int, place: Path) -> Row:
-    from dcft_cli.console.progress import SilentReporter
     from dcft_cli.recipe import recipe_from_mapping
     from dcft_cli.recipe.loading import LoadedRecipe
-    from dcft_cli.runs import train as training
+    from dcft_cli.runs import start
     from dcft_cli.runs.plan import plan_training
-    from dcft_cli.runs.start import HEAD_SHARE
+    from dcft_cli.runs.train import train
+    from dcft_cli.training.reporting import Reporter
 
-    *overrides, share = [*change.split(), f"HEAD_SHARE={HEAD_SHARE}"]
+    *overrides, share = [*change.split(), f"HEAD_SHARE={start.HEAD_SHARE}"]
     if overrides and overrides[-1].startswith("HEAD_SHARE="):
         share = overrides.pop()
-    training.HEAD_SHARE = float(share.partition("=")[2])
+    start.HEAD_SHARE = float(share.partition("=")[2])
     ending = "conll" if name.startswith("address") else "jsonl"
     recipe = recipe_from_mapping(
         {
@@ -144,7 +144,7 @@ def run_cell(name: str, change: str, seed: int, place: Path) -> Row:
     )
     with tempfile.TemporaryDirectory() as scratch:
         plan = plan_training(LoadedRecipe(recipe, name, Path(scratch)), output=f"{scratch}/run")
-        metrics: dict[str, Any] = training.train(plan, SilentReporter()).metrics
+        metrics: dict[str, Any] = train(plan, Reporter()).metrics
     metric, baselines = metrics["main_metric"], metrics["baselines"]
     return Row(
         set=name,

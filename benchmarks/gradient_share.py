@@ -79,7 +79,6 @@ def gradients(data: Path) -> dict[str, tuple[str, Tensor]]:
 
     from dcft_cli.adapter.initialization import weight_gradients
     from dcft_cli.adapter.inject import insert
-    from dcft_cli.adapter.layer import AdaptedWeight
     from dcft_cli.models.loading import load_model
     from dcft_cli.recipe import recipe_from_mapping
     from dcft_cli.recipe.loading import LoadedRecipe
@@ -102,15 +101,16 @@ def gradients(data: Path) -> dict[str, tuple[str, Tensor]]:
             "gradient share",
         )
         plan = plan_training(LoadedRecipe(recipe, "share", Path(scratch)), output=f"{scratch}/run")
-        preparation, args = plan.preparation, plan.arguments
+        preparation, machine = plan.preparation, plan.machine
         set_seed(recipe.training.seed)
         base = load_model(recipe.model, preparation.config, preparation.auto_class)
         config = adapter_config(recipe.adapter)
-        targets = find_targets(base.model, config.targets, exclude=base.lacking)
-        insert(base.model, targets, config, head=base.lacking)
-        fit_task_head(base, preparation, args, constant_prediction(preparation).prior)
-        batches = list(training_batches(base.model.eval(), preparation, args, ROWS, 32))
-    carriers = [module for module in base.model.modules() if isinstance(module, AdaptedWeight)]
+        targets = find_targets(base.model, config.targets, exclude=base.missing_keys)
+        insert(base.model, targets, config, head=base.missing_keys)
+        prior, _ = constant_prediction(preparation)
+        fit_task_head(base, preparation, machine, prior)
+        batches = list(training_batches(base.model.eval(), preparation, machine, ROWS, 32))
+    carriers = [module for module in base.model.modules() if isinstance(module, Carrier)]
     found = weight_gradients(base.model, carriers, batches)
     return {
         adapter.target.name: (adapter.target.role, gradient)

@@ -266,7 +266,6 @@ def run_cell(cell: Cell, place: Path, base: str) -> Row:
     from transformers import set_seed
 
     from dcft_cli.adapter.inject import insert
-    from dcft_cli.console.progress import SilentReporter
     from dcft_cli.models.loading import load_model
     from dcft_cli.recipe import recipe_from_mapping
     from dcft_cli.recipe.loading import LoadedRecipe
@@ -274,19 +273,29 @@ def run_cell(cell: Cell, place: Path, base: str) -> Row:
     from dcft_cli.runs.plan import plan_training
     from dcft_cli.runs.start import HEAD_SHARE, constant_prediction, fit_task_head, start_adapters
     from dcft_cli.targets.resolve import find_targets
+    from dcft_cli.training.arguments import training_arguments
     from dcft_cli.training.callbacks import ReportingCallback
     from dcft_cli.training.diagnosis import CONSTANT, FITTED_HEAD, LearningCheck, relative_change
+    from dcft_cli.training.reporting import Reporter
     from dcft_cli.training.trainer import AdapterTrainer
 
     began = time.perf_counter()
     recipe = recipe_from_mapping(recipe_of(cell, place, base), cell.key)
     with tempfile.TemporaryDirectory() as scratch:
         plan = plan_training(LoadedRecipe(recipe, "cell", Path(scratch)), output=f"{scratch}/run")
-        preparation, args = plan.preparation, plan.arguments
-        args = replace(args, eval_strategy="no", save_strategy="no", load_best_model_at_end=False)
+        preparation, machine = plan.preparation, plan.machine
+        args = training_arguments(
+            recipe.training,
+            machine,
+            output=plan.folder.checkpoints,
+            steps_per_epoch=plan.steps_per_epoch,
+            total_steps=plan.total_steps,
+            metric=None,
+        )
+        args = replace(args, save_strategy="no")
         set_seed(cell.seed)
         loaded = load_model(recipe.model, preparation.config, preparation.auto_class)
-        model, head = loaded.model, loaded.lacking
+        model, head = loaded.model, loaded.missing_keys
         config = adapter_config(recipe.adapter)
         targets = find_targets(model, config.targets, exclude=head)
         is_dcft = cell.method.startswith("dcft")
@@ -296,7 +305,7 @@ def run_cell(cell: Cell, place: Path, base: str) -> Row:
             _prepare(model, cell.method, [target.matrix.path for target in targets], head)
         metric = preparation.loaded.main_metric
         check = LearningCheck(
-            SilentReporter(),
+            Reporter(),
             metric=metric,
             greater_is_better=True,
             constant_loss=None,
@@ -304,20 +313,19 @@ def run_cell(cell: Cell, place: Path, base: str) -> Row:
         trainer = AdapterTrainer(
             model,
             args,
+            recipe,
             tokenizer=preparation.tokenizer,
             collator=preparation.collator(args.device),
             train_set=preparation.train_set,
             evaluation_sets=preparation.evaluation_sets,
-            orthogonality_weight=recipe.adapter.orthogonality,
             head=head,
-            head_learning_rate=recipe.training.head_learning_rate,
-            reporting=ReportingCallback(SilentReporter(), None, metric=metric),
+            reporting=ReportingCallback(Reporter(), None, metric=metric),
             check=check,
         )
-        constant = constant_prediction(preparation)
-        check.baselines[CONSTANT] = constant.scores[metric]
-        check.constant_loss = constant.loss
-        fitted = fit_task_head(loaded, preparation, args, constant.prior)
+        prior, constant = constant_prediction(preparation)
+        check.baselines[CONSTANT] = constant[metric]
+        check.constant_loss = None if prior is None else prior.loss
+        fitted = fit_task_head(loaded, preparation, machine, prior)
         assert fitted is not None
         before = trainer.score() if is_dcft or cell.method == "head" else None
         if before is not None:
@@ -325,7 +333,7 @@ def run_cell(cell: Cell, place: Path, base: str) -> Row:
         if cell.method != "head":
             fitted.scale_down(HEAD_SHARE)
         if is_dcft:
-            start_adapters(loaded, preparation, args)
+            start_adapters(loaded, preparation, machine)
         trainer.train()
         scores = trainer.score()
         change = relative_change(model) if is_dcft else None
@@ -338,7 +346,7 @@ def run_cell(cell: Cell, place: Path, base: str) -> Row:
             metric=metric.removeprefix("choose_"),
             choose=scores[metric],
             report=scores[reported],
-            constant=constant.scores[reported],
+            constant=constant[reported],
             fitted_head=None if before is None else before[reported],
             trained=sum(trained.values()) - heads,
             head=heads,

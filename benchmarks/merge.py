@@ -39,8 +39,8 @@ COPY = "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2])"
 # As in the command.
 IMPORTS = """
 import dcft_cli.cli
-from dcft_cli.runs.start_up import imports_uncollected
-with imports_uncollected():
+from dcft_cli.commands.imports import gc_paused
+with gc_paused():
     import dcft_cli.merging.merge
 """
 

@@ -1,4 +1,4 @@
-"""The `dcft` command: its subcommands, and the one place where errors become exit codes."""
+"""The `dcft` command: its subcommands, and the only place where errors become exit codes."""
 
 import functools
 import inspect as signatures
@@ -27,7 +27,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 def _command(name: str, function: Callable[..., None]) -> None:
-    """Adds a subcommand, with `--debug` and the error boundary around it."""
+    """Add a subcommand, with `--debug` and the error boundary around it."""
 
     @functools.wraps(function)
     def bounded(*args: object, debug: bool = False, **kwargs: object) -> None:
@@ -36,10 +36,10 @@ def _command(name: str, function: Callable[..., None]) -> None:
         except Exception as error:
             if debug:
                 raise
-            raise typer.Exit(_report(error)) from None
+            raise typer.Exit(_report(error, as_json=bool(kwargs.get("json")))) from None
         except KeyboardInterrupt:
-            kept = " What was saved is kept; --resume goes on from the last checkpoint."
-            typer.echo(f"\nStopped.{kept if name == 'train' else ''}", err=True)
+            resume = " Checkpoints are kept: continue with --resume."
+            typer.echo(f"\nStopped.{resume if name == 'train' else ''}", err=True)
             raise typer.Exit(130) from None
 
     signature = signatures.signature(function)
@@ -52,25 +52,25 @@ def _command(name: str, function: Callable[..., None]) -> None:
     app.command(name)(bounded)
 
 
-def _report(error: Exception) -> int:
-    """Tells the user; returns the exit code: 2 for their mistakes, 1 for failures."""
-    from dcft_cli.console.output import print_error
+def _report(error: Exception, *, as_json: bool) -> int:
+    """Print an error; return the exit code: 2 for invalid input, 1 for anything else."""
+    from dcft_cli.console.output import print_error, print_json
 
     if not isinstance(error, DCFTError):
         error = DCFTError(
-            f"{type(error).__name__}: {error}", "This was not foreseen; --debug shows where."
+            f"{type(error).__name__}: {error}",
+            "Unexpected error: rerun with --debug for a traceback, and please report it.",
         )
     print_error(error)
+    if as_json:
+        print_json({"error": error.message, "hint": error.hint})
     return error.exit_code
 
 
-for _name, _function in (
-    ("train", train),
-    ("eval", evaluate),
-    ("merge", merge),
-    ("inspect", inspect),
-):
-    _command(_name, _function)
+_command("train", train)
+_command("eval", evaluate)
+_command("merge", merge)
+_command("inspect", inspect)
 
 
 def _show_version(wanted: bool) -> None:
@@ -91,6 +91,6 @@ def main_options(
 
 def main() -> None:
     """Entry point of the `dcft` script."""
-    # Where it is installed, other libraries import it unasked, and it advertises on import.
+    # Other libraries import bitsandbytes if it is installed, and it logs on import.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     app()

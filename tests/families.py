@@ -1,4 +1,4 @@
-"""Tiny random models of every supported family, and the full-size shapes of published ones."""
+"""Tiny random models of several families, and configurations of published ones."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ FAMILIES = {
             "vocab_size": 128,
         },
     ),
-    # As DeBERTa v3: relative positions, shared attention key, no token types.
+    # Like DeBERTa v3: relative positions, shared attention key, no token types.
     "deberta-v2": (
         "DebertaV2Config",
         {
@@ -59,7 +59,7 @@ FAMILIES = {
 
 
 def published(name: str) -> PreTrainedConfig:
-    """Configuration with the shapes of a published model (sizes from its paper)."""
+    """Return a configuration with the sizes of a published model, from its paper."""
     deberta = {
         "vocab_size": 128100,
         "relative_attention": True,
@@ -72,13 +72,9 @@ def published(name: str) -> PreTrainedConfig:
         "max_position_embeddings": 512,
     }
 
-    def sizes(layers: int, hidden: int, ffn: int, heads: int) -> dict:
-        return {
-            "num_hidden_layers": layers,
-            "hidden_size": hidden,
-            "intermediate_size": ffn,
-            "num_attention_heads": heads,
-        }
+    def sizes(*numbers: int) -> dict[str, int]:
+        names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
+        return dict(zip(names, numbers, strict=True))
 
     if name == "deberta-v3-base":
         return transformers.DebertaV2Config(
@@ -95,7 +91,7 @@ def published(name: str) -> PreTrainedConfig:
 
 
 def config_of(family: str, **settings: object) -> PreTrainedConfig:
-    """The tiny configuration of a family."""
+    """Return the tiny configuration of a family."""
     name, sizes = FAMILIES[family]
     return getattr(transformers, name)(**{**sizes, **settings})
 
@@ -103,14 +99,14 @@ def config_of(family: str, **settings: object) -> PreTrainedConfig:
 def tiny_model(
     family: str = "bert", task: str = "SequenceClassification", **settings: object
 ) -> transformers.PreTrainedModel:
-    """A random model with its task head, in evaluation mode; the same one at every call."""
+    """Return a random model with its task head, the same at every call, in evaluation mode."""
     torch.manual_seed(0)
     auto = getattr(transformers, f"AutoModelFor{task}")
     return auto.from_config(config_of(family, **settings)).eval()
 
 
 def tiny_tokenizer(**settings: object) -> PreTrainedTokenizerFast:
-    """A word-piece tokenizer over a few dozen words and all letters, digits and punctuation."""
+    """Return a word-piece tokenizer of a few dozen words and all ASCII characters."""
     letters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
     pieces = SPECIAL + WORDS + letters
     vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
@@ -132,7 +128,7 @@ def tiny_tokenizer(**settings: object) -> PreTrainedTokenizerFast:
 
 
 def save_base(folder: Path, family: str = "bert", **settings: object) -> Path:
-    """A pretrained encoder as the Hub would hold it: weights without a task head, tokenizer."""
+    """Save an encoder as on the Hub: weights without a task head, and a tokenizer."""
     torch.manual_seed(0)
     transformers.AutoModel.from_config(config_of(family, **settings)).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
@@ -140,7 +136,7 @@ def save_base(folder: Path, family: str = "bert", **settings: object) -> Path:
 
 
 def tokens(seed: int = 0, batch: int = 3, length: int = 10) -> dict[str, torch.Tensor]:
-    """A padded batch of random input ids."""
+    """Return a padded batch of random token ids."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(5, 60, (batch, length), generator=generator)
     mask = torch.ones_like(ids)

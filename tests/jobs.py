@@ -1,27 +1,27 @@
 """Training jobs on tiny data, in this process."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from transformers import TrainerCallback
 
 from dcft_cli.recipe import LoadedRecipe, load_recipe
-from dcft_cli.runs import train as training
 from dcft_cli.runs.plan import TrainingPlan, plan_training
 from dcft_cli.runs.train import TrainingResult
-from dcft_cli.training.reporting import Progress, Scores
+from dcft_cli.runs.train import train as run
+from dcft_cli.training.reporting import Progress, Reporter, Scores
 from dcft_cli.training.trainer import AdapterTrainer
 from tests.samples import rows_of, write_rows
 
 
 @dataclass
-class Watcher:
-    """A reporter that keeps all it is told, and presses Ctrl-C after step `stop_after`."""
+class Watcher(Reporter):
+    """A reporter that records all events, and presses Ctrl-C after step `stop_after`."""
 
     stop_after: int | None = None
     notes: list[str] = field(default_factory=list)
@@ -54,16 +54,20 @@ class Watcher:
 
 @dataclass
 class Job:
-    """A finished training, with the trainer that did it."""
+    """A finished training."""
 
     plan: TrainingPlan
     result: TrainingResult
-    trainer: AdapterTrainer
     watcher: Watcher
 
     @property
+    def trainer(self) -> AdapterTrainer:
+        assert self.result.trainer is not None
+        return self.result.trainer
+
+    @property
     def model(self) -> nn.Module:
-        return self.trainer.trained
+        return self.trainer.adapted_model
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -75,7 +79,7 @@ class Job:
 
 
 def overrides(task: str, folder: Path, base: Path, train: int = 24, dev: int = 12) -> list[str]:
-    """What makes a few quick steps on a tiny base out of a recipe that comes with the package."""
+    """Overrides that make a packaged recipe train a few quick steps on a tiny base."""
     data = folder / "data"
     validation = write_rows(data / f"{task}-dev.jsonl", rows_of(task, dev, seed=1))
     if task == "mnli":
@@ -98,7 +102,7 @@ def overrides(task: str, folder: Path, base: Path, train: int = 24, dev: int = 1
 
 
 def recipe(task: str, folder: Path, base: Path, *more: str, **sizes: int) -> LoadedRecipe:
-    """The recipe of a known task, made tiny."""
+    """Return the packaged recipe of a task, made tiny."""
     return load_recipe(f"recipes/{task}.yaml", [*overrides(task, folder, base, **sizes), *more])
 
 
@@ -110,56 +114,41 @@ def train(
     overwrite: bool = False,
     stop_after: int | None = None,
     scores: list[float] | None = None,
-    see: Callable[[dict[str, torch.Tensor]], object] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Job:
-    """Trains into a folder and keeps the trainer.
+    """Train into a folder.
 
     Args:
-        stop_after: interrupts the training after this step.
-        scores: what the evaluations find, one after another, instead of the true scores.
-        see: is shown every training batch.
+        stop_after: interrupt the training after this step.
+        scores: results of the evaluations, in order, instead of the true scores.
     """
     plan = plan_training(loaded, output=str(folder), resume=resume, overwrite=overwrite)
     if scores is not None:
         plan = _with_scores(plan, scores)
-    trainers: list[AdapterTrainer] = []
-
-    class Kept(AdapterTrainer):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            trainers.append(self)
-
-        def training_step(self, model: nn.Module, inputs: Any, *others: Any) -> torch.Tensor:
-            if see is not None:
-                see(inputs)
-            return super().training_step(model, inputs, *others)
-
     watcher = Watcher(stop_after)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "AdapterTrainer", Kept)
-        result = training.train(plan, watcher, resume=resume)
-    return Job(plan, result, trainers[0], watcher)
+    result = run(plan, watcher, resume=resume, callbacks=callbacks)
+    return Job(plan, result, watcher)
 
 
 def _with_scores(plan: TrainingPlan, scores: list[float]) -> TrainingPlan:
-    given = iter(scores)
-    (held,) = plan.preparation.evaluation_sets
+    remaining = iter(scores)
+    (eval_set,) = plan.preparation.evaluation_sets
     name = plan.preparation.loaded.main_metric
     scripted = replace(
-        held,
-        score=lambda predictions, labels: {name: next(given)},
+        eval_set,
+        score=lambda predictions, labels: {name: next(remaining)},
         constant_scores=lambda logits: {},
     )
     return replace(plan, preparation=replace(plan.preparation, evaluation_sets=[scripted]))
 
 
-def tensors(place: Path) -> dict[str, torch.Tensor]:
-    """What an adapter file, or the one in a folder, holds."""
-    return load_file(place / "adapter.safetensors" if place.is_dir() else place)
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of an adapter file, or of the one in a folder."""
+    return load_file(path / "adapter.safetensors" if path.is_dir() else path)
 
 
 def largest_difference(a: Path, b: Path) -> float:
-    """Between two adapter files that hold the same tensors."""
+    """Return the largest difference between two adapter files with the same tensors."""
     first, second = tensors(a), tensors(b)
     assert first.keys() == second.keys()
     return max((first[name] - second[name]).abs().max().item() for name in first)

@@ -23,7 +23,7 @@ def opinion(good: bool, draw: random.Random) -> str:
 
 
 def text_rows(task: str, count: int, seed: int = 0) -> list[Row]:
-    """Return rows of a known GLUE task; the first rows contain every label."""
+    """Return rows of a known GLUE task; every label occurs in the first rows."""
     draw = random.Random(seed)
     known = KNOWN[task]
     classes = len(known.labels) or 5
@@ -56,7 +56,7 @@ def question_rows(count: int, *, unanswerable: bool = False, seed: int = 0) -> l
 
 
 def tagged_rows(count: int, seed: int = 0) -> list[Row]:
-    """Return words with entity tags: places, and things with their article."""
+    """Return words with tags of entities: places, and things with their article."""
     draw = random.Random(seed)
     rows = []
     for _ in range(count):
@@ -82,7 +82,7 @@ def label_set_rows(count: int, seed: int = 0) -> list[Row]:
 
 
 def rows_of(task: str, count: int, seed: int = 0) -> list[Row]:
-    """Return rows of any known task, of token classification or of multi-label."""
+    """Return rows of a known task, or of a type of task."""
     if task == "token_classification":
         return tagged_rows(count, seed)
     if task == "multi_label":

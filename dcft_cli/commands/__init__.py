@@ -1,1 +1,1 @@
-"""One file a command: parse, call, render."""
+"""One file per command: parse, call, render."""

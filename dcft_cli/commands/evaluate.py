@@ -8,30 +8,30 @@ from dcft_cli.commands.options import Json, Overrides
 
 
 def evaluate(
-    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder, or adapter file.")],
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder or adapter file.")],
     overrides: Overrides = None,
     base: Annotated[
         str | None,
-        typer.Option(help="Base model, if it is not where the adapter says.", show_default=False),
+        typer.Option(help="Base model, if it has moved since training.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Score an adapter on its recipe's validation data, or on other data.
+    """Score an adapter on its recipe's validation data or on other data.
 
     dcft eval runs/rte
     dcft eval runs/rte data.validation=other.jsonl --json
     """
+    from dcft_cli.commands.imports import gc_paused
     from dcft_cli.console.output import print_json
     from dcft_cli.console.progress import reporter
     from dcft_cli.console.tables import show_evaluation
-    from dcft_cli.runs.start_up import imports_uncollected
 
-    with imports_uncollected():
-        from dcft_cli.runs import evaluate as evaluation
+    with gc_paused():
+        from dcft_cli.runs.evaluate import evaluate as run
 
     with reporter(scores=False) as view:
-        result = evaluation.evaluate(adapter, overrides or (), view, base=base)
-    if not result.primary:
+        result = run(adapter, overrides or (), view, base=base)
+    if not result.is_main:
         return
     if json:
         print_json(result.to_json())

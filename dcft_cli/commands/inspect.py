@@ -20,13 +20,13 @@ def inspect(
         bool,
         typer.Option(
             "--targets",
-            help="Show which layers a recipe's targets choose, or which roles a base model has: "
-            "Hub name, folder or config.json. Loads no weights.",
+            help="Show the layers that a recipe's targets select, or the roles in a base model "
+            "(Hub name, folder or config.json). Loads no weights.",
         ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Count parameters and list modules of an adapter, or of a recipe before training.
+    """Show layers and parameter counts of an adapter, or of a recipe before training.
 
     dcft inspect runs/rte
     dcft inspect recipes/rte.yaml adapter.kernel_size=2
@@ -35,7 +35,7 @@ def inspect(
     from dcft_cli.console.inspections import show_inspection, show_resolution
     from dcft_cli.console.output import print_json, waiting
 
-    with waiting("Looking"):
+    with waiting("Inspecting"):
         if targets:
             from dcft_cli.runs.inspect_targets import resolve
 

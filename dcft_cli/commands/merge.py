@@ -7,7 +7,7 @@ import typer
 
 
 class DType(StrEnum):
-    """Types that a merged model can be stored in."""
+    """Types of a stored merged model."""
 
     base = "base"
     float32 = "float32"
@@ -17,25 +17,28 @@ class DType(StrEnum):
 
 def merge(
     base: Annotated[
-        str, typer.Argument(metavar="BASE", help="Base model in full precision: name or folder.")
+        str,
+        typer.Argument(metavar="BASE", help="Base model in full precision: Hub name or folder."),
     ],
-    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder, or adapter file.")],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write: a new or empty one.")],
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder or adapter file.")],
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="New or empty folder for the merged model.")
+    ],
     dtype: Annotated[
-        DType, typer.Option(help="Type of the weights written; base: as in the base's config.json.")
+        DType, typer.Option(help="Type of the stored weights; base: as in the base's config.json.")
     ] = DType.base,
 ) -> None:
-    """Fold an adapter into its base: a plain transformers model, proved equal.
+    """Merge an adapter into its base model and verify the result.
 
     dcft merge microsoft/deberta-v3-base runs/rte merged/
     dcft merge microsoft/deberta-v3-base runs/rte merged/ --dtype bfloat16
     """
+    from dcft_cli.commands.imports import gc_paused
     from dcft_cli.console.output import waiting
     from dcft_cli.console.tables import show_merge
-    from dcft_cli.runs.start_up import imports_uncollected
 
-    with waiting("Merging, and comparing with base + adapter"):
-        with imports_uncollected():
+    with waiting("Merging and verifying"):
+        with gc_paused():
             from dcft_cli.merging import merge as merging
 
         result = merging.merge(base, adapter, out, dtype=dtype.value)

@@ -1,4 +1,4 @@
-"""Arguments that several commands share."""
+"""Arguments shared by several commands."""
 
 from typing import Annotated
 
@@ -8,8 +8,8 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="Settings that replace the recipe's, such as training.max_steps=100.",
+        help="Overrides of recipe settings, such as training.max_steps=100.",
         show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print data alone, as JSON on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]

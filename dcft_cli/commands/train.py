@@ -11,49 +11,56 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            metavar="RECIPE", help="A YAML file, or the name of a recipe that ships with dcft."
+            metavar="RECIPE", help="YAML file, or name of a recipe that comes with dcft."
         ),
     ],
     overrides: Overrides = None,
     output: Annotated[
         str | None,
-        typer.Option(help="Run folder. Default: the recipe's, else runs/NAME.", show_default=False),
+        typer.Option(
+            help="Run folder. Default: training.output of the recipe, else runs/NAME.",
+            show_default=False,
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, print the plan, load no weights.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Check everything and print the plan without loading weights."
+        ),
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")
+        bool, typer.Option("--resume", help="Resume from the last checkpoint.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in the run folder.")
     ] = False,
 ) -> None:
-    """Train an adapter as a recipe says.
+    """Train an adapter from a recipe.
 
     dcft train recipes/rte.yaml
     dcft train recipes/rte.yaml model.name=DIR data.train=train.jsonl data.validation=dev.jsonl
     """
     from dcft_cli.recipe import load_recipe
 
-    loaded = load_recipe(recipe, overrides or ())  # before the slow imports: mistakes show at once
+    loaded = load_recipe(recipe, overrides or ())  # before slow imports: mistakes show at once
 
+    from dcft_cli.commands.imports import gc_paused
     from dcft_cli.console.output import waiting
     from dcft_cli.console.progress import reporter
     from dcft_cli.console.tables import show_plan, show_training
-    from dcft_cli.runs.start_up import imports_uncollected
 
     with waiting("Reading the data"):
-        with imports_uncollected():
+        with gc_paused():
             from dcft_cli.runs.plan import plan_training
             from dcft_cli.runs.train import train as run
 
         plan = plan_training(loaded, output=output, overwrite=overwrite, resume=resume)
-    if plan.arguments.should_save:
+    is_main = plan.machine.is_main
+    if is_main:
         show_plan(plan, dry_run=dry_run)
     if dry_run:
         return
-    with reporter(active=plan.arguments.should_save) as view:
+    with reporter(active=is_main) as view:
         result = run(plan, view, resume=resume)
-    if plan.arguments.should_save:
+    if is_main:
         show_training(result)

@@ -1,1 +1,1 @@
-"""What a person sees. The only importer of rich: results on stdout, progress on stderr."""
+"""Terminal output, the only importer of rich: results on stdout, progress on stderr."""

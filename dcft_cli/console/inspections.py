@@ -1,25 +1,28 @@
-"""What is in an adapter, or could be in one, as tables."""
+"""Adapters and a model's layers as tables."""
 
-from itertools import groupby
-from typing import TYPE_CHECKING, Any
+import posixpath
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
 from rich.table import Table
 
 from dcft_cli.console.output import out
-from dcft_cli.console.tables import facts, in_bytes
+from dcft_cli.console.tables import facts
 
 if TYPE_CHECKING:
+    from dcft_cli.adapter_file.spec import Module
     from dcft_cli.runs.inspect_adapter import Inspection
     from dcft_cli.runs.inspect_targets import Resolution
 
 
 def show_inspection(found: "Inspection") -> None:
-    """Counts, then modules; layers that are alike share a row."""
+    """Print counts, then a table of layers, in which similar layers share a row."""
     config, about = found.config, found.about
     ours, lora, full = found.adapter_parameters, found.lora_parameters, found.full_parameters
     base = found.base["name"] or "not named"
-    if mark := found.base["fingerprint"]:
-        base += f" ({mark[:19]})"
+    if fingerprint := found.base["fingerprint"]:
+        base += f" ({fingerprint[:19]})"
     lines = [("recipe" if found.planned else "file", str(found.source)), ("base", base)]
     if about.get("task"):
         labels = ", ".join(about["labels"])
@@ -28,59 +31,41 @@ def show_inspection(found: "Inspection") -> None:
         ("method", f"DCFT kernel {config.kernel_size}, stride {config.effective_stride}, "
                    f"rank {config.rank}, scale {config.scale:g}"),
         ("adapter", f"{ours:,} parameters in {len(found.modules)} layers"),
-        ("head", f"{found.head_parameters:,} parameters"
-                 + (" outside the encoder" if found.planned else "")),
-        ("beside it", f"LoRA r = 1: {lora:,} ({lora / ours:.1f} times as many); "
-                      f"full fine-tuning: {full:,}"),
+        ("head", f"{found.head_parameters:,} parameters"),
+        ("compare", f"LoRA r=1: {lora:,} ({lora / ours:.1f}x); "
+                    f"full fine-tuning of these layers: {full:,}"),
     ]  # fmt: skip
     if found.file_bytes is not None:
-        lines.append(("size", f"{in_bytes(found.file_bytes)}, format {found.format_version}"))
+        lines.append(("size", f"{decimal(found.file_bytes)}, format {found.format_version}"))
     if about.get("versions"):
         lines.append(("made by", ", ".join(f"{n} {v}" for n, v in about["versions"].items())))
-    out.print(facts(*lines))
-    out.print()
-    out.print(_modules(found))
-
-
-def _modules(found: "Inspection") -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("role", "modules"):
-        table.add_column(name, overflow="fold")
-    for name in ("layers", "out x in", "kernel", "stride", "rank", "each", "parameters"):
-        table.add_column(name, justify="right", no_wrap=True)
+    groups: dict[tuple[str, str, int, int], list[Module]] = {}
+    for module in found.modules:
+        name = ".".join("*" if part.isdigit() else part for part in module.name.split("."))
+        key = (module.role, name, module.out_features, module.in_features)
+        groups.setdefault(key, []).append(module)
+    prefix = _common_prefix([name for _, name, _, _ in groups])
+    if prefix:
+        lines.append(("layers", f"in {prefix}"))
+    table = _table("role", "layer", "count", "out x in", "parameters")
     if not found.planned:
         table.add_column("|dW| min..max", justify="right", no_wrap=True)
-    config = found.config
-
-    def kind(module: Any) -> tuple[str, str, int, int]:
-        pattern = ".".join("*" if p.isdigit() else p for p in module.name.split("."))
-        return (module.role, pattern, module.out_features, module.in_features)
-
-    order = {kind(module): number for number, module in reversed([*enumerate(found.modules)])}
-    for key, same in groupby(sorted(found.modules, key=lambda m: order[kind(m)]), key=kind):
-        group = list(same)
-        role, pattern, rows, columns = key
-        each = group[0].parameters(config)
+    for (role, name, out_features, in_features), group in groups.items():
         norms = [found.norms[m.name] for m in group if m.name in found.norms]
         table.add_row(
             role,
-            pattern,
-            *map(str, (len(group), f"{rows} x {columns}", config.kernel_size)),
-            *map(str, (config.effective_stride, config.rank)),
-            f"{each:,}",
-            f"{each * len(group):,}",
+            name.removeprefix(f"{prefix}."),
+            str(len(group)),
+            f"{out_features} x {in_features}",
+            f"{sum(module.parameters(config) for module in group):,}",
             *([f"{min(norms):.3g}..{max(norms):.3g}"] if norms else []),
         )
-    return table
+    out.print(facts(*lines), "", table)
 
 
 def show_resolution(found: "Resolution") -> None:
-    """Every kind of layer that a target can name, and which ones are named."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("target", "role", "layers"):
-        table.add_column(name, overflow="fold")
-    for name in ("number", "out x in", "parameters"):
-        table.add_column(name, justify="right", no_wrap=True)
+    """Print every kind of layer that a target can select, and whether it is selected."""
+    table = _table("target", "role", "layer", "count", "out x in", "parameters")
     table.add_column("weight")
     for kind in found.layers:
         table.add_row(
@@ -105,3 +90,21 @@ def show_resolution(found: "Resolution") -> None:
         "",
         table,
     )  # fmt: skip
+
+
+def _table(*columns: str) -> Table:
+    """Return a table whose layer names, but no numbers, are folded on a narrow terminal."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        if name == "layer":
+            table.add_column(name, overflow="fold", min_width=20)
+        else:
+            is_number = name in ("count", "out x in", "parameters")
+            table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
+    return table
+
+
+def _common_prefix(names: Sequence[str]) -> str:
+    """Return the parts of dotted names that are common to all of them."""
+    parents = [name.rpartition(".")[0].replace(".", "/") for name in names]
+    return posixpath.commonpath(parents).replace("/", ".")

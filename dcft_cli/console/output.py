@@ -1,4 +1,4 @@
-"""The two streams: data and results on stdout, progress, notes and errors on stderr."""
+"""The two streams: results on stdout; progress, notes and errors on stderr."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from dcft_cli.errors import DCFTError
 
 def _console(*, stderr: bool) -> Console:
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    # In a pipe nobody's window is too narrow: lines stay whole, for grep's sake.
+    # In a pipe, lines are not wrapped, so that grep finds them.
     return Console(highlight=False, soft_wrap=True, stderr=stderr, width=None if terminal else 200)
 
 
@@ -23,27 +23,27 @@ err = _console(stderr=True)
 
 
 def waiting(what: str) -> AbstractContextManager[object]:
-    """Shows on a terminal that something is going on."""
+    """Show on a terminal what is in progress."""
     return err.status(f"{what} ...") if err.is_terminal else nullcontext()
 
 
 def print_json(data: Mapping[str, Any]) -> None:
-    """Data alone, for other programs."""
+    """Print data for other programs."""
     sys.stdout.write(json.dumps(data, indent=2) + "\n")
 
 
 def print_error(error: DCFTError) -> None:
-    """What happened and where, then what to do next."""
+    """Print what happened and where, then what to do next."""
     _print_sentence(Text.assemble(("Error: ", "bold red"), error.message))
     if error.hint:
         _print_sentence(Text.assemble(("Hint: ", "bold cyan"), error.hint))
 
 
 def print_note(text: str) -> None:
-    """Something the user should know, and need do nothing about."""
+    """Print something the user should know."""
     _print_sentence(Text.assemble(("Note: ", "bold yellow"), text))
 
 
 def _print_sentence(text: Text) -> None:
-    """On a terminal, wrapped between words."""
+    # On a terminal, wrapped between words.
     err.print(text, soft_wrap=not err.is_terminal)

@@ -1,4 +1,4 @@
-"""Training as it goes: a live view on a terminal, plain lines in a pipe."""
+"""Progress of a run: a live view on a terminal, plain lines in a pipe."""
 
 import time
 from collections.abc import Iterator
@@ -20,118 +20,96 @@ _SECONDS_BETWEEN_LINES = 5
 
 @contextmanager
 def reporter(*, active: bool = True, scores: bool = True) -> Iterator[Reporter]:
-    """The view that fits where stderr goes.
+    """Yield a live view if stderr is a terminal, else a reporter of plain lines.
 
     Args:
-        active: False on all processes but the first.
-        scores: whether scores belong to the view; else they are the result, printed elsewhere.
+        active: False in all processes but the main one.
+        scores: whether to show scores; False if they are the command's result, printed later.
     """
     if not active:
-        yield SilentReporter()
+        yield Reporter()
         return
     if not err.is_terminal:
-        yield PlainReporter() if scores else SilentReporter()
+        yield PlainReporter() if scores else Reporter()
         return
     live = LiveReporter(scores)
     with Live(get_renderable=live.render, console=err, refresh_per_second=4):
         yield live
 
 
-class SilentReporter:
-    """Says nothing."""
-
-    def noted(self, text: str) -> None:
-        """Not shown."""
-
-    def progress(self, progress: Progress) -> None:
-        """Not shown."""
-
-    def logged(self, progress: Progress) -> None:
-        """Not shown."""
-
-    def evaluating(self, done: int, total: int) -> None:
-        """Not shown."""
-
-    def baseline(self, name: str, scores: Scores) -> None:
-        """Not shown."""
-
-    def evaluated(self, step: int, scores: Scores, best: bool) -> None:
-        """Not shown."""
-
-
-class PlainReporter(SilentReporter):
-    """A line every few seconds, and one for each evaluation."""
+class PlainReporter(Reporter):
+    """Prints a line every few seconds, and one per evaluation."""
 
     def __init__(self) -> None:
         self._next = 0.0
 
     def noted(self, text: str) -> None:
-        """One line."""
+        """Print one line."""
         print_note(text)
 
     def logged(self, progress: Progress) -> None:
-        """One line, unless the last one is fresh."""
+        """Print one line, unless the last one is recent."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
         err.print(f"step {progress.step}/{progress.total_steps}  " + "  ".join(_figures(progress)))
 
     def baseline(self, name: str, scores: Scores) -> None:
-        """One line."""
+        """Print one line."""
         err.print(f"{name}  {_in_line(scores)}")
 
     def evaluated(self, step: int, scores: Scores, best: bool) -> None:
-        """One line."""
+        """Print one line."""
         err.print(f"step {step}  {_in_line(scores)}{'  (best so far)' if best else ''}")
 
 
-class LiveReporter:
-    """Scores so far in a table; below it the bar, and loss, rate, speed and time left."""
+class LiveReporter(Reporter):
+    """Shows a table of scores; below it a bar, loss, learning rate, speed and time left."""
 
     def __init__(self, with_scores: bool) -> None:
         self._with_scores = with_scores
         self._progress: Progress | None = None
-        self._scoring = ""
+        self._evaluating = ""
         self._evaluations: list[tuple[str, Scores]] = []
         self._best = -1
 
     def noted(self, text: str) -> None:
-        """A line above the view, which stays below it."""
+        """Print a line above the view."""
         print_note(text)
 
     def progress(self, progress: Progress) -> None:
-        """Moves the bar."""
+        """Advance the bar."""
         self._progress = progress
 
     def logged(self, progress: Progress) -> None:
-        """Shows the new loss."""
+        """Show the new loss."""
         self._progress = progress
 
     def evaluating(self, done: int, total: int) -> None:
-        """Shows how far the scoring is."""
-        self._scoring = f"scoring {done}/{total}" if done < total else ""
+        """Show the progress of the evaluation."""
+        self._evaluating = f"scoring {done}/{total}" if done < total else ""
 
     def baseline(self, name: str, scores: Scores) -> None:
-        """Adds a row."""
-        self._scoring = ""
+        """Add a row."""
+        self._evaluating = ""
         self._evaluations.append((name, scores))
 
     def evaluated(self, step: int, scores: Scores, best: bool) -> None:
-        """Adds a row."""
-        self._scoring = ""
+        """Add a row."""
+        self._evaluating = ""
         if best:
             self._best = len(self._evaluations)
         self._evaluations.append((str(step), scores))
 
     def render(self) -> RenderableType:
-        """The view as it is now."""
+        """Return the current view."""
         parts: list[RenderableType] = []
         if self._evaluations and self._with_scores:
             parts.append(self._scores())
         if self._progress is not None:
             parts.append(self._bar(self._progress))
-        if self._scoring or not parts:
-            parts.append(Text(self._scoring or "starting", style="dim"))
+        if self._evaluating or not parts:
+            parts.append(Text(self._evaluating or "starting", style="dim"))
         return Group(*parts)
 
     def _scores(self) -> Table:
@@ -141,7 +119,7 @@ class LiveReporter:
             table.add_column(name, justify="right")
         table.add_column("")
         numbered = list(enumerate(self._evaluations))
-        # The best row stays in sight.
+        # The best row is always shown.
         shown = numbered[-_SHOWN_EVALUATIONS:]
         if 0 <= self._best < shown[0][0]:
             shown[0] = numbered[self._best]
@@ -157,7 +135,7 @@ class LiveReporter:
             Text(f"step {progress.step}/{progress.total_steps}", style="bold"),
             ProgressBar(total=progress.total_steps, completed=progress.step, width=40),
         )
-        # On a line of their own: all of it in one is too much for 80 columns.
+        # On a second line: one line would exceed 80 columns.
         figures = Text("  ".join(_figures(progress)), no_wrap=True, overflow="ellipsis")
         return Group(bar, figures)
 
@@ -167,7 +145,7 @@ def _in_line(scores: Scores) -> str:
 
 
 def _figures(progress: Progress) -> list[str]:
-    """Loss, learning rate, speed and time left, as far as they are known."""
+    """Return loss, learning rate, speed and time left, as far as known."""
     figures = [f"epoch {progress.epoch:.2f}"]
     if progress.loss is not None and progress.learning_rate is not None:
         figures += [f"loss {progress.loss:.4f}", f"lr {progress.learning_rate:.1e}"]

@@ -1,8 +1,8 @@
 """Plans and results as tables."""
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -14,46 +14,50 @@ if TYPE_CHECKING:
     from dcft_cli.runs.plan import TrainingPlan
     from dcft_cli.runs.train import TrainingResult
 
-_SHOWN_CLASSES = 12
+_MAX_CLASSES = 12
 
 
 def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
-    """What training will do. A dry run's plan is its result, so it goes to stdout."""
+    """Print what training will do; to stdout for a dry run, whose result it is."""
     recipe, adapter, preparation = plan.recipe, plan.adapter, plan.preparation
     training, config = recipe.training, adapter.config
     task = preparation.loaded
     for note in preparation.notes:
         print_note(note)
-    rows = [f"{_origin(task.train)}: {plan.train_rows:,} rows, {plan.tokens:,} tokens an epoch"]
-    for held in preparation.evaluation_sets:
-        rows.append(f"{_origin(task.validation[held.name])}: {len(held.features):,} rows to score")
+    assert task.train is not None
+    rows = [f"{task.train.source}: {plan.train_rows:,} rows, {plan.tokens:,} tokens per epoch"]
+    for eval_set in preparation.evaluation_sets:
+        origin = task.validation[eval_set.name].source
+        rows.append(f"{origin}: {len(eval_set.features):,} rows to score")
     if not preparation.evaluation_sets:
         rows.append("no validation data: the last checkpoint is kept")
-    warmup = plan.arguments.warmup_steps
+    warmup = plan.warmup_steps
     if warmup >= plan.total_steps > 1:
         print_note(
             f"all {plan.total_steps} steps are warm-up, so the learning rate stays below "
             f"{training.learning_rate:g}; training.warmup_ratio=0.1 fits any number of steps"
         )
     head_rate = training.head_learning_rate
+    kind = recipe.task.kind
+    task_name = f"{recipe.task.name} ({kind})" if recipe.task.name else kind
     (out if dry_run else err).print(
         facts(
             ("base", f"{recipe.model.name} ({preparation.config.model_type}, "
-                     f"{_short(adapter.base_parameters)} parameters, "
+                     f"{abbreviated(adapter.base_parameters)} parameters, "
                      f"{recipe.model.quantization or recipe.model.dtype})"),
-            ("task", f"{_task(recipe.task.name, recipe.task.kind)}, best by {task.main_metric}"),
+            ("task", f"{task_name}, best by {task.main_metric}"),
             *_classes(plan),
             ("data", "\n".join(rows)),
             ("adapter", f"DCFT kernel {config.kernel_size}, stride {config.effective_stride}, rank "
                         f"{config.rank}, scale {config.scale:g} in {len(adapter.modules)} layers "
                         f"({' '.join(config.targets)})"),
-            ("trained", f"{adapter.adapter_parameters:,} adapter parameters "
-                        f"+ {adapter.head_parameters:,} outside the encoder"),
-            ("steps", f"{plan.total_steps:,} of batch {plan.batch_size} "
-                      f"({plan.steps_per_epoch:,} an epoch), {int(warmup):,} to warm up, "
+            ("trained", f"{adapter.adapter_parameters:,} adapter "
+                        f"+ {adapter.head_parameters:,} head parameters"),
+            ("steps", f"{plan.total_steps:,} ({plan.steps_per_epoch:,} per epoch, batch size "
+                      f"{plan.batch_size}, {warmup:,} warm-up), "
                       f"learning rate {training.learning_rate:g}"
-                      + (f", of the head {head_rate:g}" if head_rate else "")),
-            ("device", f"{plan.device}, {plan.precision}"),
+                      + (f" (head {head_rate:g})" if head_rate else "")),
+            ("device", f"{plan.machine.device_name}, {plan.machine.precision}"),
             ("output", str(plan.folder.path)),
         ),
         "",
@@ -61,7 +65,7 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
 
 
 def show_training(result: "TrainingResult") -> None:
-    """Scores beside what is reached without training, what was trained, and what to type next."""
+    """Print scores and baselines, the size of the adapter, and the commands to run next."""
     metrics = result.metrics
     best, last = metrics["metrics"], metrics["last_metrics"]
     if best:
@@ -86,7 +90,7 @@ def show_training(result: "TrainingResult") -> None:
     speed = metrics["tokens_per_second"]
     out.print(
         f"{metrics['adapter_parameters']:,} adapter + {metrics['head_parameters']:,} head "
-        f"parameters in {in_bytes(result.folder.adapter.stat().st_size)}; "
+        f"parameters in {decimal(result.folder.adapter.stat().st_size)}; "
         f"{metrics['seconds']:.0f} s" + (f", {speed:,.0f} tokens/s" if speed else "")
     )
     folder = result.folder.path
@@ -98,10 +102,8 @@ def show_training(result: "TrainingResult") -> None:
 
 
 def show_evaluation(result: "EvaluationResult") -> None:
-    """Scores, and on what."""
-    rows = ", ".join(
-        f"{result.origins[name]} ({count:,} rows)" for name, count in result.rows.items()
-    )
+    """Print scores and data."""
+    rows = ", ".join(f"{result.data[name]} ({count:,} rows)" for name, count in result.rows.items())
     out.print(
         facts(
             ("adapter", str(result.adapter)),
@@ -113,15 +115,15 @@ def show_evaluation(result: "EvaluationResult") -> None:
 
 
 def show_merge(result: "MergeResult") -> None:
-    """Where the model is, how it is loaded, and the proof."""
-    merged = f"{result.folder} ({in_bytes(result.bytes)}, {result.layers} layers folded)"
+    """Print where the merged model is, how to load it, and how it was verified."""
+    merged = f"{result.folder} ({decimal(result.bytes)}, {result.layers} layers merged)"
     stored = result.dtype
     if result.rounding is not None:
-        stored += f": rounding to it moves logits by up to {result.rounding:.1e}"
+        stored += f": rounding to it changes logits by up to {result.rounding:.1e}"
     out.print(
         facts(
             ("merged", merged),
-            ("proof", f"largest logit difference to base + adapter: {result.difference:.2e}"),
+            ("verified", f"largest logit difference to base + adapter: {result.difference:.2e}"),
             ("stored", stored),
             ("load", f'{result.model_class}.from_pretrained("{result.folder}")'),
         )
@@ -129,7 +131,7 @@ def show_merge(result: "MergeResult") -> None:
 
 
 def facts(*pairs: tuple[str, str]) -> Table:
-    """Names and values, one pair a line."""
+    """Return names and values, one pair per line."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -139,35 +141,21 @@ def facts(*pairs: tuple[str, str]) -> Table:
 
 
 def _classes(plan: "TrainingPlan") -> list[tuple[str, str]]:
-    """The classes and their training rows: a misspelt label shows as a class of its own."""
+    """Return the classes with their training rows, which reveals misspelled labels."""
     loaded = plan.preparation.loaded
     labels, rows = loaded.task.labels, loaded.train
     if not labels or rows is None:
         return []
     counts = loaded.task.label_counts(rows.dataset)
-    listed = [f"{name} {counts[n]:,}" for n, name in enumerate(labels[:_SHOWN_CLASSES])]
-    if len(labels) > _SHOWN_CLASSES:
-        listed.append(f"and {len(labels) - _SHOWN_CLASSES} more")
+    listed = [f"{name} {counts[n]:,}" for n, name in enumerate(labels[:_MAX_CLASSES])]
+    if len(labels) > _MAX_CLASSES:
+        listed.append(f"and {len(labels) - _MAX_CLASSES} more")
     return [("classes", ", ".join(listed))]
 
 
-def _origin(rows: Any) -> str:
-    return str(rows.source)
-
-
-def _task(name: str | None, kind: str) -> str:
-    return f"{name} ({kind})" if name else kind
-
-
-def _short(number: int) -> str:
-    """22,713,985 as 22.7M."""
+def abbreviated(number: int) -> str:
+    """Return 22,713,985 as 22.7M."""
     for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
         if number >= size:
             return f"{number / size:.1f}{unit}"
     return str(number)
-
-
-def in_bytes(number: int) -> str:
-    """57272 as 57.3 kB."""
-    step = min(int(math.log10(max(number, 1)) // 3), 3)
-    return f"{number / 1000**step:.{1 if step else 0}f} {('bytes', 'kB', 'MB', 'GB')[step]}"

@@ -1,4 +1,4 @@
-"""Base models: from a name to what transformers loads."""
+"""Base models: configurations, weightless skeletons, and models with their weights."""
 
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
@@ -11,11 +11,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from dcft_cli.adapter_file.fingerprint import fingerprint
 from dcft_cli.addresses import SCHEME, local_path
@@ -23,48 +19,53 @@ from dcft_cli.errors import ModelError
 from dcft_cli.models.quantization import make_trainable, quantization_settings
 from dcft_cli.recipe.schema import ModelSection
 
-# What model families call the dropout before the task head.
+# Names of the dropout before the task head, by family.
 _HEAD_DROPOUT = ("classifier_dropout", "cls_dropout", "seq_classif_dropout")
-# Families that look for the name, and whose configuration has it only where it was set.
+# Families that read the name, but whose configurations have it only if it was set.
 _UNSET_HEAD_DROPOUT = {"deberta": "cls_dropout", "deberta-v2": "cls_dropout"}
+
+_MAX_SKELETONS = 4
+_skeletons: dict[str, nn.Module] = {}
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A pretrained model of a task's class, and what its checkpoint lacks.
+    """A pretrained model of a task's class.
 
     Attributes:
-        model: with its weights; the head's are fresh where the checkpoint has none.
-        lacking: names of the parameters that the checkpoint lacks: trained besides the adapter.
+        model: with its weights; those of the head are random if the checkpoint has none.
+        missing_keys: parameters that the checkpoint lacks; they are trained with the adapter.
     """
 
     model: PreTrainedModel
-    lacking: frozenset[str]
+    missing_keys: frozenset[str]
 
 
 def quiet_transformers() -> None:
-    """Keeps transformers' progress bars and load reports off the terminal."""
+    """Turn off transformers' progress bars and load reports."""
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
-def load_config(section: ModelSection, settings: Mapping[str, Any]) -> PreTrainedConfig:
-    """The base model's configuration with the task's settings put in.
+def load_config(
+    section: ModelSection, settings: Mapping[str, Any] | None = None
+) -> PreTrainedConfig:
+    """Load the base model's configuration and apply the task's settings.
 
     Args:
-        section: which model; its classifier dropout is applied where the family names one.
-        settings: labels and problem type, as the task gives them.
+        section: names the model; its classifier dropout is applied if the family has one.
+        settings: labels and problem type of the task.
 
     Raises:
         ModelError: no such model, or no configuration in it.
     """
-    source = source_of(section.name)
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
-            source, revision=revision_of(section), **settings
+            source_of(section.name), revision=revision_of(section)
         )
     except (OSError, ValueError, KeyError) as error:
         raise not_loaded("configuration", section, error) from error
+    config.update(dict(settings or {}))
     dropout = section.classifier_dropout
     if dropout is not None:
         for name in _HEAD_DROPOUT:
@@ -74,14 +75,29 @@ def load_config(section: ModelSection, settings: Mapping[str, Any]) -> PreTraine
 
 
 def skeleton(config: PreTrainedConfig, auto_class: str) -> nn.Module:
-    """The model of a configuration on the meta device: shapes and names, no weights.
+    """Return the model of a configuration on the meta device: shapes and names, no weights.
+
+    The last ones are kept, since a run asks for the same skeleton several times: do not modify it.
 
     Raises:
         ModelError: transformers has no such class for this type of model, or cannot build it.
     """
+    key = f"{auto_class} {config!r}"
+    if key not in _skeletons:
+        if len(_skeletons) >= _MAX_SKELETONS:
+            _skeletons.clear()
+        _skeletons[key] = _build_skeleton(config, auto_class)
+    return _skeletons[key]
+
+
+def _build_skeleton(config: PreTrainedConfig, auto_class: str) -> nn.Module:
     auto = getattr(transformers, auto_class)
     if type(config) not in auto._model_mapping:
-        raise _no_class(config, auto_class)
+        raise ModelError(
+            f"transformers {transformers.__version__} has no {auto_class} "
+            f"for models of type {config.model_type}.",
+            "Choose another base model for this task.",
+        )
     with torch.device("meta"):
         try:
             model: nn.Module = auto.from_config(config)
@@ -93,7 +109,8 @@ def skeleton(config: PreTrainedConfig, auto_class: str) -> nn.Module:
             ) from error
         except Exception as error:
             raise ModelError(
-                f"The configuration (type {config.model_type}) makes no model: {error}",
+                "Could not build a model from the configuration "
+                f"(type {config.model_type}): {error}",
                 "Repair config.json, or choose another base model.",
             ) from error
     return model
@@ -105,19 +122,19 @@ def load_model(
     auto_class: str,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> BaseModel:
-    """The base model with its weights: the frozen ones as `section` says, the rest in float32.
+    """Load the base model: frozen weights in the section's type, missing ones in float32.
 
     Args:
-        tensors: of the checkpoint, by their names there; None reads them. Those that have the
-            model's type already become its parameters as they are, without a copy.
+        tensors: the checkpoint's tensors by name; None reads them. Those of the model's type
+            become its parameters without a copy.
 
     Raises:
-        ModelError: the weights cannot be loaded, or not quantised.
+        ModelError: the weights cannot be loaded or quantized.
     """
     if getattr(config, "quantization_config", None) is not None:
         raise ModelError(
-            f"The weights of {section.name} are quantised in the checkpoint.",
-            "Name the model in full precision; model.quantization=4bit quantises it for training.",
+            f"The checkpoint of {section.name} is stored in quantized form.",
+            "Use the model in full precision; model.quantization=4bit quantizes it for training.",
         )
     settings: dict[str, Any] = {}
     if section.quantization is not None:
@@ -130,7 +147,7 @@ def load_model(
             config=config,
             dtype=getattr(torch, section.dtype),
             output_loading_info=True,
-            # A head of another size (other labels) counts as lacking.
+            # A head of another size (other labels) counts as missing.
             ignore_mismatched_sizes=True,
             **settings,
         )
@@ -139,26 +156,26 @@ def load_model(
     if section.quantization is not None:
         make_trainable(model)
     parameters = dict(model.named_parameters())
-    mismatched = {entry[0]: entry[1:] for entry in report["mismatched_keys"]}
-    lacking = parameters.keys() & (report["missing_keys"] | mismatched.keys())
-    _check_encoder(section, model, lacking, mismatched)
-    for name in lacking:
+    mismatched = {name: shapes for name, *shapes in report["mismatched_keys"]}
+    missing = parameters.keys() & (report["missing_keys"] | mismatched.keys())
+    _check_encoder(section, model, missing, mismatched)
+    for name in missing:
         parameters[name].data = parameters[name].data.float()
     if section.classifier_dropout is not None:
         _set_head_dropout(model, config, section.classifier_dropout)
-    return BaseModel(model, frozenset(lacking))
+    return BaseModel(model, frozenset(missing))
 
 
 def base_fingerprint(
     model: PreTrainedModel, head: Collection[str], section: ModelSection, auto_class: str
 ) -> str:
-    """Fingerprint of a base model's frozen weights; of a quantised one, those it was made from.
+    """Return the fingerprint of a base model's frozen weights, before any quantization.
 
     Args:
-        model: loaded as `section` says, with adapters or without.
-        head: names of the parameters that are trained besides the adapters.
+        model: loaded from `section`, with adapters or without.
+        head: names of the parameters that are trained with the adapters.
     """
-    if section.quantization is not None:  # in bfloat16: that is what a fingerprint is taken of
+    if section.quantization is not None:  # fingerprints are taken of bfloat16 values
         section = section.model_copy(update={"quantization": None, "dtype": "bfloat16"})
         config = copy(model.config)
         del config.quantization_config
@@ -167,22 +184,18 @@ def base_fingerprint(
 
 
 def head_outputs(outputs: Mapping[str, Any]) -> list[Tensor]:
-    """What the head of a model says: its logits; for question answering those of start and end.
-
-    Args:
-        outputs: of the model; may hold states, caches and routing besides.
-    """
+    """Return the logits of a model's outputs; for question answering start and end logits."""
     return [outputs[name] for name in ("logits", "start_logits", "end_logits") if name in outputs]
 
 
 def _check_encoder(
     section: ModelSection,
     model: PreTrainedModel,
-    lacking: Collection[str],
+    missing: Collection[str],
     mismatched: Mapping[str, Sequence[torch.Size]],
 ) -> None:
-    """A checkpoint may lack the task head or a pooler, but no layer of the encoder."""
-    suspect = {n for n in lacking if n in mismatched or any(p.isdigit() for p in n.split("."))}
+    """Raise ModelError if the checkpoint lacks a layer of the encoder (a pooler may be missing)."""
+    suspect = {n for n in missing if n in mismatched or any(p.isdigit() for p in n.split("."))}
     if not suspect:
         return
     prefix = getattr(model, "base_model_prefix", "")
@@ -190,8 +203,8 @@ def _check_encoder(
         for name in suspect & {encoder, f"{prefix}.{encoder}"}:  # some heads have no prefix
             problem = f"{name} is missing"
             if name in mismatched:
-                found, wanted = mismatched[name]
-                problem = f"{name} is {tuple(found)}, and {tuple(wanted)} by the configuration"
+                stored, expected = map(tuple, mismatched[name])
+                problem = f"{name} has shape {stored}, the configuration says {expected}"
             raise ModelError(
                 f"The weights of {section.name} do not fit its configuration: {problem}.",
                 "config.json and weights must come from the same model.",
@@ -199,45 +212,34 @@ def _check_encoder(
 
 
 def _set_head_dropout(model: nn.Module, config: PreTrainedConfig, dropout: float) -> None:
-    """For families whose configuration has no name for it (MPNet)."""
+    """Set the head's dropout for families whose configuration has no name for it (MPNet)."""
     if any(hasattr(config, name) for name in _HEAD_DROPOUT):
         return
+    encoder = f"{getattr(model, 'base_model_prefix', '')}."
     for name, module in model.named_modules():
-        if isinstance(module, nn.Dropout) and not _in_encoder(model, name):
+        if isinstance(module, nn.Dropout) and not name.startswith(encoder):
             module.p = dropout
 
 
-def _in_encoder(model: nn.Module, name: str) -> bool:
-    return name.startswith(f"{getattr(model, 'base_model_prefix', '')}.")
-
-
 def source_of(name: str) -> str:
-    """What transformers takes for a model's name: a folder's path, or the name on the Hub."""
+    """Return a model's folder, or its name on the Hub, as `from_pretrained` expects it."""
     path = local_path(name)
     return str(path) if name.startswith(SCHEME) or path.exists() else name
 
 
 def revision_of(section: ModelSection) -> str:
-    """Commit, tag or branch on the Hub."""
+    """Return the commit, tag or branch on the Hub."""
     return section.revision or "main"
 
 
 def not_loaded(what: str, section: ModelSection, error: Exception) -> ModelError:
-    """The error for a part of a base model that transformers cannot load."""
+    """Return the error for a part of a base model that transformers cannot load."""
     looks_local = Path(section.name).is_absolute() or section.name.startswith((".", SCHEME))
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return ModelError(
         f"Cannot load the {what} of the base model {section.name}: {reason}",
         "model.name must be a folder that save_pretrained wrote (config, weights, tokenizer)."
         if looks_local
-        else "model.name must be a model on the Hub that this machine reaches or has in its "
-        "cache, or a local folder: model.name=DIR.",
-    )
-
-
-def _no_class(config: PreTrainedConfig, auto_class: str) -> ModelError:
-    return ModelError(
-        f"transformers {transformers.__version__} has no {auto_class} "
-        f"for models of type {config.model_type}.",
-        "Choose another base model for this task.",
+        else "model.name must be a model on the Hub (reachable, or in the local cache) or a local "
+        "folder: model.name=DIR.",
     )

@@ -12,17 +12,17 @@ from dcft_cli.recipe.schema import ModelSection
 from dcft_cli.targets.resolve import find_roles
 from dcft_cli.targets.weights import is_packed
 
-_PACKS_ANEW = "support_avx512bf16_for_cpu"
+_REPACKS = "support_avx512bf16_for_cpu"
 
 
 def quantization_settings(section: ModelSection, skeleton: nn.Module) -> dict[str, Any]:
-    """What `from_pretrained` is to be told so that the weights arrive quantised.
+    """Return the arguments of `from_pretrained` that quantize a model's weights.
 
-    Quantised are the linear layers that have a role, which hold nearly all of a model. A pooler
-    or task head, which may be trained, is not.
+    Only linear layers that have a role are quantized, which is nearly all of a model, but no
+    pooler or task head, since these may be trained.
 
     Args:
-        section: which model, in how many bits (`quantization` is set).
+        section: names the model and the bits (`quantization` is set).
         skeleton: the model on the meta device.
 
     Raises:
@@ -34,7 +34,7 @@ def quantization_settings(section: ModelSection, skeleton: nn.Module) -> dict[st
             'Install it: pip install "dcft-cli[quantization]".',
         )
     with_role = {id(m.module) for target in find_roles(skeleton) for m in target.matrices}
-    kept = [
+    skipped = [
         name
         for name, module in skeleton.named_modules()
         if isinstance(module, nn.Linear) and id(module) not in with_role
@@ -46,26 +46,26 @@ def quantization_settings(section: ModelSection, skeleton: nn.Module) -> dict[st
             load_in_8bit=not four,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_compute_dtype=getattr(torch, section.dtype),
-            llm_int8_skip_modules=kept,
+            llm_int8_skip_modules=skipped,
         )
     }
 
 
 def make_trainable(model: nn.Module) -> None:
-    """Lets gradients flow through quantised layers, whatever was computed with them before.
+    """Let gradients flow through a model's quantized layers, in place.
 
     Raises:
-        ModelError: there are none.
+        ModelError: the model has no quantized layer.
     """
     if not any(is_packed(parameter) for parameter in model.parameters()):
         raise ModelError(
-            f"No weight of a {type(model).__name__} can be quantised: it has no linear layers.",
-            "Leave out model.quantization; model.dtype=bfloat16 halves the memory.",
+            f"No weight of {type(model).__name__} can be quantized: it has no linear layers.",
+            "Remove model.quantization; model.dtype=bfloat16 halves the memory.",
         )
-    # What transformers asks of a quantised model before it trains it: that there are adapters.
+    # The Trainer refuses a quantized model unless this says that it has adapters.
     model._hf_peft_config_loaded = True  # type: ignore[assignment]
     for module in model.modules():
-        # On some processors a 4-bit layer packs its weight anew when it is first evaluated, for a
-        # product that knows no gradient: training could not go on after an evaluation.
-        if hasattr(module, _PACKS_ANEW):
-            setattr(module, _PACKS_ANEW, False)
+        # On some processors a 4-bit layer repacks its weight at the first evaluation, for a product
+        # without a gradient: training could not continue after an evaluation.
+        if hasattr(module, _REPACKS):
+            setattr(module, _REPACKS, False)

@@ -1,4 +1,4 @@
-"""Recipes: their schema, and reading them from YAML files and `KEY=VALUE` overrides."""
+"""Recipes: schema, reading from YAML files and `KEY=VALUE` overrides, and writing."""
 
 from dcft_cli.recipe.loading import LoadedRecipe, dump_recipe, load_recipe, recipe_from_mapping
 from dcft_cli.recipe.schema import (
@@ -9,8 +9,8 @@ from dcft_cli.recipe.schema import (
     Recipe,
     TaskSection,
     TrainingSection,
+    is_file_address,
 )
-from dcft_cli.recipe.splits import is_file_address
 
 __all__ = [
     "AdapterSection",

@@ -1,4 +1,4 @@
-"""Reading recipes, by path or by name, and writing them: `load_recipe` and its kin."""
+"""Reading recipes, by path or by name, and writing them."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -19,7 +19,7 @@ _FOLDER = "recipes"
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A recipe that was read from a file."""
+    """A recipe read from a file."""
 
     recipe: Recipe
     name: str
@@ -29,19 +29,19 @@ class LoadedRecipe:
 
 
 def load_recipe(path_or_name: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
-    """Reads and checks a recipe.
+    """Read and check a recipe.
 
     Args:
-        path_or_name: a YAML file. A name that starts with `recipes/` and is no file here means
-            the recipe of that name that came with this package.
-        overrides: `KEY=VALUE` with dotted keys, such as `training.learning_rate=5e-4`. Each
-            is applied to the recipe before it is checked. Giving `data.validation` takes the
-            place of the recipe's `data.holdout`, and `training.warmup_steps` that of
-            `training.warmup_ratio`; each also the other way round.
+        path_or_name: a YAML file. If there is no such file, a name that starts with `recipes/`
+            means a recipe that comes with this package.
+        overrides: `KEY=VALUE` with dotted keys, such as `training.learning_rate=5e-4`, applied
+            before the recipe is checked. Overriding either of `data.validation` and
+            `data.holdout` removes the other; so does either of `training.warmup_steps` and
+            `training.warmup_ratio`.
 
     Raises:
-        RecipeError: there is no such recipe, it cannot be read, or it holds mistakes; all of
-            them are listed, each with file and line.
+        RecipeError: there is no such recipe, it cannot be read, or it has mistakes; all of them
+            are listed, each with file and line.
     """
     path = _find(path_or_name)
     origin = path_or_name if Path(path_or_name).exists() else str(path)
@@ -53,24 +53,21 @@ def load_recipe(path_or_name: str, overrides: Sequence[str] = ()) -> LoadedRecip
 def recipe_from_mapping(
     data: Mapping[str, object], origin: str, overrides: Sequence[str] = ()
 ) -> Recipe:
-    """Checks a recipe that comes as data, such as the one kept in an adapter file.
+    """Check a recipe given as data, such as the one in an adapter file.
 
     Args:
         data: sections by name; not changed.
-        origin: what the recipe is called in messages.
-        overrides: as for `load_recipe`.
+        origin: name of the recipe in messages.
+        overrides: see `load_recipe`.
 
     Raises:
-        RecipeError: the recipe or an override holds mistakes; all of them are listed.
+        RecipeError: the recipe or an override has mistakes; all of them are listed.
     """
     return _checked(Source(origin, deepcopy(dict(data))), overrides)
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Writes a recipe as YAML with every setting resolved; settings that are None are left out.
-
-    Reading the text back gives an equal recipe.
-    """
+    """Return a recipe as YAML with every setting that is not None; reads back as an equal one."""
     sections = recipe.model_dump(exclude_none=True)
     text = "\n".join(to_yaml({name: values}) for name, values in sections.items())
     return f"# A dcft recipe with every setting resolved.\n\n{text}"
@@ -78,7 +75,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def _checked(source: Source, overrides: Sequence[str]) -> Recipe:
     source.override(overrides)
-    # A section whose keys are all commented out reads as null: it has its defaults.
+    # A section whose keys are all commented out is null in YAML: it gets its defaults.
     for name in Recipe.model_fields:
         if name in source.values and source.values[name] is None:
             source.values[name] = {}
@@ -88,7 +85,7 @@ def _checked(source: Source, overrides: Sequence[str]) -> Recipe:
     except ValidationError as error:
         problems += explain(error, source)
     if problems:
-        hint = "Nothing has run: correct this and try again."
+        hint = "Correct the recipe or the overrides and try again."
         raise RecipeError("\n".join(map(str, sorted(problems))), hint)
     return recipe
 
@@ -115,7 +112,7 @@ def _nearest_recipes(path: Path) -> str:
 
 
 def _packaged_folder() -> Path:
-    """Where the package's recipes lie: inside it in a wheel, beside it in a checkout."""
+    """Return the folder of the package's recipes: in the package, or next to it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / _FOLDER
     return inside if inside.is_dir() else package.with_name(_FOLDER)
@@ -123,7 +120,7 @@ def _packaged_folder() -> Path:
 
 def _read_text(path: Path, origin: str) -> str:
     if path.is_dir():
-        raise RecipeError(f"{origin} is a folder, not a recipe.", "Name a YAML file in it.")
+        raise RecipeError(f"{origin} is a folder, not a recipe.", "Name a YAML file.")
     try:
         content = path.read_bytes()
     except OSError as error:

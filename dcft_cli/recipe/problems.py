@@ -1,4 +1,4 @@
-"""What the schema refuses, in plain words: key, value, and the nearest that would be right."""
+"""Validation errors of the schema in plain words: key, value, and the nearest valid one."""
 
 import re
 from collections.abc import Iterator
@@ -31,9 +31,9 @@ _WORDS = {
 
 
 def take_unknown_keys(source: Source) -> list[Problem]:
-    """Removes the keys that no section has, and returns a problem for each.
+    """Remove unknown keys and return a problem for each.
 
-    Without them the schema goes on to check what the keys of a section say together.
+    With unknown keys in a section, pydantic would not check rules about several keys.
     """
     problems = []
     for section, model in _SECTIONS.items():
@@ -42,12 +42,12 @@ def take_unknown_keys(source: Source) -> list[Problem]:
             path = (*section, key)
             value = show(values.pop(key))
             message = f"{dotted(path)}: unknown key (value {value}); {_nearest_key(path)}"
-            problems.append(Problem(source.place(path), message))
+            problems.append(Problem(source.location(path), message))
     return problems
 
 
 def _at(values: dict[str, object], section: tuple[str, ...]) -> dict[str, object]:
-    """The mapping at a section's path; empty where there is none."""
+    """Return the mapping at a section's path; empty if there is none."""
     for key in section:
         inner = values.get(key)
         values = inner if isinstance(inner, dict) else {}
@@ -55,17 +55,17 @@ def _at(values: dict[str, object], section: tuple[str, ...]) -> dict[str, object
 
 
 def explain(error: ValidationError, source: Source) -> list[Problem]:
-    """One problem for each value that the schema refuses.
+    """Return one problem for each invalid value.
 
-    Where a key takes one of several types, the schema reports each of them: these become one
-    problem, of the innermost value that is wrong.
+    For a key that takes one of several types, pydantic reports an error for each type; these
+    become one problem, of the innermost value that is wrong.
     """
     by_path: dict[KeyPath, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         by_path.setdefault(_path_in(source.values, detail), []).append(detail)
     return [
         Problem(
-            source.place(_culprit(path, details[0], source)),
+            source.location(_culprit(path, details[0], source)),
             f"{dotted(path) or 'recipe'}: {_describe(path, details)}",
         )
         for path, details in by_path.items()
@@ -74,7 +74,7 @@ def explain(error: ValidationError, source: Source) -> list[Problem]:
 
 
 def _culprit(path: KeyPath, detail: ErrorDetails, source: Source) -> KeyPath:
-    """Of a rule about several keys of a section, the first one that it names and that is given."""
+    """Return the path, for a rule about several keys that of the first one that is given."""
     if detail["type"] == "value_error":
         given = _at(source.values, tuple(map(str, path)))
         for key in re.findall(r"`(\w+)", str(detail["ctx"]["error"])):
@@ -84,7 +84,7 @@ def _culprit(path: KeyPath, detail: ErrorDetails, source: Source) -> KeyPath:
 
 
 def _path_in(values: object, detail: ErrorDetails) -> KeyPath:
-    """The error's location without the names of types that pydantic puts between the keys."""
+    """Return the error's location without the type names that pydantic puts between the keys."""
     path: KeyPath = ()
     for step in detail["loc"]:
         is_key = isinstance(values, dict) and step in values
@@ -104,15 +104,15 @@ def _describe(path: KeyPath, details: list[ErrorDetails]) -> str:
         case "value_error":
             return str(detail["ctx"]["error"])
         case "literal_error":
-            wanted, advice = _choice(detail)
+            expected, advice = _choice(detail)
         case _:
-            wanted, advice = " or ".join(map(_wanted, details)), ""
+            expected, advice = " or ".join(map(_expected, details)), ""
             if detail["type"] == "string_type" and isinstance(detail["input"], int | float):
                 advice = f'; if it is a name, put it in quotes: "{show(detail["input"])}"'
-    return f"{wanted} (value {show(detail['input'])}){advice}"
+    return f"{expected} (value {show(detail['input'])}){advice}"
 
 
-def _wanted(detail: ErrorDetails) -> str:
+def _expected(detail: ErrorDetails) -> str:
     if words := _WORDS.get(detail["type"]):
         return words.format(**detail.get("ctx", {}))
     if detail["type"] == "literal_error":  # the last of several types that a key takes
@@ -123,8 +123,8 @@ def _wanted(detail: ErrorDetails) -> str:
 def _choice(detail: ErrorDetails) -> tuple[str, str]:
     choices = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
     near = get_close_matches(str(detail["input"]), choices, n=1)
-    wanted = "must be one of " if len(choices) > 1 else "must be "
-    return wanted + ", ".join(choices), f"; did you mean {near[0]}?" if near else ""
+    expected = "must be one of " if len(choices) > 1 else "must be "
+    return expected + ", ".join(choices), f"; did you mean {near[0]}?" if near else ""
 
 
 def _missing(path: tuple[str, ...]) -> str:
@@ -136,22 +136,22 @@ def _missing(path: tuple[str, ...]) -> str:
 
 
 def _nearest_key(path: tuple[str, ...]) -> str:
-    """The key that was probably meant: of the same name elsewhere, or one spelled alike."""
+    """Return advice: a key of the same name elsewhere, one spelled alike, or all valid keys."""
     section, key = path[:-1], path[-1]
     own = list(_SECTIONS[section].model_fields)
-    every = [(*section, key) for section, model in _SECTIONS.items() for key in model.model_fields]
-    meant = (
-        [dotted(other) for other in every if other[-1] == key]
+    paths = [(*section, key) for section, model in _SECTIONS.items() for key in model.model_fields]
+    candidates = (
+        [dotted(path) for path in paths if path[-1] == key]
         or _alike(key, own)
-        or [dotted(other) for other in every if other[-1] in _alike(key, [o[-1] for o in every])]
+        or [dotted(path) for path in paths if path[-1] in _alike(key, [p[-1] for p in paths])]
     )
-    if meant:
-        return f"did you mean {' or '.join(meant)}?"
+    if candidates:
+        return f"did you mean {' or '.join(candidates)}?"
     return f"{'section ' if section else ''}{dotted(section) or 'a recipe'} takes {', '.join(own)}"
 
 
 def _alike(key: str, names: list[str]) -> list[str]:
-    """The name that is spelled most like `key`, or those with its letters as their initials."""
+    """Return the name spelled most like `key`, or the names with `key` as their initials."""
     initials = [n for n in names if "_" in n and key == "".join(word[0] for word in n.split("_"))]
     return get_close_matches(key, names, n=1, cutoff=0.7) or initials
 

@@ -1,8 +1,9 @@
-"""The recipe: every setting of a run, checked. Sections and keys are those of the YAML file.
+"""The schema of recipes: sections and keys of the YAML file, their types and defaults.
 
-Nothing here knows torch or transformers: a recipe is checked before either is imported.
+Imports neither torch nor transformers, so that mistakes show before these are loaded.
 """
 
+from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,11 +16,15 @@ TaskType = Literal[
 ]
 DType = Literal["float32", "bfloat16"]
 
-_TYPE_OF_TASK: dict[str, TaskType] = {
+_TASK_TYPES: dict[str, TaskType] = {
     "stsb": "regression",
     "squad_v1": "question_answering",
     "squad_v2": "question_answering",
 }
+
+_FILE_SUFFIXES = frozenset(
+    {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".conll", ".iob", ".iob2", ".bio"}
+)
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -42,32 +47,32 @@ class ModelSection(_Section):
     revision: str | None = None
     """Hub revision: branch, tag or commit."""
     dtype: DType = "float32"
-    """Type the frozen weights are held in; the adapter always trains in float32."""
+    """Type of the frozen weights; the adapter always trains in float32."""
     quantization: Literal["4bit", "8bit"] | None = None
-    """Bits in which the frozen linear layers are held, by bitsandbytes; None: as `dtype` says."""
+    """Quantization of the frozen linear layers, by bitsandbytes; None: none."""
     classifier_dropout: Fraction | None = None
-    """Dropout before the task head; None keeps the base model's own setting."""
+    """Dropout before the task head; None: the base model's own."""
 
 
 class TaskSection(_Section):
-    """What is learned: a known task by `name`, or a `type` for the user's own data."""
+    """The task: a known one by `name`, or a `type` for your own data."""
 
     name: TaskName | None = None
-    """A known task: its columns, labels and metrics are filled in."""
+    """A known task, which sets type, columns, labels and metrics."""
     type: TaskType | None = None
-    """Family of a task on the user's own data."""
+    """Type of a task on your own data."""
     labels: list[str] | None = Field(default=None, min_length=2)
-    """Class names in the order of their numbers; None finds them in the training data."""
+    """Class names in the order of their numbers; None: those found in the training data."""
     metric: str | None = None
-    """Metric that picks the best checkpoint; None takes the task's own."""
+    """Metric that picks the best checkpoint; None: the task's first one."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
-    """Multi-label: probability from which on a label is given."""
+    """Multi-label: a label is predicted when its probability reaches this threshold."""
     unanswerable: bool = False
-    """Question answering: questions may have no answer (as in SQuAD v2.0)."""
+    """Question answering: whether questions may have no answer (as in SQuAD v2.0)."""
     null_threshold: float = 0.0
-    """Question answering: "no answer" wins when its score leads by more than this."""
+    """Question answering: "no answer" is predicted when it scores higher by more than this."""
     n_best: int = Field(default=20, ge=1)
-    """Question answering: start and end candidates looked at per window."""
+    """Question answering: number of start and end candidates per window."""
     max_answer_length: int = Field(default=30, ge=1)
     """Question answering: longest answer, in tokens."""
 
@@ -81,57 +86,58 @@ class TaskSection(_Section):
 
     @property
     def kind(self) -> TaskType:
-        """The task's family, whether it was named or typed."""
+        """The task's type, of a known task too."""
         if self.name is not None:
-            return _TYPE_OF_TASK.get(self.name, "classification")
+            return _TASK_TYPES.get(self.name, "classification")
         assert self.type is not None
         return self.type
 
 
 class HoldoutSection(_Section):
-    """A validation set cut from the training data where there is none of its own."""
+    """A validation set split off the training data."""
 
     fraction: float = Field(gt=0, lt=1)
-    """Share of the groups that is held out."""
+    """Share of the groups that are held out."""
     group_prefix: int | None = Field(default=None, ge=1)
-    """Rows whose first text starts with the same characters (this many) stay on one side."""
+    """Rows whose first text starts with the same characters (this many) stay together."""
     seed: int = 0
-    """Another seed holds out other groups."""
+    """Seed of the split."""
 
 
 class DataSection(_Section):
-    """Where rows come from: a Hub data set, or local files."""
+    """The data: a Hub data set or local files."""
 
     hub: str | None = None
-    """Name of a data set on the Hub."""
+    """Data set on the Hub."""
     config: str | None = None
     """The Hub data set's configuration (subset)."""
     revision: str | None = None
+    """The Hub data set's branch, tag or commit."""
     train: str | None = None
-    """Hub: name of the split. Else: path or `package://` address of a file."""
+    """Split of the Hub data set, or path or `package://` address of a file."""
     validation: str | dict[str, str] | None = None
-    """As `train`; a mapping names several sets, each scored by itself."""
+    """As `train`; a mapping names several sets, each scored separately."""
     holdout: HoldoutSection | None = None
+    """Validation rows from the training data, instead of `validation`."""
     format: Literal["jsonl", "csv", "tsv", "parquet", "conll"] | None = None
-    """Format of local files; None reads it off the file's ending."""
+    """Format of local files; None: by the file's suffix."""
     columns: list[str] | None = Field(default=None, min_length=1)
-    """Column names of a csv or tsv file that has no header line, or of a conll file."""
+    """Column names of a csv or tsv file without a header, or of a conll file."""
     quoting: bool = True
     """Whether quotation marks in csv and tsv files enclose fields."""
     text: list[str] | None = Field(default=None, min_length=1, max_length=2)
-    """One text column or two (a pair; for question answering: question, context; for token
-    classification: the one of words)."""
+    """One text column, or two for pairs (question answering: question and context; token
+    classification: the column of words)."""
     label: str | Annotated[list[str], Field(min_length=2)] | None = None
-    """Label column (question answering: the answers column). Multi-label: one that lists the
-    labels, or several of 0 and 1, each of the label of its name."""
+    """Label column (question answering: the answers). Multi-label: a column of lists, or several
+    columns of 0 and 1, each named after its label."""
     separator: str = Field(default="|", min_length=1)
-    """Multi-label: what parts labels that are written as one text."""
+    """Multi-label: separator between labels stored as one string."""
     max_length: int = Field(default=384, ge=4)
-    """Longest input, in tokens; longer ones are cut (contexts of questions and sentences of
-    words: windowed). Costs nothing where inputs are short: batches are padded to their own
-    longest."""
+    """Longest input, in tokens; longer ones are truncated (contexts of questions and sentences of
+    words: split into windows). Batches are padded only to their own longest input."""
     document_stride: int = Field(default=128, ge=1)
-    """Tokens shared by neighbouring windows of one context, or of one sentence of words."""
+    """Tokens shared by neighboring windows of one context, or of one sentence of words."""
 
     @model_validator(mode="before")
     @classmethod
@@ -151,9 +157,9 @@ class AdapterSection(_Section):
     """The DCFT adapter (arXiv 2503.01419, section 3)."""
 
     method: Literal["dcft"] = "dcft"
-    """The kind of adapter."""
+    """Kind of adapter."""
     kernel_size: int = Field(default=8, ge=1)
-    """d, edge of the deconvolution kernel; larger kernels make smaller adapters."""
+    """d, size of the deconvolution kernel; larger kernels make smaller adapters."""
     stride: int | None = Field(default=None, ge=1)
     """Step of the transposed convolution, 1 to kernel_size; None: kernel_size."""
     rank: int = Field(default=1, ge=1)
@@ -176,7 +182,7 @@ class AdapterSection(_Section):
         if self.stride is not None and self.stride > self.kernel_size:
             raise ValueError(
                 f"`stride: {self.stride}` is larger than `kernel_size: {self.kernel_size}`; "
-                "cells between the windows would never be trained"
+                "entries between the windows would never be trained"
             )
         return self
 
@@ -185,59 +191,58 @@ class TrainingSection(_Section):
     """The training loop."""
 
     learning_rate: float = Field(default=5e-3, gt=0)
-    """Highest learning rate of AdamW."""
+    """Peak learning rate of AdamW."""
     head_learning_rate: float | None = Field(default=None, gt=0)
-    """Highest learning rate for all that is trained outside the encoder; None: `learning_rate`."""
+    """Peak learning rate of the parameters outside the encoder; None: `learning_rate`."""
     fit_head: Literal["auto", "off"] = "auto"
-    """auto: the head's last linear layer is fitted to the frozen encoder's outputs before
-    training."""
+    """auto: fit the head's last linear layer to the frozen encoder's outputs before training."""
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the training data; None: 3, or as many as make 150 optimizer steps."""
     max_steps: int | None = Field(default=None, ge=1)
-    """Stop after so many optimizer steps, whatever `epochs` says."""
+    """Number of optimizer steps; overrides `epochs`."""
     batch_size: int = Field(default=32, ge=1)
-    """Rows that one device takes at once in training."""
+    """Rows per device and batch in training."""
     eval_batch_size: int | None = Field(default=None, ge=1)
-    """None: twice `batch_size`."""
+    """Rows per device and batch in evaluations; None: twice `batch_size`."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
-    """Batches of one optimizer step."""
+    """Batches per optimizer step."""
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
-    """Course of the learning rate after the warm-up."""
+    """Learning rate schedule after the warm-up."""
     warmup_steps: int | None = Field(default=None, ge=0)
     """Steps over which the learning rate rises from 0."""
     warmup_ratio: Fraction | None = None
     """Warm-up as a share of all steps; instead of `warmup_steps`. Neither: 0.1."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's decay, of all trained values but biases."""
+    """Weight decay of AdamW; biases are exempt."""
     max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients are clipped to this norm."""
+    """Norm to which gradients are clipped."""
     seed: int = Field(default=42, ge=0)
-    """Of initial values, order of the data and dropout."""
+    """Seed of initial values, data order and dropout."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """auto: CUDA, else Apple's GPU, else the CPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Mixed precision of the computation; auto: bfloat16 on CUDA devices that have it."""
+    """Mixed precision of the computation; auto: bfloat16 on CUDA devices that support it."""
     eval_steps: int | None = Field(default=None, ge=1)
-    """Score the validation data every so many steps; None: once an epoch, at most ten times."""
+    """Steps between evaluations; None: an epoch, with at most ten evaluations."""
     logging_steps: int = Field(default=10, ge=1)
-    """Measure the loss every so many steps."""
+    """Steps between reports of the loss."""
     early_stopping_patience: int | None = Field(default=None, ge=1)
-    """Stop after so many evaluations without a better score."""
+    """Stop after this many evaluations without a better score."""
     group_by_length: bool = True
-    """Batches of similar lengths, so that little is padded."""
+    """Batch rows of similar length, which reduces padding."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
+    """Recompute activations in the backward pass, which saves memory and takes time."""
     acceleration: Literal["auto", "off"] = "auto"
-    """auto: compute the same numbers, up to rounding, in less time and memory where this device
-    allows it; off: the plain layers. With `compile`, torch's compiler does the work."""
+    """auto: compute the same numbers, up to rounding, in less time and memory where the device
+    allows it; off: plain layers. With `compile`, torch's compiler does the work."""
     compile: bool = False
-    """Have torch.compile make a program of the model: minutes at first, then faster steps."""
+    """Compile the model with torch.compile: takes minutes, then steps are faster."""
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Processes that load batches beside the training; auto: two for a CUDA device, else none."""
+    """Processes that load batches; auto: two for a CUDA device, else none."""
     report_to: list[str] = []
-    """Experiment trackers, by the names that transformers gives them."""
+    """Experiment trackers, by their names in transformers."""
     output: str | None = None
-    """Run folder; None: runs/ and the recipe's name."""
+    """Run folder; None: runs/NAME, after the recipe."""
 
     @model_validator(mode="after")
     def _one_warmup(self) -> Self:
@@ -247,10 +252,20 @@ class TrainingSection(_Section):
 
 
 class Recipe(_Section):
-    """A whole run: base model, task, data, adapter and training settings."""
+    """A run: base model, task, data, adapter and training settings."""
 
     model: ModelSection
     task: TaskSection
     data: DataSection = DataSection()
     adapter: AdapterSection = AdapterSection()
     training: TrainingSection = TrainingSection()
+
+
+def is_file_address(value: str) -> bool:
+    """Return whether `data.train` or `data.validation` names a file rather than a Hub split.
+
+    A file has a path separator (`package://` addresses do) or the suffix of a data format; other
+    files need their folder (`./words.txt`). `data.hub`, `data.config` and `data.revision` do not
+    apply to files, so a recipe for a Hub data set trains on local files with these two overrides.
+    """
+    return "/" in value or "\\" in value or PurePosixPath(value).suffix.lower() in _FILE_SUFFIXES

@@ -1,1 +1,1 @@
-"""Whole jobs: train, evaluate, merge, inspect. Here recipe, task, model and adapter meet."""
+"""Whole jobs: train, evaluate, inspect. Recipe, task, model and adapter meet here."""

@@ -1,4 +1,4 @@
-"""What an adapter would be: modules and counts from a model's configuration, without weights."""
+"""The adapter that a recipe describes: layers and counts, from a model's configuration only."""
 
 from dataclasses import dataclass
 
@@ -15,15 +15,15 @@ from dcft_cli.targets.resolve import find_targets
 
 @dataclass(frozen=True)
 class AdapterPlan:
-    """Modules and parameter counts.
+    """Adapted layers and parameter counts.
 
     Attributes:
         config: of the adapter.
         modules: the layers that get an adapter.
-        head_parameters: outside the pretrained encoder. A checkpoint that has a task head
-            already trains fewer, one that lacks a pooler trains more.
+        head_parameters: outside the pretrained encoder. Fewer are trained if the checkpoint has a
+            task head already, more if it lacks a pooler.
         base_parameters: of the whole base model, head included.
-        can_checkpoint: whether the model knows gradient checkpointing.
+        can_checkpoint: whether the model supports gradient checkpointing.
     """
 
     config: DCFTConfig
@@ -34,12 +34,12 @@ class AdapterPlan:
 
     @property
     def adapter_parameters(self) -> int:
-        """Trained numbers in the adapter."""
+        """Number of trained parameters in the adapter."""
         return sum(module.parameters(self.config) for module in self.modules)
 
 
 def adapter_config(section: AdapterSection) -> DCFTConfig:
-    """The method's settings in a recipe's adapter section."""
+    """Return the method's settings in a recipe's adapter section."""
     return DCFTConfig(
         kernel_size=section.kernel_size,
         stride=section.stride,
@@ -51,7 +51,7 @@ def adapter_config(section: AdapterSection) -> DCFTConfig:
 
 
 def plan_adapter(section: AdapterSection, config: PreTrainedConfig, auto_class: str) -> AdapterPlan:
-    """Finds the targets in a model of this configuration and counts.
+    """Find the targets in a model of this configuration and count parameters.
 
     Raises:
         TargetError: a target matches no layer.

@@ -14,11 +14,12 @@ from dcft_cli.adapter_file.load import load_adapter
 from dcft_cli.adapter_file.read import AdapterContents, read_adapter
 from dcft_cli.errors import AdapterFileError
 from dcft_cli.models.loading import base_fingerprint, load_model
-from dcft_cli.recipe import LoadedRecipe, Recipe, load_recipe, recipe_from_mapping
+from dcft_cli.recipe import Recipe, load_recipe, recipe_from_mapping
 from dcft_cli.runs.folder import RunFolder, adapter_file
 from dcft_cli.runs.prepare import prepare
-from dcft_cli.training.arguments import device_in_words, training_arguments
+from dcft_cli.training.arguments import evaluation_arguments
 from dcft_cli.training.callbacks import ReportingCallback
+from dcft_cli.training.machine import find_machine
 from dcft_cli.training.reporting import Reporter
 from dcft_cli.training.trainer import AdapterTrainer
 
@@ -28,116 +29,107 @@ class EvaluationResult:
     """Scores of one adapter.
 
     Attributes:
-        adapter: the file.
-        rows: scored examples by validation set (where inputs are windowed: windows).
-        origins: where each set came from.
-        seconds: for the scoring, loading excluded.
-        primary: whether this process speaks for all of them (torchrun).
+        adapter: the adapter file.
+        rows: number of scored rows (windows, if inputs are split) by validation set.
+        data: where each validation set came from.
+        seconds: time of scoring, without loading.
+        is_main: whether this process reports the result (torchrun starts several).
     """
 
-    adapter: Path
     task: str
-    base: str
-    main_metric: str
     metrics: dict[str, float]
+    main_metric: str
+    adapter: Path
+    base: str
     rows: dict[str, int]
-    origins: dict[str, str]
+    data: dict[str, str]
     device: str
     seconds: float
-    primary: bool
+    is_main: bool
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
-        return {
-            "task": self.task,
-            "metrics": self.metrics,
-            "main_metric": self.main_metric,
-            "adapter": str(self.adapter),
-            "base": self.base,
-            "rows": self.rows,
-            "data": self.origins,
-            "device": self.device,
-            "seconds": round(self.seconds, 3),
-        }
+        """Return the output of `--json`."""
+        values = {**vars(self), "adapter": str(self.adapter), "seconds": round(self.seconds, 3)}
+        del values["is_main"]
+        return values
 
 
 def evaluate(
-    place: str, overrides: Sequence[str], reporter: Reporter, *, base: str | None = None
+    source: str, overrides: Sequence[str], reporter: Reporter, *, base: str | None = None
 ) -> EvaluationResult:
-    """Scores a run's adapter, or an adapter file, on the recipe's validation data.
+    """Score a run's adapter, or an adapter file, on the recipe's validation data.
 
     Args:
-        place: run folder, checkpoint folder or adapter file. The recipe is the run's, or what
-            the adapter file tells of it.
-        overrides: `KEY=VALUE` on top of that, such as `data.validation=test.jsonl`.
+        source: run folder, checkpoint folder or adapter file. The recipe is the run's, or else
+            comes from the adapter file.
+        overrides: `KEY=VALUE` for the recipe, such as `data.validation=test.jsonl`.
         base: base model instead of the one that the adapter names.
 
     Raises:
-        UserError: no adapter, no data, or a base model that it was not trained on.
+        UserError: no adapter, no data, or another base model than it was trained on.
     """
-    path = adapter_file(place)
+    path = adapter_file(source)
     contents = read_adapter(path)
-    recipe = _recipe(path, contents, [*overrides, *_other_base(base)])
+    if base is not None:
+        overrides = [*overrides, f"model.name={base}", "model.revision=null"]
+    recipe = _recipe(path, contents, overrides)
+    machine = find_machine(recipe.training, recipe.model)
     preparation = prepare(recipe, labels=contents.model["labels"], training=False)
     recipe = preparation.recipe
-    with tempfile.TemporaryDirectory() as scratch:  # the Trainer wants a folder; stays empty
-        training = recipe.training.model_copy(update={"report_to": []})  # no run to track
-        args = training_arguments(training, recipe.model, output=Path(scratch))
-        config, auto_class = preparation.config, preparation.auto_class
-        loaded = load_model(recipe.model, config, auto_class)
-        mark = base_fingerprint(loaded.model, contents.head.keys(), recipe.model, auto_class)
-        model = load_adapter(loaded.model, path, base_fingerprint=mark)
-        nn.Module.to(model, args.device)
-        if recipe.training.acceleration == "auto":
-            enable(model)
-        metric = preparation.loaded.main_metric
+    config, auto_class = preparation.config, preparation.auto_class
+    model = load_model(recipe.model, config, auto_class).model
+    fingerprint = base_fingerprint(model, contents.head.keys(), recipe.model, auto_class)
+    load_adapter(model, path, base_fingerprint=fingerprint)
+    nn.Module.to(model, machine.device)
+    if recipe.training.acceleration == "auto":
+        enable(model)
+    metric = preparation.loaded.main_metric
+    with tempfile.TemporaryDirectory() as scratch:  # the Trainer requires a folder
         trainer = AdapterTrainer(
             model,
-            args,
+            evaluation_arguments(recipe.training, machine, Path(scratch)),
+            recipe,
             tokenizer=preparation.tokenizer,
-            collator=preparation.collator(args.device),
+            collator=preparation.collator(machine.device),
             evaluation_sets=preparation.evaluation_sets,
             reporting=ReportingCallback(reporter, None, metric=metric),
         )
         began = time.perf_counter()
         scores = trainer.evaluate()
         seconds = time.perf_counter() - began
-    sets = preparation.evaluation_sets
-    validation = preparation.loaded.validation
     return EvaluationResult(
         adapter=path,
         task=recipe.task.name or recipe.task.kind,
         base=recipe.model.name,
         main_metric=metric,
         metrics={name.removeprefix("eval_"): value for name, value in scores.items()},
-        rows={held.name or "validation": len(held.features) for held in sets},
-        origins={name or "validation": rows.source for name, rows in validation.items()},
-        device=device_in_words(args.device),
+        rows={
+            eval_set.name or "validation": len(eval_set.features)
+            for eval_set in preparation.evaluation_sets
+        },
+        data={
+            name or "validation": rows.source
+            for name, rows in preparation.loaded.validation.items()
+        },
+        device=machine.device_name,
         seconds=seconds,
-        primary=args.should_save,
+        is_main=machine.is_main,
     )
 
 
-def _other_base(base: str | None) -> list[str]:
-    """Overrides for a base that stands elsewhere than the adapter says."""
-    return [] if base is None else [f"model.name={base}", "model.revision=null"]
-
-
 def _recipe(path: Path, contents: AdapterContents, overrides: Sequence[str]) -> Recipe:
-    """The recipe of the run whose adapter or checkpoint it is, else what the adapter tells."""
+    """Return the recipe of the adapter's or checkpoint's run folder, else the adapter file's."""
     folder = path.absolute().parent
     if folder.parent.name == "checkpoints":
         folder = folder.parents[1]
-    beside = RunFolder(folder).recipe
-    if beside.is_file():
-        loaded: LoadedRecipe = load_recipe(str(beside), overrides)
-        return loaded.recipe
+    recipe = RunFolder(folder).recipe
+    if recipe.is_file():
+        return load_recipe(str(recipe), overrides).recipe
     if "task" not in contents.info:
         raise AdapterFileError(
             f"{path} names no task: it was saved outside `dcft train`.",
             "Score it in Python: load_adapter(model, path).",
         )
-    told = dict(contents.info)
     base = {key: contents.base[key] for key in ("name", "revision") if contents.base[key]}
-    told["model"] = {**told["model"], **base}
-    return recipe_from_mapping(told, str(path), overrides)
+    sections = {**contents.info, "model": {**contents.info["model"], **base}}
+    return recipe_from_mapping(sections, str(path), overrides)

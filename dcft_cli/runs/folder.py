@@ -1,104 +1,87 @@
-"""The folder of a run, and finding the adapter in it."""
+"""The folder of a run, and the adapter file in it."""
 
 import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dcft_cli.adapter_file.read import ADAPTER_FILE
+from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import RunError
 
-RECIPE = "recipe.yaml"
 
-
-@dataclass(frozen=True)
 class RunFolder:
-    """Where a run keeps what it makes."""
+    """The files that a run writes.
 
-    path: Path
+    Attributes:
+        adapter: the best checkpoint's adapter.
+        recipe: the recipe with every setting resolved.
+        metrics: scores of the best and the last checkpoint, sizes and costs.
+        log: losses and scores, one JSON object per line.
+        checkpoints: the best and the last checkpoint, with everything needed to resume.
+    """
 
-    @property
-    def adapter(self) -> Path:
-        """The best checkpoint's adapter."""
-        return self.path / ADAPTER_FILE
-
-    @property
-    def recipe(self) -> Path:
-        """The recipe with every setting resolved."""
-        return self.path / RECIPE
-
-    @property
-    def metrics(self) -> Path:
-        """Scores of the best and the last checkpoint, and what they cost."""
-        return self.path / "metrics.json"
-
-    @property
-    def log(self) -> Path:
-        """Losses and scores, one JSON object a line."""
-        return self.path / "log.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The best and the last checkpoint, with what it takes to go on from them."""
-        return self.path / "checkpoints"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.adapter = path / ADAPTER_FILE
+        self.recipe = path / "recipe.yaml"
+        self.metrics = path / "metrics.json"
+        self.log = path / "log.jsonl"
+        self.checkpoints = path / "checkpoints"
 
     def last_checkpoint(self) -> Path | None:
-        """The checkpoint to go on from."""
-        # A run that was stopped while saving leaves a checkpoint without its last file.
+        """Return the checkpoint to resume from."""
+        # A run that is stopped while saving leaves a checkpoint without this file, the last one.
         found = [p.parent for p in self.checkpoints.glob("checkpoint-[0-9]*/trainer_state.json")]
         return max(found, key=step_of, default=None)
 
     def check_free(self, *, overwrite: bool, resume: bool) -> None:
-        """Sees that no earlier run is lost, and that there is one to resume if asked.
+        """Check that no earlier run would be lost and, with `resume`, that there is one.
 
         Raises:
-            RunError: the folder holds a run already, cannot be written, or holds nothing to resume.
+            RunError: the folder has a run already, is not writable, or has nothing to resume.
         """
-        there = next(place for place in (self.path, *self.path.parents) if place.exists())
-        if not (there.is_dir() and os.access(there, os.W_OK)):
-            what = "cannot be written to" if there.is_dir() else "is a file"
+        existing = next(path for path in (self.path, *self.path.parents) if path.exists())
+        if not (existing.is_dir() and os.access(existing, os.W_OK)):
+            problem = "is not writable" if existing.is_dir() else "is a file"
             raise RunError(
-                f"{there} {what}; {self.path} cannot be a run's folder.", "Give another --output."
+                f"{existing} {problem}; {self.path} cannot be the run folder.",
+                "Choose another --output.",
             )
         if resume:
             if self.last_checkpoint() is None:
                 raise RunError(
-                    f"{self.path} holds no checkpoint to resume from.",
-                    "Start it anew: leave out --resume (and give --overwrite if it was begun).",
+                    f"{self.path} has no checkpoint to resume from.",
+                    "Start over without --resume (with --overwrite if the folder is not empty).",
                 )
-        elif not overwrite and self.is_used():
+        elif not overwrite and any(p.exists() for p in (*self._files(), self.checkpoints)):
             raise RunError(
-                f"{self.path} holds a run already.",
-                "Give another --output, --overwrite to replace it, or --resume to go on with it.",
+                f"{self.path} contains a run already.",
+                "Choose another --output, or --overwrite to replace it, or --resume to continue "
+                "it.",
             )
 
-    def is_used(self) -> bool:
-        """Whether files lie here that a run would write over: an earlier run's, or anybody's."""
-        return any(path.exists() for path in (*self._files(), self.checkpoints))
-
-    def forget_after(self, step: int) -> None:
-        """Takes log lines of later steps out: a resumed run takes those steps again."""
+    def truncate_log(self, step: int) -> None:
+        """Remove log lines of later steps, which a resumed run takes again."""
         if self.log.exists():
-            lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("\n")]  # a killed run may tear one
-            kept = [line for line in whole if json.loads(line)["step"] <= step]
-            beside = self.log.with_name(f".{self.log.name}.{os.getpid()}.part")
-            beside.write_text("".join(kept), encoding="utf-8")
-            beside.replace(self.log)  # other processes read it
+            kept = [json.dumps(line) + "\n" for line in self._log_lines() if line["step"] <= step]
+            with atomic_path(self.log) as path:  # other processes read it
+                path.write_text("".join(kept), encoding="utf-8")
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """What is reached without training, as the log has it: scores by name."""
-        if not self.log.exists():
-            return {}
+        """Return the scores reached without training, by baseline, from the log."""
+        lines = self._log_lines() if self.log.exists() else []
+        return {line["baseline"]: line["scores"] for line in lines if "baseline" in line}
+
+    def _log_lines(self) -> list[dict[str, Any]]:
         lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [json.loads(line) for line in lines if line.endswith("\n")]
-        return {line["baseline"]: line["scores"] for line in whole if "baseline" in line}
+        # A killed run may leave an incomplete last line.
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def clear(self) -> None:
-        """Removes what an earlier run left, and nothing else."""
+        """Remove the files of an earlier run, and no others."""
         for path in self._files():
             path.unlink(missing_ok=True)
         for path in self.checkpoints.glob("checkpoint-*"):
@@ -109,35 +92,34 @@ class RunFolder:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The optimizer step that a checkpoint folder is named after."""
+    """Return the optimizer step in a checkpoint folder's name."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def adapter_file(place: str | Path) -> Path:
-    """The adapter file of a run folder or checkpoint, or the file itself.
+def adapter_file(source: str | Path) -> Path:
+    """Return the adapter file of a run or checkpoint folder, or the file itself.
 
     Raises:
         RunError: there is none.
     """
-    path = Path(place).expanduser()
+    path = Path(source).expanduser()
     if path.suffix in (".yaml", ".yml"):
         raise RunError(f"{path} is a recipe, not an adapter.", "Train it first: dcft train.")
     if path.is_dir():
         if (path / ADAPTER_FILE).is_file():
             return path / ADAPTER_FILE
         raise RunError(
-            f"{path} holds no {ADAPTER_FILE}.",
-            "The run did not finish: resume it, or take a folder of its checkpoints/."
+            f"{path} has no {ADAPTER_FILE}.",
+            "The run did not finish: resume it, or use a folder in its checkpoints/."
             if RunFolder(path).last_checkpoint()
-            else "Give the folder of a finished run, or an adapter file.",
+            else "Name the folder of a finished run, or an adapter file.",
         )
     if not path.exists():
-        raise RunError(f"There is no {path}.", "Give a run folder or an adapter file.")
+        raise RunError(f"{path} does not exist.", "Name a run folder or an adapter file.")
     return path
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file that is there whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    """Write a JSON file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

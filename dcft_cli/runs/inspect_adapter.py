@@ -1,4 +1,4 @@
-"""`dcft inspect`: what an adapter file holds, or what a recipe would train. No torch for a file."""
+"""`dcft inspect`: the contents of an adapter file, or the adapter that a recipe would train."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from dcft_cli.adapter_file.spec import Module
 from dcft_cli.errors import UserError
 from dcft_cli.runs.folder import adapter_file
 
-_RECIPE_ENDINGS = (".yaml", ".yml")
+RECIPE_ENDINGS = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,12 @@ class Inspection:
     """An adapter, trained or planned.
 
     Attributes:
-        source: the file.
-        planned: from a recipe: nothing is trained yet, so there are no norms and no bytes.
-        norms: Frobenius norm of dW by module; empty when planned.
-        base: the base model's name, and its fingerprint where known.
-        about: facts worth a line each: task, labels, versions.
+        source: the adapter file or the recipe.
+        planned: whether it comes from a recipe, so that nothing is trained yet.
+        norms: Frobenius norm of dW by module; empty if planned.
+        base: the base model's name, revision and fingerprint, as far as known.
+        about: further facts: task, labels, versions.
+        file_bytes, format_version: of the adapter file; None if planned.
     """
 
     source: Path
@@ -39,21 +40,21 @@ class Inspection:
 
     @property
     def adapter_parameters(self) -> int:
-        """Trained numbers in the adapter, head not counted."""
+        """Number of trained parameters in the adapter, without the head."""
         return sum(module.parameters(self.config) for module in self.modules)
 
     @property
     def lora_parameters(self) -> int:
-        """What LoRA with r = 1 trains in the same modules."""
+        """Number of parameters that LoRA with r=1 trains in the same layers."""
         return sum(m.lora_parameters for m in self.modules)
 
     @property
     def full_parameters(self) -> int:
-        """What full fine-tuning trains in the same modules (their weights)."""
+        """Number of parameters that full fine-tuning trains in the same layers (weights only)."""
         return sum(m.full_parameters for m in self.modules)
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the output of `--json`."""
         config = self.config
         return {
             "source": str(self.source),
@@ -85,25 +86,20 @@ class Inspection:
         }
 
 
-def inspect(place: str, overrides: Sequence[str] = ()) -> Inspection:
-    """Looks into an adapter file, a run folder, or a recipe.
+def inspect(source: str, overrides: Sequence[str] = ()) -> Inspection:
+    """Inspect an adapter file, which needs no torch, or a recipe, which loads no weights.
 
     Args:
-        place: adapter file, run folder or checkpoint folder; or a recipe (`.yaml`), whose plan
-            comes from the base model's configuration alone.
+        source: adapter file, run folder or checkpoint folder; or a recipe (`.yaml`).
         overrides: `KEY=VALUE` for a recipe.
 
     Raises:
-        UserError: nothing there, a damaged file, or mistakes in the recipe.
+        UserError: there is no such file, it is damaged, or the recipe has mistakes.
     """
-    if place.endswith(_RECIPE_ENDINGS):
-        return _inspect_recipe(place, overrides)
-    if overrides:
-        raise UserError(
-            f"{place} is no recipe; KEY=VALUE goes with recipes alone.",
-            f"Leave out {overrides[0]}.",
-        )
-    contents = read_adapter(adapter_file(place))
+    if source.endswith(RECIPE_ENDINGS):
+        return _inspect_recipe(source, overrides)
+    refuse_overrides(source, overrides)
+    contents = read_adapter(adapter_file(source))
     task = contents.info.get("task", {})
     return Inspection(
         source=contents.path,
@@ -124,17 +120,25 @@ def inspect(place: str, overrides: Sequence[str] = ()) -> Inspection:
     )
 
 
+def refuse_overrides(source: str, overrides: Sequence[str]) -> None:
+    """Raise UserError for overrides of something other than a recipe."""
+    if overrides:
+        raise UserError(
+            f"{source} is not a recipe; only recipes take KEY=VALUE.", f"Remove {overrides[0]}."
+        )
+
+
 def _inspect_recipe(name: str, overrides: Sequence[str]) -> Inspection:
     from dcft_cli.models.loading import load_config, quiet_transformers
     from dcft_cli.recipe import load_recipe
     from dcft_cli.runs.adapter_plan import plan_adapter
-    from dcft_cli.tasks import build_task, labels_only_in_data, load_task
+    from dcft_cli.tasks import build_task, load_task
 
     loaded = load_recipe(name, overrides)
     recipe = loaded.recipe
     quiet_transformers()
     if labels_only_in_data(recipe.task, recipe.data):
-        task = load_task(recipe.task, recipe.data).task  # the labels are in the data alone
+        task = load_task(recipe.task, recipe.data).task
     else:
         task = build_task(recipe.task, recipe.data)
     plan = plan_adapter(

@@ -1,4 +1,4 @@
-"""`dcft inspect --targets`: what a model's layers do, and which of them a recipe adapts."""
+"""`dcft inspect --targets`: the roles of a model's layers, and which of them a recipe adapts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +16,7 @@ from dcft_cli.models.loading import load_config, quiet_transformers, skeleton
 from dcft_cli.recipe import load_recipe
 from dcft_cli.recipe.schema import ModelSection
 from dcft_cli.runs.adapter_plan import adapter_config
+from dcft_cli.runs.inspect_adapter import RECIPE_ENDINGS, refuse_overrides
 from dcft_cli.targets.head import outside_encoder
 from dcft_cli.targets.resolve import Target, find_roles, find_targets, general_name
 from dcft_cli.targets.roles import GROUPS, members
@@ -25,15 +26,15 @@ from dcft_cli.tasks import FAMILIES
 
 @dataclass(frozen=True)
 class LayerKind:
-    """Layers that differ in their numbers alone.
+    """Layers whose names differ only in numbers.
 
     Attributes:
-        role: what they do; None: a pattern of their name has to choose them.
+        role: of the layers; None if only a name pattern can select them.
         name: of the layers, with `*` for numbers.
-        layout: what sets their weights apart (docs/architectures.md).
+        layout: how their weights are stored (docs/architectures.md).
         count: number of adapters.
-        parameters: trained numbers of all of them.
-        chosen: whether the targets name them.
+        parameters: number of trained parameters in all of these adapters.
+        chosen: whether the targets select them.
     """
 
     role: str | None
@@ -51,12 +52,12 @@ class Resolution:
     """How targets resolve in a model.
 
     Attributes:
-        source: what was asked for.
-        model: its name; differs from `source` for a recipe.
-        model_class: the transformers class looked into.
-        layers: all that a target can name: those that the targets name first, then those that
-            have a role.
-        head: modules outside the encoder: trained as they are, no targets.
+        source: the recipe or model that was inspected.
+        model: name of the model.
+        model_class: its transformers class.
+        layers: all layers that a target can select: first those that the targets do select, then
+            others with a role, then those without.
+        head: modules outside the encoder, which are trained in full.
     """
 
     source: str
@@ -69,11 +70,11 @@ class Resolution:
 
     @property
     def adapter_parameters(self) -> int:
-        """Trained numbers of the adapter that the targets make."""
+        """Number of trained parameters in the adapter of these targets."""
         return sum(kind.parameters for kind in self.layers if kind.chosen)
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the output of `--json`."""
         return {
             "source": self.source,
             "model": self.model,
@@ -87,57 +88,54 @@ class Resolution:
 
 
 def resolve(source: str, overrides: Sequence[str] = ()) -> Resolution:
-    """Finds the roles in a model from its configuration alone; no weights are loaded.
+    """Find the roles of a model's layers from its configuration, without loading weights.
 
     Args:
         source: a recipe, a model on the Hub, a folder, or a configuration file.
         overrides: `KEY=VALUE` for a recipe.
 
     Raises:
-        UserError: no such model or recipe, or targets that match nothing.
+        UserError: no such model or recipe, or a target that matches nothing.
     """
     quiet_transformers()
-    is_recipe = source.endswith((".yaml", ".yml"))
+    is_recipe = source.endswith(RECIPE_ENDINGS)
     if is_recipe:
         recipe = load_recipe(source, overrides).recipe
         section, settings = recipe.model, adapter_config(recipe.adapter)
         classes = [FAMILIES[recipe.task.kind].auto_class]
     else:
-        if overrides:
-            raise UserError(
-                f"{source} is no recipe; KEY=VALUE goes with recipes alone.",
-                f"Leave out {overrides[0]}.",
-            )
+        refuse_overrides(source, overrides)
         section, settings = ModelSection(name=source), DCFTConfig()
         classes = ["AutoModelForSequenceClassification", "AutoModel"]
     if Path(source).suffix == ".safetensors" or (Path(source) / ADAPTER_FILE).exists():
         raise UserError(
-            f"{source} is no model and no recipe.",
-            f"The layers of a trained adapter: `dcft inspect {source}`. For a model give its "
+            f"{source} is neither a model nor a recipe.",
+            f"For the layers of a trained adapter: `dcft inspect {source}`. For a model, give its "
             "folder, its config.json, or its name on the Hub.",
         )
-    config = load_config(section, {})
+    config = load_config(section)
     model = _model(config, classes)
     head = outside_encoder(model)
     with_role = find_roles(model, exclude=head)
-    if not is_recipe:  # nothing was asked for: the usual roles, as far as there are any
-        there = {single for target in with_role for single in members(target.role)}
-        usual = [t for t in settings.targets if there.issuperset(GROUPS.get(t, (t,)))]
-        settings = replace(settings, targets=usual or settings.targets)
+    if not is_recipe:  # the default targets that the model has
+        available = {role for target in with_role for role in members(target.role)}
+        targets = [t for t in settings.targets if available.issuperset(GROUPS.get(t, (t,)))]
+        settings = replace(settings, targets=targets or settings.targets)
     chosen = find_targets(model, settings.targets, exclude=head)
-    taken = {target.name for target in chosen} | {target.matrix.name for target in chosen}
-    roles = [
+    used = {target.name for target in chosen} | {target.matrix.name for target in chosen}
+    unused = [
         target
         for target in with_role
-        if target.name not in taken and (target.rows is None or target.matrix.name not in taken)
+        if target.name not in used and (target.rows is None or target.matrix.name not in used)
     ]
-    known = {matrix.name for target in (*chosen, *with_role) for matrix in target.matrices}
-    others = [
+    listed = {matrix.name for target in (*chosen, *with_role) for matrix in target.matrices}
+    without_role = [
         Target(matrix.name, "", (matrix,))
         for matrix in find_matrices(model)
-        if matrix.called and matrix.name not in known and matrix.parameter_name not in head
+        if matrix.called and matrix.name not in listed and matrix.parameter_name not in head
     ]
-    layers = [(True, target) for target in chosen] + [(False, t) for t in (*roles, *others)]
+    layers = [(True, target) for target in chosen]
+    layers += [(False, target) for target in (*unused, *without_role)]
     return Resolution(
         source=source,
         model=section.name,
@@ -150,7 +148,7 @@ def resolve(source: str, overrides: Sequence[str] = ()) -> Resolution:
 
 
 def _model(config: PreTrainedConfig, classes: Sequence[str]) -> nn.Module:
-    """The first of the classes that transformers has for this type of model."""
+    """Return a skeleton of the first class that transformers has for this type of model."""
     for name in classes:
         try:
             return skeleton(config, name)
@@ -169,12 +167,12 @@ def _kinds(targets: Sequence[tuple[bool, Target]], config: DCFTConfig) -> list[L
         LayerKind(
             role=role or None,
             name=name,
-            out_features=out,
-            in_features=into,
+            out_features=out_features,
+            in_features=in_features,
             layout=layout,
             count=len(group),
             parameters=sum(as_module(target).parameters(config) for target in group),
             chosen=chosen,
         )
-        for (role, name, out, into, layout, chosen), group in groups.items()
+        for (role, name, out_features, in_features, layout, chosen), group in groups.items()
     ]

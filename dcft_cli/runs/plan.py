@@ -1,31 +1,34 @@
-"""What `dcft train` will do, found out without loading a weight."""
+"""What `dcft train` will do, determined without loading weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
-
-from transformers import TrainingArguments
 
 from dcft_cli.errors import ModelError, RecipeError
 from dcft_cli.recipe import LoadedRecipe, Recipe
 from dcft_cli.runs.adapter_plan import AdapterPlan, plan_adapter
 from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.prepare import Preparation, prepare
-from dcft_cli.training.arguments import device_in_words, optimizer_steps, training_arguments
-from dcft_cli.training.compiling import check_compiler
+from dcft_cli.training.arguments import check_trackers, optimizer_steps, warmup_steps
+from dcft_cli.training.compiling import check_one_device
+from dcft_cli.training.machine import Machine, find_machine
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """All that training will do, found out without loading a weight.
+    """A training run, checked.
 
     Attributes:
+        preparation: data, tokenizer and configuration.
+        adapter: layers and counts.
+        machine: device and precision.
+        folder: where the run writes.
         steps_per_epoch, total_steps: optimizer steps.
-        tokens: input tokens of the training set, padding not counted.
+        tokens: input tokens of the training set, without padding.
     """
 
     preparation: Preparation
     adapter: AdapterPlan
-    arguments: TrainingArguments
+    machine: Machine
     folder: RunFolder
     steps_per_epoch: int
     total_steps: int
@@ -38,26 +41,20 @@ class TrainingPlan:
 
     @property
     def train_rows(self) -> int:
-        """Encoded training rows (for question answering: windows)."""
+        """Number of encoded training rows (for question answering: windows)."""
         assert self.preparation.train_set is not None
         return len(self.preparation.train_set)
 
     @property
     def batch_size(self) -> int:
         """Rows of one optimizer step, on all devices together."""
-        args = self.arguments
-        return int(args.train_batch_size * args.world_size * args.gradient_accumulation_steps)
+        training = self.recipe.training
+        return training.batch_size * self.machine.replicas * training.gradient_accumulation_steps
 
     @property
-    def device(self) -> str:
-        """Where it runs, in words."""
-        return device_in_words(self.arguments.device)
-
-    @property
-    def precision(self) -> str:
-        """Type of the computation."""
-        mixed = {self.arguments.bf16: "bfloat16", self.arguments.fp16: "float16"}
-        return mixed.get(True, "float32")
+    def warmup_steps(self) -> int:
+        """Optimizer steps over which the learning rate rises."""
+        return warmup_steps(self.recipe.training, self.total_steps)
 
 
 def plan_training(
@@ -67,63 +64,54 @@ def plan_training(
     overwrite: bool = False,
     resume: bool = False,
 ) -> TrainingPlan:
-    """Checks recipe, data, model configuration, device and output folder.
+    """Check recipe, data, model configuration, device and output folder.
 
     Args:
-        output: run folder; goes before the recipe's own and the default, runs/NAME.
-        overwrite: an earlier run in the folder may be replaced.
-        resume: go on from the folder's last checkpoint.
+        output: run folder; overrides the recipe's own and the default, runs/NAME.
+        overwrite: whether an earlier run in the folder may be replaced.
+        resume: whether to continue from the folder's last checkpoint.
 
     Raises:
-        UserError: whatever does not fit.
+        UserError: something is missing or does not fit.
     """
-    recipe = loaded.recipe
-    place = Path(output or recipe.training.output or Path("runs") / loaded.name)
-    folder = RunFolder(place.expanduser())
+    training = loaded.recipe.training
+    path = Path(output or training.output or Path("runs") / loaded.name)
+    folder = RunFolder(path.expanduser())
     folder.check_free(overwrite=overwrite, resume=resume)
-    machine = training_arguments(recipe.training, recipe.model, output=folder.checkpoints)
-    if recipe.training.compile:
-        check_compiler(machine.device, machine.n_gpu)
-    preparation = prepare(recipe)
-    assert preparation.train_set is not None
-    recipe = preparation.recipe
-    per_epoch, total = optimizer_steps(
-        recipe.training, len(preparation.train_set), machine.train_batch_size * machine.world_size
-    )
-    scored = bool(preparation.evaluation_sets)
-    if recipe.training.early_stopping_patience and not scored:
+    machine = find_machine(training, loaded.recipe.model)
+    check_trackers(training.report_to)
+    if training.compile:
+        check_one_device(machine.devices)
+    preparation = prepare(loaded.recipe)
+    if training.early_stopping_patience and not preparation.evaluation_sets:
         raise RecipeError(
             "training.early_stopping_patience needs validation data, and there is none.",
-            "Give data.validation or data.holdout.",
+            "Set data.validation or data.holdout.",
         )
-    arguments = training_arguments(
-        recipe.training,
-        recipe.model,
-        output=folder.checkpoints,
-        steps_per_epoch=per_epoch,
-        total_steps=total,
-        metric=preparation.loaded.main_metric if scored else None,
-        greater_is_better=preparation.loaded.greater_is_better,
-    )
+    model_type = preparation.config.model_type
     if hasattr(preparation.config, "axial_pos_shape"):
         raise ModelError(
-            f"Models of type {preparation.config.model_type} train on inputs of one length alone, "
-            "to which `dcft train` does not pad.",
+            f"Models of type {model_type} train on inputs of one fixed length, to which "
+            "`dcft train` does not pad.",
             "Train it in Python: inject(model, config), see docs/python.md.",
         )
-    adapter = plan_adapter(recipe.adapter, preparation.config, preparation.auto_class)
-    if recipe.training.gradient_checkpointing and not adapter.can_checkpoint:
+    adapter = plan_adapter(preparation.recipe.adapter, preparation.config, preparation.auto_class)
+    if training.gradient_checkpointing and not adapter.can_checkpoint:
         raise RecipeError(
-            f"Models of type {preparation.config.model_type} have no gradient checkpointing.",
+            f"Models of type {model_type} do not support gradient checkpointing.",
             "Set training.gradient_checkpointing=false, and a smaller batch with "
             "training.gradient_accumulation_steps.",
         )
+    assert preparation.train_set is not None
+    steps_per_epoch, total_steps = optimizer_steps(
+        training, len(preparation.train_set), training.batch_size * machine.replicas
+    )
     return TrainingPlan(
         preparation=preparation,
         adapter=adapter,
-        arguments=arguments,
+        machine=machine,
         folder=folder,
-        steps_per_epoch=per_epoch,
-        total_steps=total,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
         tokens=sum(preparation.train_set["length"][:]),
     )

@@ -1,4 +1,4 @@
-"""Trainer callbacks: progress for the reporter, the log file, and a stop when the loss is lost."""
+"""Trainer callbacks: progress for the reporter, the log file, and a stop on divergence."""
 
 import json
 import math
@@ -15,28 +15,26 @@ from dcft_cli.training.reporting import Progress, Reporter
 
 
 class BeforeFirstStep(TrainerCallback):
-    """Calls a function when the model is ready for training, and no step is taken yet."""
+    """Call a function when the model is ready for training, before the first step."""
 
     def __init__(self, function: Callable[[], object]) -> None:
         self.function = function
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Not when a run is resumed."""
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Call the function, unless the run is resumed."""
         if state.global_step == 0:
             self.function()
 
 
 class ReportingCallback(TrainerCallback):
-    """Tells the reporter about every step, loss and score, and appends them to `log.jsonl`.
+    """Report every step, loss and score, and append them to the log file.
 
     Args:
-        reporter: who is told.
-        log: file of one JSON object a line; None writes none.
-        tokens_per_step: input tokens (without padding) of a mean optimizer step.
+        reporter: shows progress to the user.
+        log: file of one JSON object per line; None writes none.
+        tokens_per_step: mean number of input tokens of an optimizer step, without padding.
         metric: name of the score that picks the best checkpoint.
-        greater_is_better: whether a higher one is better.
+        greater_is_better: whether a higher score is better.
     """
 
     def __init__(
@@ -60,21 +58,17 @@ class ReportingCallback(TrainerCallback):
         self.first_step = 0
         self._began = 0.0
         self._scoring_seconds = 0.0
-        self._batches_scored = self._batches_to_score = 0
+        self._batches_done = self._batches_total = 0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Starts the clock; a resumed run counts from where it goes on."""
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Start the clock; a resumed run counts from the checkpoint's step."""
         self.first_step = state.global_step
         if state.best_metric is not None:
             self.best = max(self.best, self.sign * state.best_metric)
         self._began, self._scoring_seconds = time.perf_counter(), 0.0
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Reports the step, and sees that the last one is scored and saved."""
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Report the step, and make sure that the last one is logged, scored and saved."""
         self.reporter.progress(self._progress(state))
         if state.global_step >= state.max_steps:
             control.should_log = True
@@ -89,7 +83,7 @@ class ReportingCallback(TrainerCallback):
         logs: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Takes loss and learning rate from the Trainer's log.
+        """Report loss and learning rate from the Trainer's log.
 
         Raises:
             TrainingError: the loss or its gradient is not finite.
@@ -99,7 +93,7 @@ class ReportingCallback(TrainerCallback):
         self.loss, self.learning_rate = logs["loss"], logs["learning_rate"]
         grad_norm: float | None = logs.get("grad_norm")
         if grad_norm is not None and args.fp16 and not math.isfinite(grad_norm):
-            grad_norm = None  # float16 tries its loss scale out; such a step is left out
+            grad_norm = None  # float16 searches for its loss scale; such a step is skipped
         if not (math.isfinite(self.loss) and math.isfinite(grad_norm or 0.0)):
             raise TrainingError(
                 f"Training diverged: loss {self.loss}, gradient norm {grad_norm} "
@@ -125,7 +119,7 @@ class ReportingCallback(TrainerCallback):
         metrics: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Reports the scores."""
+        """Report the scores."""
         scores = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
         score = self.sign * scores[self.metric]
         if best := score > self.best:
@@ -134,10 +128,10 @@ class ReportingCallback(TrainerCallback):
         self._write(state, scores=scores)
 
     def baseline(self, name: str, scores: Mapping[str, float], *, write: bool) -> None:
-        """Reports what is reached without training, which later scores must beat to be the best.
+        """Report scores reached without training, which later ones must beat to be the best.
 
         Args:
-            write: whether it is news, and so goes into the log.
+            write: whether to add them to the log; a resumed run has them there already.
         """
         self.best = max(self.best, self.sign * scores[self.metric])
         self.reporter.baseline(name, scores)
@@ -145,23 +139,23 @@ class ReportingCallback(TrainerCallback):
             self._write(TrainerState(), baseline=name, scores=scores)
 
     def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
     ) -> None:
-        """Reports how much of the validation data is scored."""
-        self._batches_scored += 1
-        self.reporter.evaluating(self._batches_scored, self._batches_to_score)
+        """Report how much of the validation data is scored."""
+        self._batches_done += 1
+        self.reporter.evaluating(self._batches_done, self._batches_total)
 
     @contextmanager
     def scoring(self, batches: int) -> Iterator[None]:
-        """Around an evaluation of so many batches: its time is no part of the training speed."""
-        self._batches_scored, self._batches_to_score = 0, batches
+        """Context for one evaluation; its time is excluded from the training throughput."""
+        self._batches_done, self._batches_total = 0, batches
         began = time.perf_counter()
         yield
         self._scoring_seconds += time.perf_counter() - began
 
     @property
     def training_seconds(self) -> float:
-        """Time since training began, evaluations excluded."""
+        """Seconds since training began, evaluations excluded."""
         return time.perf_counter() - self._began - self._scoring_seconds
 
     def _progress(self, state: TrainerState) -> Progress:

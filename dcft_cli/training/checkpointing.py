@@ -1,10 +1,10 @@
-"""Activations computed again in the backward pass rather than kept."""
+"""Gradient checkpointing: activations recomputed in the backward pass."""
 
 from transformers import PreTrainedModel
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:
-    """Has every layer of the encoder keep its input alone."""
-    # transformers 5.17 knows it by its older name alone.
+    """Keep only the input of each encoder layer, and recompute the rest in the backward pass."""
+    # transformers 5.17 has only the older name.
     enable = getattr(model, "activation_checkpointing_enable", None)
     (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})

@@ -1,13 +1,13 @@
 """The task head's last linear layer, fitted on the frozen encoder's outputs before training.
 
-A fresh head is noise: its gradient says little about what the encoder should change, and it takes
-the head a good part of a short run to say more. Fitting one linear layer to outputs that are
-computed once is a convex problem, solved in seconds.
+A random head is noise: its gradient hardly tells how the encoder should change, and learning the
+head takes a good part of a short run. Fitting one linear layer to features that are computed once
+is a convex problem, solved in seconds.
 
-It is regularized, by the dropout that it will be trained with: for inputs x, dropout at rate p
-adds p / (1 - p) * sum of w_j^2 E[x_j^2] to a squared loss (Wager, Wang and Liang 2013,
-arXiv 1307.1493). So the penalty on a weight is in proportion to E[x_j^2], and its strength is
-chosen on a part of the rows that is held out.
+The fit is regularized like the dropout of training: for inputs x, dropout at rate p adds
+p / (1 - p) * sum of w_j^2 E[x_j^2] to a squared loss (Wager, Wang and Liang 2013, arXiv
+1307.1493). So the penalty on a weight is proportional to E[x_j^2]; its strength is chosen on
+held-out rows.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -25,21 +25,21 @@ Targets = Mapping[str, Tensor]
 
 _PENALTIES = (3e-2, 1e-1, 3e-1, 1.0, 3.0)
 _HELD_OUT = 0.2
-_MAX_NUMBERS = 2**26  # of inputs kept, 256 MiB
-_MAX_EXAMPLES = 2**14  # a sentence has one for every word
+_MAX_NUMEL = 2**26  # of the inputs: 256 MiB
+_MAX_EXAMPLES = 2**14  # a sentence has one per word
 _MAX_STEPS = 100  # of L-BFGS
 
 
 @dataclass(frozen=True)
 class LinearProblem:
-    """What a task says of its last linear layer.
+    """The convex problem of fitting a task's last linear layer.
 
     Attributes:
         examples: `Task.linear_examples`.
         loss: `Task.linear_loss`.
-        logits: where the fit starts, (outputs,): the prior's.
-        spread: standard deviation of a regression's targets, which are then standardized; None
-            for classes.
+        logits: initial outputs, (outputs,): those of the constant prediction.
+        spread: standard deviation of regression targets, which are then standardized; None for
+            classes.
     """
 
     examples: Callable[[Tensor, Batch], tuple[Tensor, dict[str, Tensor]]]
@@ -50,15 +50,15 @@ class LinearProblem:
 
 @dataclass(frozen=True)
 class FittedHead:
-    """A last layer that was fitted.
+    """A fitted last layer.
 
     Attributes:
         name: of the layer in the model.
-        layer: itself.
-        weight, bias: of the fit, (outputs, in) and (outputs,); None: the layer has no bias.
-        mean: of its inputs, (in,); zero where the layer has no bias.
-        examples: that it was fitted on.
-        penalty: L2 penalty that was best on the held-out part.
+        layer: the layer.
+        weight, bias: of the fit, (outputs, in) and (outputs,); bias is None if the layer has none.
+        mean: of the layer's inputs, (in,); zero if the layer has no bias.
+        examples: number of examples in the fit.
+        penalty: the L2 penalty that was best on the held-out part.
     """
 
     name: str
@@ -71,21 +71,20 @@ class FittedHead:
 
     @torch.no_grad()
     def scale_down(self, share: float) -> None:
-        """Multiply the weight by `share`; the mean of the outputs stays.
+        """Multiply the fitted weight by `share`, keeping the mean of the outputs.
 
-        A head that is fitted in full leaves the encoder little to do: outputs are near their
-        targets, and small changes of features are enough, which generalize worse than large ones.
-        A head of the fitted direction, but of a fraction of its size, has the encoder move its
-        features along that direction (Ren et al. 2023, "How to prepare your task head for
-        finetuning", ICLR).
+        With the full fit, outputs are close to their targets, so features change little in
+        training, which generalizes worse. With a fraction of the fitted weight, the encoder has
+        to move its features along the fitted direction (Ren et al. 2023, "How to prepare your
+        task head for finetuning", ICLR).
         """
         if self.bias is not None:
             self.layer.bias.copy_(self.bias + (1 - share) * self.weight @ self.mean)
         self.layer.weight.copy_(share * self.weight)
 
     @contextmanager
-    def in_full(self) -> Iterator[None]:
-        """Within it, the layer has the weights that were fitted."""
+    def full_size(self) -> Iterator[None]:
+        """Context in which the layer has the fitted weights, not scaled down."""
         parameters = list(self.layer.parameters())
         before = [parameter.detach().clone() for parameter in parameters]
         self.scale_down(1.0)
@@ -103,15 +102,14 @@ def fit_head(
 ) -> FittedHead | None:
     """Fit the last linear layer of a model's task head in place.
 
-    Takes one forward pass over the batches, without gradients, in the mode that the model is in
-    (call `model.eval()` first).
+    Takes one forward pass over the batches, without gradients; call `model.eval()` first.
 
     Args:
         head: names of the trained parameters outside the encoder.
         batches: inputs and targets on the model's device; a few thousand rows are enough.
 
     Returns:
-        None, with the head as it was, where the model's outputs are not those of a trained
+        None, with the head unchanged, if the model's outputs are not those of a trained
         `nn.Linear`, or are not finite.
     """
     linear = {
@@ -122,14 +120,14 @@ def fit_head(
     }
     calls: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def note(name: str) -> Callable[[Any, tuple[Tensor, ...], Tensor], None]:
+    def record(name: str) -> Callable[[Any, tuple[Tensor, ...], Tensor], None]:
         return lambda _, inputs, output: calls.__setitem__(name, (inputs[0], output))
 
-    hooks = [module.register_forward_hook(note(name)) for name, module in linear.items()]
+    hooks = [module.register_forward_hook(record(name)) for name, module in linear.items()]
     layer = ""
     features: list[Tensor] = []
     targets: list[dict[str, Tensor]] = []
-    numbers = examples = 0
+    numel = examples = 0
     try:
         for batch in batches:
             calls.clear()
@@ -142,9 +140,9 @@ def fit_head(
             x, y = problem.examples(inputs.float(), batch)
             features.append(x)
             targets.append(y)
-            numbers += x.numel()
+            numel += x.numel()
             examples += len(x)
-            if numbers > _MAX_NUMBERS or examples > _MAX_EXAMPLES:
+            if numel > _MAX_NUMEL or examples > _MAX_EXAMPLES:
                 break
     finally:
         for hook in hooks:
@@ -152,7 +150,7 @@ def fit_head(
     if not features:
         return None
     x = torch.cat(features)
-    y = {name: torch.cat([some[name] for some in targets]) for name in targets[0]}
+    y = {name: torch.cat([batch[name] for batch in targets]) for name in targets[0]}
     if not x.isfinite().all():
         return None
     with torch.autocast(x.device.type, enabled=False):
@@ -162,36 +160,32 @@ def fit_head(
 def _inputs_of(
     call: tuple[Tensor, Tensor], outputs: list[Tensor], mask: Tensor | None
 ) -> Tensor | None:
-    """The inputs from which a layer made the model's outputs; None where it did not make them."""
-    inputs, made = call
+    """Return the inputs of the layer that computed the model's outputs; None if it did not."""
+    inputs, output = call
     if len(outputs) == 2:  # start and end logits
-        if made.shape != (*outputs[0].shape, 2):
+        if output.shape != (*outputs[0].shape, 2):
             return None
-        return inputs if torch.equal(torch.stack(outputs, dim=-1), made) else None
+        return inputs if torch.equal(torch.stack(outputs, dim=-1), output) else None
     (logits,) = outputs
-    if made.shape == logits.shape and torch.equal(made, logits):
+    if output.shape == logits.shape and torch.equal(output, logits):
         return inputs
-    if made.dim() == 3 and logits.shape == (len(made), made.shape[-1]):
-        # A decoder labels every token, and takes the answer of the last one that is no padding; a
-        # decoder behind an encoder may take the one after it.
-        same = (made == logits.unsqueeze(1)).all(-1)
+    if output.dim() == 3 and logits.shape == (len(output), output.shape[-1]):
+        # A decoder computes logits for every token and returns those of the last one that is not
+        # padding; an encoder-decoder may return those of the token after it.
+        same = (output == logits.unsqueeze(1)).all(-1)
         real = same if mask is None or mask.shape != same.shape else same & mask.bool()
         chosen = torch.where(real.any(-1, keepdim=True), real, same)
         if chosen.any(-1).all():
-            return inputs[torch.arange(len(made), device=made.device), _last(chosen)]
+            last = chosen.shape[1] - 1 - chosen.flip(1).int().argmax(1)
+            return inputs[torch.arange(len(output), device=output.device), last]
     return None
-
-
-def _last(chosen: Tensor) -> Tensor:
-    """Place of the last true value in every row of (rows, places)."""
-    return chosen.shape[1] - 1 - chosen.flip(1).int().argmax(1)
 
 
 def _fit(
     layer: nn.Linear, name: str, x: Tensor, y: dict[str, Tensor], problem: LinearProblem
 ) -> FittedHead:
     prior = problem.logits.to(x)
-    # What a bias holds: the prior, and the mean of the inputs.
+    # Only a bias can account for the prior and for the mean of the inputs.
     center = torch.zeros_like(prior) if layer.bias is None else prior
     spread = problem.spread or 1.0
     if problem.spread is not None:
@@ -199,7 +193,7 @@ def _fit(
     start = center if problem.spread is None else torch.zeros_like(prior)
     offset = center - spread * start
     flat = x.flatten(0, -2)
-    flat = flat[flat.any(-1)]  # no padding
+    flat = flat[flat.any(-1)]  # without padding
     root_mean_square = flat.square().mean(0).sqrt().clamp_min(1e-6)
     mean = flat.mean(0) if layer.bias is not None else torch.zeros_like(root_mean_square)
     x = (x - mean) / root_mean_square
@@ -211,7 +205,7 @@ def _fit(
     def solve(rows: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
         weight = x.new_zeros(layer.out_features, layer.in_features).requires_grad_()
         bias = start.clone().requires_grad_(layer.bias is not None)
-        some, wanted = x[rows], {key: value[rows] for key, value in y.items()}
+        inputs, targets = x[rows], {key: value[rows] for key, value in y.items()}
         optimizer = torch.optim.LBFGS(
             [p for p in (weight, bias) if p.requires_grad],
             max_iter=_MAX_STEPS,
@@ -220,7 +214,7 @@ def _fit(
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            loss = problem.loss(some @ weight.mT + bias, wanted)
+            loss = problem.loss(inputs @ weight.mT + bias, targets)
             loss = loss + penalty / 2 * weight.square().sum()
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
@@ -231,8 +225,8 @@ def _fit(
 
     def loss_of(rows: Tensor, penalty: float) -> float:
         weight, bias = solve(fitted, penalty)
-        wanted = {key: value[rows] for key, value in y.items()}
-        return problem.loss(x[rows] @ weight.mT + bias, wanted).item()
+        targets = {key: value[rows] for key, value in y.items()}
+        return problem.loss(x[rows] @ weight.mT + bias, targets).item()
 
     rows = held_out if len(held_out) else fitted
     losses = {penalty: loss_of(rows, penalty) for penalty in _PENALTIES}
@@ -242,6 +236,6 @@ def _fit(
     layer.weight.copy_(spread * weight)
     if layer.bias is not None:
         layer.bias.copy_(spread * (bias - weight @ mean) + offset)
-    full = [None if p is None else p.detach().clone() for p in (layer.weight, layer.bias)]
-    assert full[0] is not None
-    return FittedHead(name, layer, full[0], full[1], mean, len(x), penalty)
+    weight = layer.weight.detach().clone()
+    full_bias = None if layer.bias is None else layer.bias.detach().clone()
+    return FittedHead(name, layer, weight, full_bias, mean, len(x), penalty)

@@ -1,18 +1,18 @@
-"""Batches of rows of similar lengths."""
+"""Batches of rows of similar length."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 
 class SeededLengthGroups(LengthGroupedSampler):
-    """Groups rows of similar lengths in an order that seed and epoch alone decide.
+    """Group rows of similar length, in an order that depends only on seed and epoch.
 
-    transformers' own draws from torch's global random state, which a run that is resumed within
-    an epoch no longer has: it would go on in another order.
+    transformers' sampler draws from torch's global random state, which a run that is resumed
+    within an epoch no longer has: it would continue in another order.
 
     Args:
         batch_size: rows of one optimizer step on one device.
@@ -20,8 +20,8 @@ class SeededLengthGroups(LengthGroupedSampler):
         seed: of the run.
 
     Attributes:
-        epoch: set before each epoch. The Trainer's own set_epoch reaches no sampler that is
-            shared among processes.
+        epoch: set before each epoch. The Trainer's set_epoch does not reach a sampler that is
+            split among processes.
     """
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
@@ -30,23 +30,21 @@ class SeededLengthGroups(LengthGroupedSampler):
         self.epoch = 0
 
     def __iter__(self) -> Iterator[int]:
-        # No epoch of one seed is an epoch of the next seed.
+        # Distinct streams: no epoch of one seed repeats an epoch of the next seed.
         self.generator.manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
         return iter(super().__iter__())  # type: ignore[no-untyped-call]
 
 
-class EpochOfGroups(TrainerCallback):
-    """Tells length groups which epoch it is, resumed runs included.
+class SetSamplerEpoch(TrainerCallback):
+    """Set the sampler's epoch, in resumed runs too.
 
     Attributes:
-        groups: None until there are any.
+        sampler: None until the Trainer asks for one.
     """
 
-    groups: SeededLengthGroups | None = None
+    sampler: SeededLengthGroups | None = None
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Counts the epochs that are done."""
-        if self.groups is not None:
-            self.groups.epoch = int(state.epoch or 0)
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Set the number of finished epochs."""
+        if self.sampler is not None:
+            self.sampler.epoch = int(state.epoch or 0)

@@ -1,23 +1,22 @@
-"""What a training run tells whoever watches it."""
+"""The interface through which a run reports its progress."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 Scores = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands.
+    """The state of a training run.
 
     Attributes:
         step, total_steps: optimizer steps.
-        epoch: passes over the training data so far, with its fraction.
+        epoch: passes over the training data so far, with the fraction.
         loss: mean since the last report, orthogonality term included; None before the first.
-        learning_rate: in force; None before the first report.
-        tokens_per_second: input tokens trained on (padding not counted), evaluations excluded.
-        seconds_left: of training alone.
+        learning_rate: the current one; None before the first report.
+        tokens_per_second: input tokens trained on, without padding; evaluations excluded.
+        seconds_left: of training, evaluations excluded.
     """
 
     step: int
@@ -29,23 +28,23 @@ class Progress:
     seconds_left: float | None
 
 
-class Reporter(Protocol):
-    """Receives what happens, in the order it happens."""
+class Reporter:
+    """Receives events in the order they happen; ignores those that a subclass does not handle."""
 
     def noted(self, text: str) -> None:
-        """Something the user should know before training goes on."""
+        """Show a note to the user."""
 
     def progress(self, progress: Progress) -> None:
-        """An optimizer step is done."""
+        """Show that an optimizer step is done."""
 
     def logged(self, progress: Progress) -> None:
-        """The loss was measured anew (every `logging_steps`)."""
+        """Show a new loss (every `logging_steps`)."""
 
     def evaluating(self, done: int, total: int) -> None:
-        """So many batches of the validation data are scored."""
+        """Show that `done` of `total` batches of the validation data are scored."""
 
     def baseline(self, name: str, scores: Scores) -> None:
-        """What is reached without training: by a constant prediction, by the fitted head."""
+        """Show scores reached without training, by a constant prediction or the fitted head."""
 
     def evaluated(self, step: int, scores: Scores, best: bool) -> None:
-        """The validation data was scored; `best`: better than all before, baselines included."""
+        """Show scores; `best`: better than all earlier ones, baselines included."""

@@ -60,7 +60,7 @@ def test_conformance(model_type: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     base = load_model(section, config, SEQUENCES)
     model = base.model.eval()
-    assert base.lacking
+    assert base.missing_keys
     untouched = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     at_first = logits(model, inputs)
 
@@ -70,7 +70,10 @@ def test_conformance(model_type: str, tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         inject(
-            model, DCFTConfig(**settings), head=base.lacking, inputs={**inputs, "labels": labels}
+            model,
+            DCFTConfig(**settings),
+            head=base.missing_keys,
+            inputs={**inputs, "labels": labels},
         )
     assert bool(caught) == (model_type in UNREACHED), [str(w.message) for w in caught]
     torch.testing.assert_close(logits(model, inputs), at_first, rtol=0, atol=1e-6)
@@ -127,7 +130,7 @@ def test_conformance(model_type: str, tmp_path: Path) -> None:
         logits=torch.zeros(3),
         spread=None,
     )
-    fitted = fit_head(model, base.lacking, [training], problem)
+    fitted = fit_head(model, base.missing_keys, [training], problem)
     assert (fitted is None) == (model_type in NOT_FITTED)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -126,12 +126,12 @@ def round_trip(
     torch.manual_seed(1)
     base = load_model(section, config, auto_class)
     model = base.model.eval()
-    assert base.lacking == head_of(model)
+    assert base.missing_keys == head_of(model)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         settings = DCFTConfig(kernel_size=4, targets=targets_of(model_type))
-        inject(model, settings, head=base.lacking, inputs=inputs)
+        inject(model, settings, head=base.missing_keys, inputs=inputs)
     left_out = [str(warning.message) for warning in caught]
     assert bool(left_out) == (model_type in LEFT_OUT[auto_class]), left_out
 
@@ -141,7 +141,7 @@ def round_trip(
     for name, adapter in adapter_layers(model).items():
         assert adapter.C.grad is not None and adapter.C.grad.any(), name
     for name, parameter in model.named_parameters():
-        if name in base.lacking:
+        if name in base.missing_keys:
             assert parameter.grad is not None, name
             # The bias of a question's answers shifts all positions alike: it changes nothing.
             assert parameter.grad.any() or name == "qa_outputs.bias", name

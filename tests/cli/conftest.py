@@ -1,4 +1,4 @@
-"""Two ways to type a command: into a process of its own, and quicker, into this one."""
+"""Running commands, in a new process or, faster, in this one."""
 
 import os
 import shutil
@@ -14,21 +14,21 @@ from dcft_cli.cli import app
 
 
 @dataclass
-class Said:
-    """What a command left behind: exit code, stdout and stderr."""
+class Output:
+    """Exit code, stdout and stderr of a command."""
 
     code: int
     out: str
     err: str
 
 
-Say = Callable[..., Said]
+RunCli = Callable[..., Output]
 
 
-def shell(*arguments: str, cwd: Path) -> Said:
-    """Runs the installed `dcft` script; a warning in it is an error."""
+def shell(*arguments: str, cwd: Path) -> Output:
+    """Run the installed `dcft` script, with warnings as errors."""
     script = shutil.which("dcft", path=str(Path(sys.executable).parent))
-    assert script, "dcft is not installed beside this Python: pip install -e .[test]"
+    assert script, "dcft is not installed in this environment: pip install -e .[test]"
     done = subprocess.run(
         [script, *arguments],
         cwd=cwd,
@@ -36,36 +36,36 @@ def shell(*arguments: str, cwd: Path) -> Said:
         capture_output=True,
         text=True,
     )
-    return Said(done.returncode, done.stdout, done.stderr)
+    return Output(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
-def say(capfd: pytest.CaptureFixture[str]) -> Say:
-    """Runs a command line in this process."""
+def run_cli(capfd: pytest.CaptureFixture[str]) -> RunCli:
+    """Return a function that runs a command line in this process."""
 
-    def run(*arguments: str) -> Said:
+    def run(*arguments: str) -> Output:
         capfd.readouterr()
         with pytest.raises(SystemExit) as done:
             app(arguments)
-        said = capfd.readouterr()
-        return Said(int(done.value.code or 0), said.out, said.err)
+        output = capfd.readouterr()
+        return Output(int(done.value.code or 0), output.out, output.err)
 
     return run
 
 
 @pytest.fixture
-def refused(say: Say) -> Callable[..., str]:
-    """Runs a command line that must be refused as the user's mistake; gives the message."""
+def error_of(run_cli: RunCli) -> Callable[..., str]:
+    """Return a function that runs an invalid command line and returns its error message."""
 
     def run(*arguments: str, code: int = 2, hint: bool = True) -> str:
-        said = say(*arguments)
-        assert said.code == code, said.err
-        assert said.out == ""
-        assert said.err.startswith("Error: ")
-        first = [line.partition(" ")[0] for line in said.err.splitlines()]
-        assert first.count("Error:") == 1, said.err
-        assert first.count("Hint:") in ((1,) if hint else (0, 1)), said.err
-        assert "Traceback" not in said.err
-        return said.err
+        output = run_cli(*arguments)
+        assert output.code == code, output.err
+        assert output.out == ""
+        assert output.err.startswith("Error: ")
+        first = [line.partition(" ")[0] for line in output.err.splitlines()]
+        assert first.count("Error:") == 1, output.err
+        assert first.count("Hint:") in ((1,) if hint else (0, 1)), output.err
+        assert "Traceback" not in output.err
+        return output.err
 
     return run

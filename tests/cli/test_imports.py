@@ -48,20 +48,20 @@ def probe(*arguments: str, cwd: Path) -> str:
     ],
 )
 def test_help(arguments: list[str], words: list[str], tmp_path: Path) -> None:
-    said = probe(*arguments, cwd=tmp_path)
-    assert "code 0" in said
-    assert all(word in said for word in words)
+    output = probe(*arguments, cwd=tmp_path)
+    assert "code 0" in output
+    assert all(word in output for word in words)
 
 
-def test_inspecting_a_file(tmp_path: Path) -> None:
+def test_inspecting_a_file_needs_no_torch(tmp_path: Path) -> None:
     save_adapter(inject(tiny_model(), DCFTConfig()), tmp_path)
     for arguments in (["inspect", "adapter.safetensors", "--json"], ["inspect", "."]):
-        said = probe(*arguments, cwd=tmp_path)
-        assert "code 0" in said
-        assert "828" in said
+        output = probe(*arguments, cwd=tmp_path)
+        assert "code 0" in output
+        assert "828" in output
 
 
-def test_mistakes_in_a_recipe_show_at_once(tmp_path: Path) -> None:
+def test_mistakes_in_a_recipe_need_no_torch(tmp_path: Path) -> None:
     assert "code 2" in probe("train", "recipes/rte.yaml", "training.epoch=3", cwd=tmp_path)
     assert "code 2" in probe("train", "recipes/rta.yaml", cwd=tmp_path)
     assert "code 2" in probe("inspect", "nowhere", cwd=tmp_path)

@@ -12,7 +12,7 @@ from dcft_cli.runs.folder import RunFolder
 from tests.cli.conftest import shell
 from tests.jobs import overrides
 
-# A shell that starts this in the background may have told it to ignore Ctrl-C.
+# A shell that starts this in the background may have result it to ignore Ctrl-C.
 START = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,7 +22,7 @@ main()
 PATIENCE = 120  # seconds until a checkpoint must be there
 
 
-def test_ctrl_c_keeps_what_was_saved(base: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_checkpoints(base: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "runs" / "sst2")
     settings = overrides("sst2", tmp_path, base)
     command = ["train", "recipes/sst2.yaml", *settings, "training.max_steps=1000000"]
@@ -43,9 +43,7 @@ def test_ctrl_c_keeps_what_was_saved(base: Path, tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130, err
-    assert err.endswith(
-        "\nStopped. What was saved is kept; --resume goes on from the last checkpoint.\n"
-    )
+    assert err.endswith("\nStopped. Checkpoints are kept: continue with --resume.\n")
     assert "Traceback" not in err
     assert out == ""
     assert not run.adapter.exists()
@@ -55,8 +53,8 @@ def test_ctrl_c_keeps_what_was_saved(base: Path, tmp_path: Path) -> None:
 
     assert "--resume" in shell(*command, cwd=tmp_path).err  # and nothing is overwritten
     command[-1] = f"training.max_steps={step + 3}"
-    said = shell(*command, "--resume", cwd=tmp_path)
-    assert said.code == 0, said.err
+    output = shell(*command, "--resume", cwd=tmp_path)
+    assert output.code == 0, output.err
     metrics = json.loads(run.metrics.read_text())
     assert metrics["last_step"] == step + 3
     assert run.adapter.exists()

@@ -41,7 +41,7 @@ main()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="gloo on one machine")
-def test_two_processes_stay_alike_and_start_as_one(base: Path, tmp_path: Path) -> None:
+def test_two_processes_stay_equal_and_start_like_one(base: Path, tmp_path: Path) -> None:
     files = {
         name: write_rows(tmp_path / f"{name}.jsonl", rows_of("sst2", count, seed=count))
         for name, count in (("train", 40), ("dev", 12))

@@ -1,12 +1,19 @@
 """The two streams, errors, and numbers as they are written."""
 
 import json
+from io import StringIO
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from dcft_cli.console import inspections
 from dcft_cli.console.output import out, print_error, print_json, print_note
-from dcft_cli.console.tables import _short, in_bytes
+from dcft_cli.console.tables import abbreviated
 from dcft_cli.errors import DCFTError
+from dcft_cli.runs.inspect_adapter import inspect
+from dcft_cli.runs.inspect_targets import resolve
+from tests.families import published
 
 Capture = pytest.CaptureFixture[str]
 
@@ -22,7 +29,7 @@ def test_an_error_and_its_hint(capfd: Capture) -> None:
     assert capfd.readouterr().err == "Error: It broke.\n"
 
 
-def test_lines_stay_whole_in_a_pipe(capfd: Capture) -> None:
+def test_lines_are_not_wrapped_in_a_pipe(capfd: Capture) -> None:
     path = "/a/long/path" * 40
     print_error(DCFTError(path, path))
     print_note(path)
@@ -31,7 +38,7 @@ def test_lines_stay_whole_in_a_pipe(capfd: Capture) -> None:
     assert capfd.readouterr().out == f"{path}\n"
 
 
-def test_json_is_data_alone(capfd: Capture) -> None:
+def test_json_is_the_only_output(capfd: Capture) -> None:
     data = {"name": "[bold]é[/bold]", "numbers": [1, 2.5, None], "long": "x" * 500}
     print_json(data)
     said = capfd.readouterr()
@@ -41,23 +48,25 @@ def test_json_is_data_alone(capfd: Capture) -> None:
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [
-        (0, "0 bytes"),
-        (999, "999 bytes"),
-        (1_000, "1.0 kB"),
-        (57_272, "57.3 kB"),
-        (12_345_678, "12.3 MB"),
-        (1_740_000_000, "1.7 GB"),
-        (5_000_000_000_000, "5000.0 GB"),
-    ],
-)
-def testin_bytes(number: int, text: str) -> None:
-    assert in_bytes(number) == text
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
     [(7, "7"), (8_402, "8.4K"), (22_713_985, "22.7M"), (1_566_000_000, "1.6B")],
 )
 def test_large_numbers(number: int, text: str) -> None:
-    assert _short(number) == text
+    assert abbreviated(number) == text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_inspections_fit_the_terminal(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published("deberta-v3-base").save_pretrained(tmp_path)
+    screen = Console(file=StringIO(), width=width)
+    monkeypatch.setattr(inspections, "out", screen)
+    inspections.show_inspection(inspect("recipes/rte.yaml", [f"model.name={tmp_path}"]))
+    inspections.show_resolution(resolve(str(tmp_path)))
+    lines = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= width
+    rows = [line.split() for line in lines]
+    assert "Q attention.self.query_proj 12 768 x 768 3,072".split() in rows
+    tables = [n for n, row in enumerate(rows) if row[:1] in (["role"], ["target"])]
+    # A name may be folded, but not to a letter per line.
+    assert len(rows[tables[0] :]) < 80 and len(tables) == 2

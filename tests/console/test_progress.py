@@ -1,4 +1,4 @@
-"""Training as it goes: lines for a pipe, a live view for a terminal."""
+"""Progress of a run: lines for a pipe, a live view for a terminal."""
 
 import time
 from io import StringIO
@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from dcft_cli.console import progress as module
-from dcft_cli.console.progress import LiveReporter, PlainReporter, SilentReporter, reporter
-from dcft_cli.training.reporting import Progress
+from dcft_cli.console.progress import LiveReporter, PlainReporter, reporter
+from dcft_cli.training.reporting import Progress, Reporter
 
 STEP = Progress(
     step=1_250,
@@ -49,14 +49,14 @@ def test_a_live_view_fits_80_columns() -> None:
     assert all(len(line) <= 80 for line in lines)
 
 
-def test_many_scores_and_a_narrow_terminal_do_no_harm() -> None:
+def test_many_scores_fit_a_narrow_terminal() -> None:
     view = LiveReporter(True)
     view.progress(STEP)
     view.evaluated(1_250, {f"a_long_name_{n}": n / 3 for n in range(9)}, True)
     assert all(len(line) <= 40 for line in rendered(view, 40))
 
 
-def test_scoring_is_shown_while_it_lasts() -> None:
+def test_evaluations_show_their_progress() -> None:
     view = LiveReporter(True)
     view.progress(STEP)
     view.evaluating(3, 10)
@@ -74,7 +74,7 @@ def test_only_the_latest_evaluations_are_shown_and_the_best() -> None:
     assert rows[0][-1] == "best"
 
 
-def test_where_scores_are_the_result_they_are_not_shown_twice() -> None:
+def test_scores_that_are_the_result_are_not_shown() -> None:
     view = LiveReporter(False)
     view.evaluated(0, {"f1": 0.5}, True)
     assert "0.5" not in " ".join(rendered(view))
@@ -102,13 +102,13 @@ def test_plain_lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
     ]
 
 
-def test_the_view_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reporter_depends_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe, terminal = Console(file=StringIO()), Console(file=StringIO(), force_terminal=True)
     monkeypatch.setattr(module, "err", pipe)
     for settings, kind in (
         ({}, PlainReporter),
-        ({"scores": False}, SilentReporter),
-        ({"active": False}, SilentReporter),
+        ({"scores": False}, Reporter),
+        ({"active": False}, Reporter),
     ):
         with reporter(**settings) as view:
             assert type(view) is kind
@@ -118,4 +118,4 @@ def test_the_view_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
         view.progress(STEP)
     assert "step 1250/12500" in terminal.file.getvalue()
     with reporter(active=False) as view:
-        assert type(view) is SilentReporter
+        assert type(view) is Reporter

@@ -1,4 +1,4 @@
-"""Tokenizers as published, and those that are not there or lack something."""
+"""Tokenizers as published, and missing or incomplete ones."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from dcft_cli.recipe import ModelSection
 from tests.families import FAMILIES, save_base, tiny_tokenizer
 
 
-def test_sentencepiece_model_alone_is_enough(tmp_path: Path) -> None:
+def test_a_sentencepiece_model_is_enough(tmp_path: Path) -> None:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["the cat sat on the mat", "a dog ran very far away"] * 50),
         model_prefix=str(tmp_path / "spm"),
@@ -38,8 +38,8 @@ def test_sentencepiece_model_alone_is_enough(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_folder_without_a_tokenizer(family: str, tmp_path: Path) -> None:
-    """Not a tokenizer that knows no word, as transformers makes up for some families."""
+def test_a_folder_without_a_tokenizer_is_an_error(family: str, tmp_path: Path) -> None:
+    """For some families, transformers would create a tokenizer without words."""
     save_base(tmp_path, family)
     for file in tmp_path.glob("tokenizer*"):
         file.unlink()
@@ -75,9 +75,7 @@ def gpt(folder: Path, **settings: object) -> tuple[ModelSection, GPT2Config]:
 @pytest.mark.parametrize(
     ("named", "pads"), [(None, "[SEP]"), (1, "[UNK]"), (-1, "[SEP]"), (10**6, "[SEP]")]
 )
-def test_without_a_padding_token_the_configurations_or_the_end_of_a_text_pads(
-    named: int | None, pads: str, tmp_path: Path
-) -> None:
+def test_a_missing_padding_token_is_replaced(named: int | None, pads: str, tmp_path: Path) -> None:
     section, config = gpt(tmp_path, pad_token_id=named)
     tokenizer = load_tokenizer(section)
     agree_on_padding(section, config, tokenizer)
@@ -85,14 +83,14 @@ def test_without_a_padding_token_the_configurations_or_the_end_of_a_text_pads(
     assert config.pad_token_id == tokenizer.pad_token_id
 
 
-def test_the_tokenizer_pads_and_the_configuration_follows(base: Path) -> None:
+def test_the_configuration_gets_the_tokenizers_padding_token(base: Path) -> None:
     section = ModelSection(name=str(base))
     config = GPT2Config(vocab_size=128, pad_token_id=7)
     agree_on_padding(section, config, load_tokenizer(section))
     assert config.pad_token_id == tiny_tokenizer().pad_token_id
 
 
-def test_no_token_to_pad_with(tmp_path: Path) -> None:
+def test_a_tokenizer_without_special_tokens_is_an_error(tmp_path: Path) -> None:
     section, config = gpt(tmp_path)
     tokenizer = load_tokenizer(section)
     tokenizer.eos_token = tokenizer.unk_token = None
@@ -100,7 +98,7 @@ def test_no_token_to_pad_with(tmp_path: Path) -> None:
         agree_on_padding(section, config, tokenizer)
 
 
-def test_places_in_a_text_are_found_with_padding_on_the_right(base: Path, tmp_path: Path) -> None:
+def test_tasks_with_offsets_pad_on_the_right(base: Path, tmp_path: Path) -> None:
     tiny_tokenizer(padding_side="left").save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text((base / "config.json").read_text())
     section = ModelSection(name=str(tmp_path))
@@ -108,7 +106,7 @@ def test_places_in_a_text_are_found_with_padding_on_the_right(base: Path, tmp_pa
     assert load_tokenizer(section, offsets=True).padding_side == "right"
 
 
-def test_a_tokenizer_in_python_serves_where_no_offsets_are_needed(tmp_path: Path) -> None:
+def test_a_slow_tokenizer_works_without_offsets(tmp_path: Path) -> None:
     CanineConfig().save_pretrained(tmp_path)
     CanineTokenizer().save_pretrained(tmp_path)
     section = ModelSection(name=str(tmp_path))

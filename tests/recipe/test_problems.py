@@ -20,7 +20,7 @@ def problems(*overrides: str, **sections: object) -> list[str]:
     return caught.value.message.splitlines()
 
 
-def test_all_problems_come_at_once_each_with_its_place(tmp_path: Path) -> None:
+def test_all_problems_are_listed_with_their_locations(tmp_path: Path) -> None:
     path = tmp_path / "rte.yaml"
     path.write_text(
         dedent("""\
@@ -50,7 +50,7 @@ def test_all_problems_come_at_once_each_with_its_place(tmp_path: Path) -> None:
         f"{path}:8: adapter.learning_rate: unknown key (value 0.001); "
         "did you mean training.learning_rate?",
         f"{path}:10: adapter: `stride: 8` is larger than `kernel_size: 4`; "
-        "cells between the windows would never be trained",
+        "entries between the windows would never be trained",
         f"{path}:12: training.learning_rat: unknown key (value 0.001); did you mean learning_rate?",
         f"{path}:14: training.seed: given twice (first on line 13)",
         'override "training.epochs=-1": training.epochs: must be greater than 0 (value -1)',
@@ -103,12 +103,12 @@ def test_values_are_checked_strictly(override: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
+def test_numbers_that_are_not_finite_are_rejected(value: float) -> None:
     (problem,) = problems(training={"learning_rate": value})
     assert problem.startswith("r.yaml: training.learning_rate: must be a finite number")
 
 
-def test_entries_of_lists_and_mappings_are_named() -> None:
+def test_entries_of_lists_and_mappings_are_located() -> None:
     assert [p.split(": ")[1] for p in problems(adapter={"targets": ["Q", 1]})] == [
         "adapter.targets[1]"
     ]
@@ -137,11 +137,11 @@ def test_entries_of_lists_and_mappings_are_named() -> None:
         ("xyz=1", "a recipe takes model, task, data, adapter, training"),
     ],
 )
-def test_unknown_keys_come_with_the_nearest_known(override: str, advice: str) -> None:
+def test_unknown_keys_come_with_the_nearest_valid_one(override: str, advice: str) -> None:
     assert any(p.endswith(f"; {advice}") and "unknown key" in p for p in problems(override))
 
 
-def test_missing_sections_and_keys_say_where_they_belong() -> None:
+def test_missing_sections_and_keys_are_described() -> None:
     assert problems("model=null", task=None) == [
         "r.yaml: task: give either `name` (a known task) or `type`",
         'override "model=null": model.name: missing; section model needs this key: Hub name, '
@@ -152,7 +152,7 @@ def test_missing_sections_and_keys_say_where_they_belong() -> None:
     assert caught.value.message.splitlines() == [
         "r.yaml: model: missing; a recipe needs this section: The frozen base model.",
         "r.yaml: task: missing; a recipe needs this section: "
-        "What is learned: a known task by `name`, or a `type` for the user's own data.",
+        "The task: a known one by `name`, or a `type` for your own data.",
     ]
 
 
@@ -161,7 +161,7 @@ def test_long_values_are_shortened() -> None:
     assert len(problem) < 200
 
 
-def test_what_the_keys_of_a_section_say_together_is_checked_beside_unknown_keys() -> None:
+def test_rules_about_several_keys_are_checked_despite_unknown_keys() -> None:
     found = problems(training={"warmup_steps": 1, "warmup_ratio": 0.1, "foo": 1})
     assert len(found) == 2
     assert "r.yaml: training: give `warmup_steps` or `warmup_ratio`, not both" in found

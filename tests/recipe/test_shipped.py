@@ -31,7 +31,7 @@ TABLE_9 = {
 }
 
 
-def test_none_is_missing() -> None:
+def test_all_recipes_are_there() -> None:
     squad = ("squad_v1", "squad_v2")
     large = ("cola", "sst2", "stsb", "qnli", "mnli", "rte")
     assert NAMES == sorted(
@@ -47,14 +47,14 @@ def test_none_is_missing() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_loads_and_reads_back_from_its_dump(name: str, tmp_path: Path) -> None:
+def test_each_recipe_reads_back_from_its_dump(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(str(RECIPES / name)).recipe
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe), "utf-8")
     assert load_recipe(str(tmp_path / "recipe.yaml")).recipe == recipe
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {"quickstart.yaml", *OWN}))
-def test_each_trains_the_task_and_model_of_its_name(name: str) -> None:
+def test_each_recipe_has_the_task_and_model_of_its_name(name: str) -> None:
     recipe = load_recipe(str(RECIPES / name)).recipe
     task, model = Path(name).stem, MODELS[str(Path(name).parent)]
     assert (recipe.task.name, recipe.model.name) == (task, model)
@@ -70,7 +70,7 @@ def test_each_trains_the_task_and_model_of_its_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_those_for_own_files_take_them_by_two_overrides(name: str) -> None:
+def test_recipes_for_own_files_need_two_overrides(name: str) -> None:
     files = ["data.train=a.jsonl", "data.validation=b.jsonl"]
     recipe = load_recipe(str(RECIPES / name), files).recipe
     assert (recipe.task.name, recipe.task.type) == (None, Path(name).stem)
@@ -99,6 +99,6 @@ def test_glue_settings_are_the_published_ones(task: str) -> None:
 
 
 @pytest.mark.parametrize("kernel_size", [2, 4, 12])
-def test_the_kernel_size_can_be_changed_alone(kernel_size: int) -> None:
+def test_the_stride_follows_the_kernel_size(kernel_size: int) -> None:
     loaded = load_recipe(str(RECIPES / "rte.yaml"), [f"adapter.kernel_size={kernel_size}"])
     assert (loaded.recipe.adapter.kernel_size, loaded.recipe.adapter.stride) == (kernel_size, None)

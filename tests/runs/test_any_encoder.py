@@ -1,4 +1,4 @@
-"""Models beyond BERT's kin: trained from a recipe, merged, and loaded as plain transformers."""
+"""Models unlike BERT: trained from a recipe, merged, and loaded by transformers."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from dcft_cli.runs.plan import plan_training
 from tests.architectures.tiny import tiny_config
 from tests.families import tiny_tokenizer, tokens
 from tests.jobs import recipe, train
-from tests.samples import tagged_rows, write_rows
+from tests.samples import write_rows
 
 # Layers that each has, by role, for the default targets of a recipe.
 CLASSIFIERS = {
@@ -64,9 +64,9 @@ def test_classification(model_type: str, tmp_path: Path) -> None:
     job = train(recipe("rte", tmp_path, base, "adapter.kernel_size=5"), tmp_path / "run")
     roles = [adapter.role for adapter in job.trainer.layers]
     assert {role: roles.count(role) for role in roles} == CLASSIFIERS[model_type]
-    left_out = [note for note in job.watcher.notes if "no say in this task's loss" in note]
+    left_out = [note for note in job.watcher.notes if "do not affect this task's loss" in note]
     assert len(left_out) == (model_type in LEFT_OUT)
-    assert all(f"in {LEFT_OUT[model_type]} layers" in note for note in left_out)
+    assert all(note.startswith(f"{LEFT_OUT[model_type]} layers") for note in left_out)
     result = merge(str(base), str(job.folder), str(tmp_path / "merged"))
     assert result.difference <= 1e-5
     plain = getattr(transformers, result.model_class).from_pretrained(result.folder).eval()
@@ -88,22 +88,8 @@ def test_classification(model_type: str, tmp_path: Path) -> None:
 )
 def test_labels_for_words(model_type: str, cls: str, tmp_path: Path) -> None:
     base = save_any(tmp_path / "base", model_type, cls)
-    train_file = write_rows(tmp_path / "train.jsonl", tagged_rows(24))
-    dev_file = write_rows(tmp_path / "dev.jsonl", tagged_rows(12, seed=1))
-    loaded = load_recipe(
-        "recipes/token_classification.yaml",
-        [
-            f"model.name={base}",
-            f"data.train={train_file}",
-            f"data.validation={dev_file}",
-            "adapter.kernel_size=5",
-            "training.device=cpu",
-            "training.batch_size=8",
-            "training.warmup_steps=0",
-            "training.max_steps=4",
-        ],
-    )
-    job = train(loaded, tmp_path / "run")
+    settings = ("adapter.kernel_size=5", "training.max_steps=4")
+    job = train(recipe("token_classification", tmp_path, base, *settings), tmp_path / "run")
     result = merge(str(base), str(job.folder), str(tmp_path / "merged"))
     assert result.difference <= 1e-5
     assert result.model_class.endswith("ForTokenClassification")
@@ -112,10 +98,10 @@ def test_labels_for_words(model_type: str, cls: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model_type", CLASSIFIERS)
 def test_padding_does_not_change_an_answer(model_type: str, tmp_path: Path) -> None:
-    """A text alone and beside a longer one, as batches have it."""
+    """A text gives the same logits padded next to a longer one."""
     folder = save_any(tmp_path / "base", model_type)
     section = ModelSection(name=str(folder))
-    tokenizer, config = load_tokenizer(section), load_config(section, {})
+    tokenizer, config = load_tokenizer(section), load_config(section)
     agree_on_padding(section, config, tokenizer)
     model = load_model(section, config, "AutoModelForSequenceClassification").model.eval()
     texts = ["the film was good", "the cat sat on the mat and the dog ran in paris"]
@@ -127,12 +113,12 @@ def test_padding_does_not_change_an_answer(model_type: str, tmp_path: Path) -> N
         "add_special_tokens": model_type not in ENDS,
     }
     with torch.no_grad():
-        alone = model(**tokenizer(texts[:1], **settings)).logits[0]
-        beside = model(**tokenizer(texts, **settings)).logits[0]
-    torch.testing.assert_close(alone, beside, rtol=0, atol=1e-5)
+        single = model(**tokenizer(texts[:1], **settings)).logits[0]
+        padded = model(**tokenizer(texts, **settings)).logits[0]
+    torch.testing.assert_close(single, padded, rtol=0, atol=1e-5)
 
 
-def test_rows_of_one_token_hide_no_layer(tmp_path: Path) -> None:
+def test_rows_of_one_token_do_not_exclude_layers(tmp_path: Path) -> None:
     """Where there is nothing to attend to, queries and keys have no gradient."""
     base = save_any(tmp_path / "base", "gpt2")
     tokenizer = tiny_tokenizer()
@@ -154,10 +140,10 @@ def test_rows_of_one_token_hide_no_layer(tmp_path: Path) -> None:
     )
     job = train(loaded, tmp_path / "run")
     assert {"Q", "K", "V"} <= {adapter.role for adapter in job.trainer.layers}
-    assert not [note for note in job.watcher.notes if "no say" in note]
+    assert not [note for note in job.watcher.notes if "do not affect" in note]
 
 
-def test_reformer_is_refused_before_any_work(tmp_path: Path) -> None:
+def test_reformer_is_rejected_early(tmp_path: Path) -> None:
     base = save_any(tmp_path / "base", "reformer")
-    with pytest.raises(ModelError, match="inputs of one length"):
+    with pytest.raises(ModelError, match="inputs of one fixed length"):
         plan_training(recipe("rte", tmp_path, base), output=str(tmp_path / "run"))

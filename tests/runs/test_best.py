@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs import Job, largest_difference, recipe, train
+from tests.jobs import largest_difference, recipe, train
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,8 @@ from tests.jobs import Job, largest_difference, recipe, train
         ("sst2", (), [-0.1, -0.2, -0.3], 2),
         ("stsb", ("task.metric=spearman",), [0.5, 0.4, 0.6], 6),
         ("stsb", ("task.type=regression", "task.name=null"), [0.5, 0.9, 0.2], 4),
+        # of an error, the lowest
+        ("stsb", ("task.type=regression", "task.name=null", "task.metric=mse"), [0.5, 0.2, 0.9], 4),
     ],
 )
 def test_the_best_checkpoint_is_kept(
@@ -24,24 +26,6 @@ def test_the_best_checkpoint_is_kept(
     loaded = recipe(task, tmp_path, base, *settings, "training.eval_steps=2")
     job = train(loaded, tmp_path / "run", scores=scores)
     assert job.metrics["best_step"] == best
-    check_best(job, scores, best)
-
-
-def test_of_an_error_the_lowest_is_best(base: Path, tmp_path: Path) -> None:
-    own = (
-        "task.name=null",
-        "task.type=regression",
-        "task.metric=mse",
-        "data.text=[sentence1, sentence2]",
-        "training.eval_steps=2",
-    )
-    scores = [0.5, 0.2, 0.9]
-    job = train(recipe("stsb", tmp_path, base, *own), tmp_path / "run", scores=scores)
-    assert job.metrics["best_step"] == 4
-    check_best(job, scores, 4)
-
-
-def check_best(job: Job, scores: list[float], best: int) -> None:
     name = job.metrics["main_metric"]
     assert job.metrics["metrics"] == {name: scores[best // 2 - 1]}
     assert job.metrics["last_metrics"] == {name: scores[-1]}

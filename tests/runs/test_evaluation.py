@@ -1,4 +1,4 @@
-"""Scoring a run, a checkpoint, or an adapter file that was passed on."""
+"""Scoring a run, a checkpoint, or an adapter file without its run."""
 
 import json
 import shutil
@@ -25,13 +25,13 @@ def job(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 @pytest.fixture
-def alone(job: Job, tmp_path: Path) -> Path:
-    """The adapter without the folder of its run."""
+def shared_file(job: Job, tmp_path: Path) -> Path:
+    """The adapter without its run folder."""
     return Path(shutil.copy(job.folder / "adapter.safetensors", tmp_path / "passed-on.safetensors"))
 
 
-def score(place: Path, *overrides: str, base: str | None = None) -> dict[str, float]:
-    return evaluate(str(place), overrides, Watcher(), base=base).metrics
+def score(source: Path, *overrides: str, base: str | None = None) -> dict[str, float]:
+    return evaluate(str(source), overrides, Watcher(), base=base).metrics
 
 
 def test_result(job: Job) -> None:
@@ -54,7 +54,7 @@ def test_result(job: Job) -> None:
     assert watcher.scores == [(0, result.metrics, True)]
 
 
-def test_places(job: Job, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources(job: Job, shared_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folder, file and best checkpoint are one adapter; the other checkpoint is another."""
     checkpoints = job.folder / "checkpoints"
     expected = score(job.folder)
@@ -63,12 +63,12 @@ def test_places(job: Job, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert score(checkpoints / "checkpoint-3") != expected
     assert score(checkpoints / "checkpoint-6" / "adapter.safetensors") == expected
     data = f"data.validation={job.plan.recipe.data.validation}"
-    assert score(alone, data, "training.device=cpu") == expected
+    assert score(shared_file, data, "training.device=cpu") == expected
     monkeypatch.chdir(checkpoints / "checkpoint-6")
     assert score(Path("adapter.safetensors")) == expected
 
 
-def test_batch_size_does_not_matter(job: Job) -> None:
+def test_scores_do_not_depend_on_the_batch_size(job: Job) -> None:
     expected = score(job.folder)
     assert score(job.folder, "training.eval_batch_size=1") == pytest.approx(expected, abs=1e-5)
 
@@ -78,7 +78,7 @@ def test_other_data(job: Job, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "other.jsonl", rows)
     result = evaluate(str(job.folder), [f"data.validation={path}"], Watcher())
     assert result.rows == {"validation": 7}
-    assert result.origins == {"validation": path}
+    assert result.data == {"validation": path}
     sets = f"data.validation={{easy: {path}, hard: {path}}}"
     result = evaluate(str(job.folder), [sets, "task.metric=hard_spearman"], Watcher())
     assert result.rows == {"easy": 7, "hard": 7}
@@ -86,12 +86,12 @@ def test_other_data(job: Job, tmp_path: Path) -> None:
     assert result.metrics["easy_pearson"] == result.metrics["hard_pearson"]
 
 
-def test_an_adapter_alone_names_no_private_path(alone: Path) -> None:
-    told = json.dumps(read_adapter(alone).info)
-    assert "stsb" in told
-    assert "/" not in told
+def test_an_adapter_file_contains_no_local_path(shared_file: Path) -> None:
+    info = json.dumps(read_adapter(shared_file).info)
+    assert "stsb" in info
+    assert "/" not in info
     with pytest.raises(DataError, match="no validation data") as caught:
-        score(alone)
+        score(shared_file)
     assert "data.validation=" in caught.value.hint
 
 
@@ -103,7 +103,7 @@ def test_base(job: Job, base: Path, tmp_path: Path) -> None:
         score(job.folder, base=str(other))
 
 
-def test_a_merged_model_is_another_base(job: Job, base: Path, tmp_path: Path) -> None:
+def test_a_merged_model_is_rejected_as_a_base(job: Job, base: Path, tmp_path: Path) -> None:
     """An adapter must not be added twice."""
     from dcft_cli.merging.merge import merge
 
@@ -112,20 +112,20 @@ def test_a_merged_model_is_another_base(job: Job, base: Path, tmp_path: Path) ->
         score(job.folder, base=str(merged.folder))
 
 
-def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"There is no .*/nowhere"):
+def test_missing_adapters_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"/nowhere does not exist"):
         score(tmp_path / "nowhere")
-    with pytest.raises(RunError, match=r"holds no adapter\.safetensors"):
+    with pytest.raises(RunError, match=r"has no adapter\.safetensors"):
         score(tmp_path)
 
 
-def test_an_adapter_made_in_python_has_no_task(tmp_path: Path) -> None:
+def test_an_adapter_saved_in_python_has_no_task(tmp_path: Path) -> None:
     path = save_adapter(inject(tiny_model(), DCFTConfig()), tmp_path)
     with pytest.raises(AdapterFileError, match="names no task"):
         score(path)
 
 
-def test_mistakes_in_overrides(job: Job) -> None:
+def test_invalid_overrides_are_errors(job: Job) -> None:
     with pytest.raises(UserError, match=r"data\.validatoin: unknown key"):
         score(job.folder, "data.validatoin=x.jsonl")
     with pytest.raises(UserError, match=r"no score named accuracy"):

@@ -1,4 +1,4 @@
-"""Every model family, end to end: train, save, load in a fresh process, merge, load plainly."""
+"""Every model family: train, save, load in a new process, merge, load in transformers."""
 
 import json
 import os
@@ -16,14 +16,10 @@ from dcft_cli.merging.merge import MergeResult, merge
 from tests.families import FAMILIES, config_of, save_base, tiny_tokenizer, tokens
 from tests.jobs import Job, recipe, tensors, train
 
-# What AutoModel's checkpoint lacks of a sequence classifier.
-LACKING = {
+# Modules of a sequence classifier that AutoModel's checkpoint lacks.
+HEADS = {
+    **{family: {"classifier.dense", "classifier.out_proj"} for family in FAMILIES},
     "bert": {"classifier"},
-    "roberta": {"classifier.dense", "classifier.out_proj"},
-    "xlm-roberta": {"classifier.dense", "classifier.out_proj"},
-    "camembert": {"classifier.dense", "classifier.out_proj"},
-    "electra": {"classifier.dense", "classifier.out_proj"},
-    "mpnet": {"classifier.dense", "classifier.out_proj"},
     "distilbert": {"pre_classifier", "classifier"},
     "deberta-v2": {"pooler.dense", "classifier"},
 }
@@ -49,13 +45,13 @@ from pathlib import Path
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 root = Path(sys.argv[1])
 inputs = torch.load(root / "inputs.pt", weights_only=True)
-logits, told = {}, {}
+logits, info = {}, {}
 for folder in root.glob("*-merged"):
     family = folder.name.removesuffix("-merged")
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     logits[family] = model(**inputs).logits.detach()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    told[family] = {
+    info[family] = {
         "type": str(model.dtype),
         "id2label": model.config.id2label,
         "label2id": model.config.label2id,
@@ -64,13 +60,13 @@ for folder in root.glob("*-merged"):
     }
 assert not [name for name in sys.modules if name.startswith("dcft")]
 torch.save(logits, root / "merged.pt")
-(root / "told.json").write_text(json.dumps(told))
+(root / "info.json").write_text(json.dumps(info))
 """
 
 
 @dataclass
 class Families:
-    """All families trained on three classes, and what fresh processes make of the files."""
+    """All families trained on three classes, and the outputs of new processes."""
 
     root: Path
     jobs: dict[str, Job]
@@ -78,7 +74,7 @@ class Families:
     expected: dict[str, torch.Tensor]
     loaded: dict[str, torch.Tensor]
     merged: dict[str, torch.Tensor]
-    told: dict[str, dict]
+    info: dict[str, dict]
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +98,12 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> Families:
         expected,
         loaded=torch.load(root / "loaded.pt", weights_only=True),
         merged=torch.load(root / "merged.pt", weights_only=True),
-        told=json.loads((root / "told.json").read_text()),
+        info=json.loads((root / "info.json").read_text()),
     )
 
 
 def fresh(code: str, root: Path) -> None:
-    """Runs code in a process of its own, in which every warning is an error."""
+    """Run code in a new process, with warnings as errors."""
     subprocess.run(
         [sys.executable, "-W", "error", "-c", code, str(root)],
         check=True,
@@ -120,12 +116,12 @@ every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
 @every_family
-def test_a_fresh_process_loads_what_was_trained(families: Families, family: str) -> None:
+def test_a_new_process_loads_the_trained_adapter(families: Families, family: str) -> None:
     assert torch.equal(families.loaded[family], families.expected[family])
 
 
 @every_family
-def test_transformers_alone_loads_the_merged_model(families: Families, family: str) -> None:
+def test_transformers_loads_the_merged_model_without_dcft(families: Families, family: str) -> None:
     difference = (families.merged[family] - families.expected[family]).abs().max().item()
     assert difference <= 1e-5
     assert families.merges[family].difference <= 1e-5
@@ -133,7 +129,7 @@ def test_transformers_alone_loads_the_merged_model(families: Families, family: s
     assert families.merges[family].model_class == model
     assert families.merges[family].layers == 12
     labels = ["entailment", "neutral", "contradiction"]
-    assert families.told[family] == {
+    assert families.info[family] == {
         "type": "torch.float32",
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
@@ -143,7 +139,7 @@ def test_transformers_alone_loads_the_merged_model(families: Families, family: s
 
 
 @every_family
-def test_the_trained_model_is_not_the_base(families: Families, family: str) -> None:
+def test_the_trained_model_differs_from_the_base(families: Families, family: str) -> None:
     """Else the two tests above would hold for adapters that do nothing."""
     job = families.jobs[family]
     contents = read_adapter(job.folder / "adapter.safetensors")
@@ -155,11 +151,11 @@ def test_the_trained_model_is_not_the_base(families: Families, family: str) -> N
 
 
 @every_family
-def test_head_is_what_the_checkpoint_lacks(families: Families, family: str) -> None:
+def test_the_head_is_what_the_checkpoint_lacks(families: Families, family: str) -> None:
     job = families.jobs[family]
     head = {name for name in tensors(job.folder) if name.startswith("head.")}
     assert head == {
-        f"head.{module}.{kind}" for module in LACKING[family] for kind in ("weight", "bias")
+        f"head.{module}.{kind}" for module in HEADS[family] for kind in ("weight", "bias")
     }
     parameters = dict(job.model.named_parameters())
     assert job.metrics["head_parameters"] == sum(
@@ -168,7 +164,7 @@ def test_head_is_what_the_checkpoint_lacks(families: Families, family: str) -> N
 
 
 @every_family
-def test_frozen_weights_stay_bit_for_bit(families: Families, family: str) -> None:
+def test_frozen_weights_do_not_change(families: Families, family: str) -> None:
     job = families.jobs[family]
     prefix = job.model.base_model_prefix
     now = {
@@ -188,7 +184,7 @@ def test_frozen_weights_stay_bit_for_bit(families: Families, family: str) -> Non
 def test_base_with_a_head_of_two_classes(
     family: str, task: str, head: set[str], tmp_path: Path
 ) -> None:
-    """A head of the same size stays as it is; one for other labels is trained anew."""
+    """A head of the same size stays as it is; one for other labels is trained."""
     torch.manual_seed(0)
     auto = transformers.AutoModelForSequenceClassification
     model = auto.from_config(config_of(family, num_labels=2))

@@ -17,7 +17,7 @@ def checkpoint(run: Path, name: str, *, whole: bool = True) -> Path:
     return folder
 
 
-def test_the_last_checkpoint_is_the_one_of_the_highest_step(tmp_path: Path) -> None:
+def test_the_last_checkpoint_has_the_highest_step(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     assert run.last_checkpoint() is None
     checkpoint(tmp_path, "checkpoint-9")
@@ -26,17 +26,17 @@ def test_the_last_checkpoint_is_the_one_of_the_highest_step(tmp_path: Path) -> N
     assert run.last_checkpoint() == latest
 
 
-def test_log_lines_of_later_steps_are_forgotten(tmp_path: Path) -> None:
+def test_log_lines_of_later_steps_are_removed(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    run.forget_after(3)
+    run.truncate_log(3)
     lines = [f'{{"step": {step}, "loss": 0.5}}\n' for step in range(1, 6)]
     for torn in ("", '{"step": 3, "lo'):
         run.log.write_text("".join(lines) + torn)
-        run.forget_after(3)
+        run.truncate_log(3)
         assert run.log.read_text() == "".join(lines[:3])
 
 
-def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_json_is_written_atomically(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     write_json(path, {"a": 1.5})
     with pytest.raises(TypeError):
@@ -45,7 +45,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
 
 
-def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
+def test_an_unfinished_run_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RunError) as nothing:
         adapter_file(tmp_path)
     assert "finished run" in nothing.value.hint

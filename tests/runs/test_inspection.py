@@ -1,4 +1,4 @@
-"""Counts before training, from a configuration alone, and what a file tells after it."""
+"""Inspecting recipes, by the base's configuration, and adapter files."""
 
 from pathlib import Path
 
@@ -11,22 +11,18 @@ from tests.families import published
 from tests.jobs import Job, recipe, train
 from tests.samples import rows_of, write_rows
 
-# adapter, head, LoRA r = 1, weights of the same layers
+# Parameters of adapter, head, LoRA r=1, and the weights of the same layers.
 COUNTS = {
     "rte.yaml": ("deberta-v3-base", 25_344, 592_130, 165_888, 84_934_656),
     "roberta-large/rte.yaml": ("roberta-large", 64_512, 1_051_650, 442_368, 301_989_888),
     "deberta-v2-xxlarge/rte.yaml": (
-        "deberta-v2-xxlarge",
-        184_320,
-        2_363_906,
-        1_327_104,
-        1_358_954_496,
+        *("deberta-v2-xxlarge", 184_320, 2_363_906, 1_327_104, 1_358_954_496),
     ),
 }
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_published_counts_from_a_configuration_alone(name: str, tmp_path: Path) -> None:
+def test_published_counts_need_only_a_configuration(name: str, tmp_path: Path) -> None:
     model, adapter, head, lora, full = COUNTS[name]
     published(model).save_pretrained(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
@@ -61,7 +57,7 @@ def test_overrides_change_the_plan(overrides: list[str], count: int, tmp_path: P
     assert found.adapter_parameters == count
 
 
-def test_labels_and_head_of_a_plan(tmp_path: Path) -> None:
+def test_labels_and_head_size_of_a_plan(tmp_path: Path) -> None:
     published("deberta-v3-base").save_pretrained(tmp_path)
     name = f"model.name={tmp_path}"
     heads = {
@@ -95,10 +91,10 @@ def job(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return train(recipe("mnli", folder, base, *settings), folder / "run")
 
 
-def test_a_file_tells_what_was_trained(job: Job) -> None:
+def test_an_adapter_file_describes_what_was_trained(job: Job) -> None:
     path = job.folder / "adapter.safetensors"
-    told = inspect(str(path)).to_json()
-    modules = told.pop("modules")
+    result = inspect(str(path)).to_json()
+    modules = result.pop("modules")
     for module, layer in zip(modules, job.trainer.layers, strict=True):
         assert module.pop("norm") == pytest.approx(
             torch.linalg.norm(layer.increment()).item(), rel=1e-4
@@ -114,11 +110,11 @@ def test_a_file_tells_what_was_trained(job: Job) -> None:
         "stride": 2,
         "rank": 2,
     }
-    base, versions = told.pop("base"), told.pop("versions")
+    base, versions = result.pop("base"), result.pop("versions")
     assert base["name"] == job.plan.recipe.model.name
     assert base["fingerprint"].startswith("sha256:")
     assert versions["torch"] == torch.__version__
-    assert told == {
+    assert result == {
         "source": str(path),
         "planned": False,
         "adapter_parameters": job.metrics["adapter_parameters"],
@@ -135,7 +131,7 @@ def test_a_file_tells_what_was_trained(job: Job) -> None:
     }
 
 
-def test_places(job: Job) -> None:
+def test_run_and_checkpoint_folders_and_the_recipe_of_a_run(job: Job) -> None:
     file = inspect(str(job.folder / "adapter.safetensors"))
     assert inspect(str(job.folder)) == file
     checkpoint = inspect(str(job.folder / "checkpoints" / "checkpoint-3"))
@@ -145,11 +141,11 @@ def test_places(job: Job) -> None:
     assert planned.head_parameters == file.head_parameters
 
 
-def test_mistakes(job: Job, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no recipe; KEY=VALUE") as caught:
+def test_invalid_sources_and_targets_are_errors(job: Job, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="only recipes take KEY=VALUE") as caught:
         inspect(str(job.folder), ["adapter.rank=2"])
     assert "adapter.rank=2" in caught.value.hint
-    with pytest.raises(RunError, match="There is no"):
+    with pytest.raises(RunError, match="does not exist"):
         inspect(str(tmp_path / "nowhere"))
     published("deberta-v3-base").save_pretrained(tmp_path)
     name = f"model.name={tmp_path}"

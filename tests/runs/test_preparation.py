@@ -1,4 +1,4 @@
-"""What is settled before weights are loaded: lengths, and what an adapter file may tell."""
+"""Before weights are loaded: lengths, padding, and what an adapter file says."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from dcft_cli.recipe import load_recipe, recipe_from_mapping
-from dcft_cli.runs.prepare import description, prepare
+from dcft_cli.runs.prepare import adapter_info, prepare
 from tests.families import FAMILIES, save_base
 from tests.jobs import recipe
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_length_is_what_the_model_has_positions_for(family: str, tmp_path: Path) -> None:
+def test_the_length_is_limited_to_the_models_positions(family: str, tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", family)
     tokenizer = base / "tokenizer_config.json"  # one that does not say what the model takes
     tokenizer.write_text(tokenizer.read_text().replace('"model_max_length": 64', '"x": 64'))
@@ -27,7 +27,7 @@ def test_length_is_what_the_model_has_positions_for(family: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("task", ["mrpc", "squad_v1", "token_classification"])
-def test_batches_for_a_cuda_device_are_padded_to_eights(
+def test_batches_for_a_cuda_device_are_padded_to_multiples_of_8(
     task: str, base: Path, tmp_path: Path
 ) -> None:
     ready = prepare(recipe(task, tmp_path, base).recipe)
@@ -47,7 +47,7 @@ def test_batches_for_a_cuda_device_are_padded_to_eights(
 
 
 @pytest.mark.parametrize(("positions", "multiple"), [(80, 8), (79, None), (500, 8)])
-def test_no_batch_is_longer_than_the_model_takes(
+def test_padding_does_not_exceed_the_models_positions(
     positions: int, multiple: int | None, tmp_path: Path
 ) -> None:
     base = save_base(tmp_path / "base", max_position_embeddings=positions)
@@ -58,17 +58,17 @@ def test_no_batch_is_longer_than_the_model_takes(
     assert collator.pad_to_multiple_of == multiple
 
 
-def test_an_adapter_trained_on_files_does_not_claim_hub_data() -> None:
+def test_an_adapter_trained_on_files_does_not_name_hub_data() -> None:
     local = load_recipe("recipes/rte.yaml", ["data.train=a.jsonl", "data.validation=b.jsonl"])
     assert (
-        description(local.recipe)["data"]
+        adapter_info(local.recipe)["data"]
         .keys()
         .isdisjoint({"train", "validation", "hub", "config"})
     )
-    hub = description(load_recipe("recipes/rte.yaml").recipe)
+    hub = adapter_info(load_recipe("recipes/rte.yaml").recipe)
     assert (hub["data"]["hub"], hub["data"]["config"]) == ("nyu-mll/glue", "rte")
-    quickstart = description(load_recipe("recipes/quickstart.yaml").recipe)
+    quickstart = adapter_info(load_recipe("recipes/quickstart.yaml").recipe)
     assert quickstart["data"]["train"] == "package://vaderSentiment/vader_lexicon.txt"
     assert "attention" not in hub["model"]  # it is the machine's, not the adapter's
-    told = {**hub, "model": {"name": "m"}}
-    assert recipe_from_mapping(told, "adapter").task.name == "rte"
+    sections = {**hub, "model": {"name": "m"}}
+    assert recipe_from_mapping(sections, "adapter").task.name == "rte"

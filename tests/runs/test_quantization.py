@@ -38,7 +38,7 @@ def job(
     return train(recipe("rte", folder, base, *more), folder / "run")
 
 
-def test_the_linear_layers_are_packed_and_the_adapters_learn(job: Job) -> None:
+def test_linear_layers_are_quantized_and_adapters_learn(job: Job) -> None:
     matrices = [adapter.matrix for adapter in job.trainer.layers]
     assert len(matrices) == 12 and all(matrix.is_quantized for matrix in matrices)
     trained = [p for p in job.model.parameters() if p.requires_grad]
@@ -49,12 +49,12 @@ def test_the_linear_layers_are_packed_and_the_adapters_learn(job: Job) -> None:
     assert job.model.bert.pooler.dense.weight.dtype == torch.float32
 
 
-def test_scores_are_those_of_the_training(job: Job) -> None:
+def test_evaluation_scores_equal_training_scores(job: Job) -> None:
     result = evaluate(str(job.folder), [], Watcher())
     assert result.metrics == pytest.approx(job.metrics["metrics"])
 
 
-def test_it_is_merged_into_the_base_in_full_precision(job: Job, base: Path, tmp_path: Path) -> None:
+def test_merging_uses_the_base_in_full_precision(job: Job, base: Path, tmp_path: Path) -> None:
     result = merge(str(base), str(job.folder), str(tmp_path / "merged"))
     assert (result.difference <= 1e-5, result.dtype, result.rounding) == (True, "float32", None)
     merged = AutoModelForSequenceClassification.from_pretrained(result.folder).eval()
@@ -63,7 +63,7 @@ def test_it_is_merged_into_the_base_in_full_precision(job: Job, base: Path, tmp_
     torch.testing.assert_close(merged(**tokens()).logits, adapted(**tokens()).logits)
 
 
-def test_another_base_is_refused(job: Job, base: Path, tmp_path: Path) -> None:
+def test_another_base_is_rejected(job: Job, base: Path, tmp_path: Path) -> None:
     save_base(tmp_path / "other", **WIDE)
     whole = AutoModelForSequenceClassification.from_pretrained(tmp_path / "other", num_labels=2)
     whole.bert.encoder.layer[0].output.dense.weight.data += 1
@@ -74,7 +74,7 @@ def test_another_base_is_refused(job: Job, base: Path, tmp_path: Path) -> None:
         evaluate(str(job.folder), [], Watcher(), base=str(tmp_path / "other"))
 
 
-def test_a_checkpoint_that_is_quantised_already(base: Path, tmp_path: Path) -> None:
+def test_a_quantized_checkpoint_is_rejected(base: Path, tmp_path: Path) -> None:
     bits = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=["classifier"])
     model = AutoModelForSequenceClassification.from_pretrained(base, quantization_config=bits)
     model.save_pretrained(tmp_path)
@@ -82,8 +82,8 @@ def test_a_checkpoint_that_is_quantised_already(base: Path, tmp_path: Path) -> N
     with pytest.raises(ModelError, match="quantised"):
         save_adapter(inject(model, DCFTConfig()), tmp_path / "adapter.safetensors")
     section = ModelSection(name=str(tmp_path))
-    with pytest.raises(ModelError, match="quantised in the checkpoint") as caught:
-        load_model(section, load_config(section, {}), "AutoModelForSequenceClassification")
+    with pytest.raises(ModelError, match="stored in quantized form") as caught:
+        load_model(section, load_config(section), "AutoModelForSequenceClassification")
     assert "model.quantization=4bit" in caught.value.hint
 
 
@@ -91,11 +91,11 @@ def test_without_bitsandbytes(base: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("dcft_cli.models.quantization.find_spec", lambda name: None)
     section = ModelSection(name=str(base), quantization="8bit")
     with pytest.raises(ModelError, match="bitsandbytes") as caught:
-        load_model(section, load_config(section, {}), "AutoModelForSequenceClassification")
+        load_model(section, load_config(section), "AutoModelForSequenceClassification")
     assert "dcft-cli[quantization]" in caught.value.hint
 
 
-def test_the_gradient_start_is_nearly_that_of_the_base_in_full_precision(
+def test_the_gradient_start_is_close_to_that_of_the_full_precision_base(
     base: Path, tmp_path: Path
 ) -> None:
     still = ("training.max_steps=1", "training.learning_rate=1e-12", "adapter.init=gradient")

@@ -15,10 +15,10 @@ def by_role(found: Resolution) -> dict[str | None, LayerKind]:
     return {kind.role: kind for kind in found.layers}
 
 
-@pytest.mark.parametrize("place", ["", "config.json"])
-def test_a_model_by_its_folder_or_its_configuration(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["", "config.json"])
+def test_a_model_by_its_folder_or_its_configuration(file: str, tmp_path: Path) -> None:
     GPT2Config().save_pretrained(tmp_path)
-    found = resolve(str(tmp_path / place))
+    found = resolve(str(tmp_path / file))
     assert (found.model_type, found.model_class) == ("gpt2", "GPT2ForSequenceClassification")
     query = by_role(found)["Q"]
     assert query.name == "transformer.h.*.attn.c_attn.Q"
@@ -29,18 +29,18 @@ def test_a_model_by_its_folder_or_its_configuration(place: str, tmp_path: Path) 
     assert found.head == ["score"]
 
 
-def test_a_recipe_chooses(tmp_path: Path) -> None:
+def test_a_recipe_selects_layers(tmp_path: Path) -> None:
     published("deberta-v3-base").save_pretrained(tmp_path)
     found = resolve("recipes/rte.yaml", [f"model.name={tmp_path}", "adapter.targets=[Q, V]"])
     assert {kind.role for kind in found.layers if kind.chosen} == {"Q", "V"}
     assert found.adapter_parameters == 6_144
     assert found.head == ["classifier", "pooler.dense"]
-    told = found.to_json()
-    assert told["model"] == str(tmp_path) and told["targets"] == ["Q", "V"]
-    assert [layer["chosen"] for layer in told["layers"]].count(True) == 2
+    result = found.to_json()
+    assert result["model"] == str(tmp_path) and result["targets"] == ["Q", "V"]
+    assert [layer["chosen"] for layer in result["layers"]].count(True) == 2
 
 
-def test_cross_attention_is_there_to_be_chosen(tmp_path: Path) -> None:
+def test_cross_attention_can_be_selected(tmp_path: Path) -> None:
     tiny_config("bart").save_pretrained(tmp_path)
     found = by_role(resolve(str(tmp_path)))
     assert found["CROSS_Q"].count == 2 and not found["CROSS_Q"].chosen
@@ -53,7 +53,7 @@ def test_cross_attention_is_there_to_be_chosen(tmp_path: Path) -> None:
     }
 
 
-def test_a_model_without_some_roles(tmp_path: Path) -> None:
+def test_default_targets_are_those_that_the_model_has(tmp_path: Path) -> None:
     FNetConfig().save_pretrained(tmp_path)
     found = resolve(str(tmp_path))
     assert list(found.config.targets) == ["FFN"]
@@ -63,27 +63,27 @@ def test_a_model_without_some_roles(tmp_path: Path) -> None:
         resolve("recipes/rte.yaml", [f"model.name={tmp_path}"])
 
 
-def test_patterns_choose_too(tmp_path: Path) -> None:
+def test_patterns_select_layers(tmp_path: Path) -> None:
     tiny_config("modernbert").save_pretrained(tmp_path / "modernbert")
-    place = f"model.name={tmp_path / 'modernbert'}"
-    whole = resolve("recipes/rte.yaml", [place, "adapter.targets=[Wqkv]"])
+    model = f"model.name={tmp_path / 'modernbert'}"
+    whole = resolve("recipes/rte.yaml", [model, "adapter.targets=[Wqkv]"])
     assert [(k.role, k.name, k.count) for k in whole.layers if k.chosen] == [
         ("Q+K+V", "model.layers.*.attn.Wqkv", 2)
     ]
     assert whole.adapter_parameters > 0
     assert not any(kind.name.endswith(".Q") for kind in whole.layers)
     tiny_config("xlnet").save_pretrained(tmp_path / "xlnet")
-    place = f"model.name={tmp_path / 'xlnet'}"
-    read = resolve("recipes/rte.yaml", [place, "adapter.targets=[rel_attn.r]"])
+    model = f"model.name={tmp_path / 'xlnet'}"
+    read = resolve("recipes/rte.yaml", [model, "adapter.targets=[rel_attn.r]"])
     assert [k.name for k in read.layers if k.chosen] == ["transformer.layer.*.rel_attn.r"]
 
 
-def test_what_cannot_be_had(tmp_path: Path) -> None:
+def test_unresolvable_sources_and_targets_are_errors(tmp_path: Path) -> None:
     GPTNeoXConfig(num_hidden_layers=1).save_pretrained(tmp_path)
     with pytest.raises(TargetError, match="without K and V"):
         resolve("recipes/rte.yaml", [f"model.name={tmp_path}", "adapter.targets=[Q]"])
     with pytest.raises(UserError, match="KEY=VALUE"):
         resolve(str(tmp_path), ["adapter.rank=2"])
-    with pytest.raises(UserError, match="no model and no recipe") as caught:
+    with pytest.raises(UserError, match="neither a model nor a recipe") as caught:
         resolve("run/adapter.safetensors")
     assert "dcft inspect run/adapter.safetensors" in caught.value.hint

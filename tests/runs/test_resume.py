@@ -38,7 +38,7 @@ def whole(
 
 # Within the first epoch, at its end, and within the third; the last checkpoint is 2, 2, 6, 8.
 @pytest.mark.parametrize("stop", [3, 4, 7, 9])
-def test_a_resumed_run_ends_as_the_whole_one(whole: Job, stop: int, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(whole: Job, stop: int, tmp_path: Path) -> None:
     run = tmp_path / "run"
     again = LoadedRecipe(whole.plan.recipe, "mrpc", tmp_path)
     with pytest.raises(KeyboardInterrupt):
@@ -58,7 +58,7 @@ def test_a_resumed_run_ends_as_the_whole_one(whole: Job, stop: int, tmp_path: Pa
 
 # Python 3.12 and later warn of it, where nobody sees it but under pytest.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_workers_change_nothing(whole: Job, tmp_path: Path) -> None:
+def test_workers_do_not_change_the_result(whole: Job, tmp_path: Path) -> None:
     recipe = whole.plan.recipe
     training = recipe.training.model_copy(update={"num_workers": 1})
     again = LoadedRecipe(recipe.model_copy(update={"training": training}), "mrpc", tmp_path)
@@ -79,9 +79,7 @@ def stopped(base: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_checkpoint_cut_off_in_the_writing_is_passed_over(
-    stopped: Path, base: Path, tmp_path: Path
-) -> None:
+def test_an_incomplete_checkpoint_is_skipped(stopped: Path, base: Path, tmp_path: Path) -> None:
     (stopped / "checkpoints" / "checkpoint-4" / "trainer_state.json").unlink()
     job = train(loaded(base, tmp_path), stopped, resume=True)
     assert job.watcher.steps[0].step == 3
@@ -109,15 +107,23 @@ def test_nothing_to_resume(base: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_another_adapter(stopped: Path, base: Path, tmp_path: Path) -> None:
-    for other in ("adapter.rank=2", "adapter.targets=[Q, V]", "adapter.scale=3"):
-        with pytest.raises(RunError, match="another adapter, or other labels"):
-            train(loaded(base, tmp_path, other), stopped, resume=True)
+@pytest.mark.parametrize(
+    "other",
+    [
+        *("adapter.rank=2", "adapter.targets=[Q, V]", "adapter.scale=3"),
+        *("task.labels=[no, yes]", "task.labels=[not_entailment, entailment]"),
+    ],
+)
+def test_another_adapter_or_other_labels(
+    stopped: Path, base: Path, tmp_path: Path, other: str
+) -> None:
     with pytest.raises(RunError, match="another adapter, or other labels"):
-        train(recipe("mnli", tmp_path, base), stopped, resume=True)  # a head of three classes
-    names = "task.labels=[no, yes]"
+        train(loaded(base, tmp_path, other), stopped, resume=True)
+
+
+def test_a_head_of_another_size(stopped: Path, base: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="another adapter, or other labels"):
-        train(loaded(base, tmp_path, names), stopped, resume=True)
+        train(recipe("mnli", tmp_path, base), stopped, resume=True)
 
 
 def test_another_base(stopped: Path, tmp_path: Path) -> None:
@@ -133,17 +139,13 @@ def test_a_damaged_checkpoint(stopped: Path, base: Path, tmp_path: Path) -> None
         train(loaded(base, tmp_path), stopped, resume=True)
 
 
-def test_a_stopped_run_counts_as_one(stopped: Path, base: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="holds a run already"):
+def test_an_interrupted_run_is_not_overwritten_by_accident(
+    stopped: Path, base: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match="contains a run already"):
         train(loaded(base, tmp_path), stopped)
     shutil.rmtree(stopped / "checkpoints")
-    with pytest.raises(RunError, match="holds a run already"):
+    with pytest.raises(RunError, match="contains a run already"):
         train(loaded(base, tmp_path), stopped)  # its log is a result, too
     train(loaded(base, tmp_path, "training.max_steps=1"), stopped, overwrite=True)
     assert {line["step"] for line in log(stopped)} == {0, 1}
-
-
-def test_other_labels(stopped: Path, base: Path, tmp_path: Path) -> None:
-    swapped = loaded(base, tmp_path, "task.labels=[not_entailment, entailment]")
-    with pytest.raises(RunError, match="or other labels"):
-        train(swapped, stopped, resume=True)

@@ -13,7 +13,7 @@ from tests.jobs import Watcher
 
 
 class Clock:
-    """A clock that only goes when told to."""
+    """A clock that is set by hand."""
 
     now = 100.0
 
@@ -40,7 +40,7 @@ def begun(step: int = 0, best: float | None = None, log: Path | None = None) -> 
     return watcher, callback, state
 
 
-def test_speed_and_time_left_count_training_alone(clock: Clock) -> None:
+def test_speed_and_time_left_exclude_evaluations(clock: Clock) -> None:
     watcher, callback, state = begun()
     clock.now += 10
     state.global_step = 5
@@ -53,7 +53,7 @@ def test_speed_and_time_left_count_training_alone(clock: Clock) -> None:
     assert watcher.steps[-1] == progress
 
 
-def test_a_resumed_run_counts_from_where_it_goes_on(clock: Clock) -> None:
+def test_the_speed_of_a_resumed_run_counts_from_its_checkpoint(clock: Clock) -> None:
     watcher, callback, state = begun(step=10)
     clock.now += 4
     state.global_step = 12
@@ -62,7 +62,7 @@ def test_a_resumed_run_counts_from_where_it_goes_on(clock: Clock) -> None:
     assert watcher.steps[-1].seconds_left == 16.0
 
 
-def test_before_the_first_step_nothing_is_known(clock: Clock) -> None:
+def test_nothing_is_known_before_the_first_step(clock: Clock) -> None:
     watcher, callback, state = begun()
     callback.on_step_end(ARGS, state, CONTROL)
     progress = watcher.steps[-1]
@@ -97,7 +97,7 @@ def test_best_so_far(earlier: float | None, flags: list[int]) -> None:
         {"loss": 1.0, "learning_rate": 0.1, "grad_norm": float("nan")},
     ],
 )
-def test_a_lost_loss_stops_training(logs: dict[str, float]) -> None:
+def test_a_loss_that_is_not_finite_stops_training(logs: dict[str, float]) -> None:
     watcher, callback, state = begun(step=7)
     with pytest.raises(TrainingError, match="at step 7"):
         callback.on_log(ARGS, state, CONTROL, logs)

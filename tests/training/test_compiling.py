@@ -12,8 +12,7 @@ from torch._dynamo.utils import counters
 from dcft_cli.errors import TrainingError, UserError
 from dcft_cli.runs import train as training
 from dcft_cli.runs.evaluate import evaluate
-from dcft_cli.runs.plan import plan_training
-from dcft_cli.training.compiling import check_compiler, compile_errors_told, compile_model
+from dcft_cli.training.compiling import check_one_device, compile_model, convert_compile_errors
 from dcft_cli.training.trainer import AdapterTrainer
 from tests.families import save_base
 from tests.jobs import Job, Watcher, largest_difference, recipe, tensors, train
@@ -43,7 +42,7 @@ def job(folder: Path, base: Path, compile: str, *more: str, **settings: bool) ->
 
 
 @pytest.mark.parametrize("family", ["bert", "deberta-v2"])
-def test_compiled_training_is_the_same(
+def test_compiled_training_gives_the_same_result(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(AdapterTrainer, "runs_ahead", True)
@@ -61,7 +60,7 @@ def test_compiled_training_is_the_same(
     assert found == pytest.approx(compiled.metrics["metrics"])
 
 
-def test_with_checkpointing_in_half_precision(tmp_path: Path) -> None:
+def test_compiled_training_with_checkpointing_in_half_precision(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", num_hidden_layers=1, **CALM)
     settings = ("training.gradient_checkpointing=true", "training.precision=bfloat16")
     plain, compiled = (job(tmp_path, base, on, *settings) for on in ("false", "true"))
@@ -70,7 +69,7 @@ def test_with_checkpointing_in_half_precision(tmp_path: Path) -> None:
     assert counters["stats"]["unique_graphs"] > 0
 
 
-def test_resumed(tmp_path: Path) -> None:
+def test_a_compiled_run_can_be_resumed(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", **CALM)
     whole = job(tmp_path, base, "false")
     with pytest.raises(KeyboardInterrupt):
@@ -84,53 +83,14 @@ def test_resumed(tmp_path: Path) -> None:
     assert largest_difference(resumed.folder, whole.folder) < 1e-4
 
 
-def test_a_machine_without_a_compiler(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    loaded = recipe("mrpc", tmp_path, base, "training.compile=true")
-    with pytest.raises(UserError, match=r"no compiler is here \(looked for c\+\+, g\+\+") as caught:
-        plan_training(loaded, output=str(tmp_path / "run"))
-    assert "training.compile=false" in caught.value.hint
-    (tmp_path / "mine").write_text("")
-    (tmp_path / "mine").chmod(0o755)
-    monkeypatch.setenv("CXX", "mine")
-    check_compiler(torch.device("cpu"))
-    with pytest.raises(UserError, match="one device a process, and 2 are seen") as caught:
-        check_compiler(torch.device("cpu"), 2)
-    assert "torchrun" in caught.value.hint
+def test_one_device_per_process() -> None:
+    check_one_device(1)
+    with pytest.raises(UserError, match="one device per process, and 2 are visible") as caught:
+        check_one_device(2)
+    assert "torchrun" in caught.value.hint and "training.compile=false" in caught.value.hint
 
 
-@pytest.mark.parametrize(
-    ("capability", "triton", "compiler", "message"),
-    [
-        ((6, 1), True, "gcc", "no device as old as An Old GPU"),
-        ((7, 0), False, "gcc", "triton is not installed"),
-        ((9, 0), True, "", r"no compiler is here \(looked for cc, gcc, clang\)"),
-        ((9, 0), True, "gcc", ""),
-    ],
-)
-def test_on_a_cuda_device(
-    capability: tuple[int, int],
-    triton: bool,
-    compiler: str,
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    module = "dcft_cli.training.compiling"
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "An Old GPU")
-    monkeypatch.setattr(f"{module}.importlib.util.find_spec", lambda _: triton or None)
-    monkeypatch.setattr(f"{module}.shutil.which", lambda name: name if name == compiler else None)
-    if not message:
-        check_compiler(torch.device("cuda"))
-        return
-    with pytest.raises(UserError, match=message):
-        check_compiler(torch.device("cuda"))
-
-
-def test_a_failing_compiler() -> None:
+def test_a_compiler_failure_is_a_training_error() -> None:
     def fail(graph: object, inputs: object) -> None:
         raise RuntimeError("no header files")
 
@@ -141,7 +101,7 @@ def test_a_failing_compiler() -> None:
     model = Doubling()
     model.compile(backend=fail)
     failed = pytest.raises(TrainingError, match=r"torch\.compile failed: .*no header")
-    with failed as caught, compile_errors_told():
+    with failed as caught, convert_compile_errors():
         model(torch.ones(3, 2))
     assert isinstance(caught.value.__cause__, BackendCompilerFailed)
     assert "training.compile=false" in caught.value.hint

@@ -52,7 +52,7 @@ def test_a_half_precision_base(tmp_path: Path) -> None:
     assert merge(str(base), str(job.folder), str(tmp_path / "merged")).difference <= 1e-5
 
 
-def test_auto_takes_cuda_and_bfloat16(tmp_path: Path) -> None:
+def test_auto_selects_cuda_and_bfloat16(tmp_path: Path) -> None:
     job = train(recipe("rte", tmp_path, save_base(tmp_path / "base"), *STEPS), tmp_path / "run")
     assert "cuda" in job.metrics["device"]
     supported = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -75,7 +75,7 @@ def test_fused_attention(tmp_path: Path) -> None:
     assert fused["train_loss"] == pytest.approx(auto["train_loss"], rel=0.1)
 
 
-def test_the_start_is_that_of_a_cpu(tmp_path: Path) -> None:
+def test_the_start_equals_that_on_a_cpu(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", initializer_range=0.1)
     still = (
         "training.fit_head=auto",

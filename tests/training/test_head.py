@@ -1,4 +1,4 @@
-"""The last layer of the head, fitted: what it reaches, on which models, and what is left alone."""
+"""Fitting the last layer of the task head."""
 
 from dataclasses import replace
 
@@ -50,7 +50,7 @@ def test_the_fit_lowers_the_loss_and_changes_the_last_layer_only(family: str) ->
     assert loss_of(model, given) < min(at_first, 0.6931)
 
 
-def test_it_is_where_the_penalized_loss_is_least() -> None:
+def test_the_fit_minimizes_the_penalized_loss() -> None:
     """No step away from it lowers cross-entropy plus penalty, in units of the features' size."""
     model, given = tiny_model(), batches()
     fitted = fit_head(model, outside_encoder(model), given, CLASSES)
@@ -73,11 +73,11 @@ def inputs_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in batch.items() if name != "labels"}
 
 
-def test_a_regression_starts_at_the_mean_and_spread_of_its_targets() -> None:
+def test_a_fitted_regression_has_the_mean_and_spread_of_its_targets() -> None:
     model = tiny_model(num_labels=1, problem_type="regression")
     given = batches(8)
     with torch.no_grad():
-        for batch in given:  # something that the features tell
+        for batch in given:  # predictable from the features
             feature = model.bert(**inputs_of(batch)).pooler_output[:, 0]
             batch["labels"] = 250 + 5_000 * feature
     targets = torch.cat([batch["labels"] for batch in given])
@@ -110,7 +110,7 @@ def test_scaling_down_keeps_the_mean_of_the_outputs() -> None:
     torch.testing.assert_close(after - after.mean(0), (before - before.mean(0)) / 4)
 
 
-def test_a_decoder_is_fitted_on_the_token_that_it_answers_from() -> None:
+def test_a_decoder_is_fitted_on_the_token_that_it_classifies_by() -> None:
     model = any_tiny_model("gpt2", "AutoModelForSequenceClassification").eval()
     model.config.pad_token_id = 0
     model.score = nn.Linear(model.score.in_features, 2, bias=False)
@@ -121,7 +121,7 @@ def test_a_decoder_is_fitted_on_the_token_that_it_answers_from() -> None:
     assert loss_of(model, given) < at_first
 
 
-def test_without_a_bias_the_fit_asks_for_nothing_that_a_bias_would_give() -> None:
+def test_a_layer_without_a_bias_is_fitted_without_one() -> None:
     """Most rows of one class, and targets far from zero."""
     model = any_tiny_model("gpt2", "AutoModelForSequenceClassification").eval()
     model.config.pad_token_id = 0
@@ -151,7 +151,7 @@ def test_without_a_bias_the_fit_asks_for_nothing_that_a_bias_would_give() -> Non
             batch["labels"] = batch["labels"].long() - 100
 
 
-def test_what_is_no_linear_layer_of_ours_is_left_alone() -> None:
+def test_only_trained_linear_layers_are_fitted() -> None:
     model, given = tiny_model(), batches()
     before = {name: p.clone() for name, p in model.named_parameters()}
     assert fit_head(model, (), given, CLASSES) is None  # a head that is frozen
@@ -159,7 +159,7 @@ def test_what_is_no_linear_layer_of_ours_is_left_alone() -> None:
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
-def test_what_was_fitted_can_be_had_again() -> None:
+def test_the_full_fit_can_be_restored() -> None:
     model, given = tiny_model(), batches()
     fitted = fit_head(model, outside_encoder(model), given, CLASSES)
     assert fitted is not None
@@ -167,12 +167,12 @@ def test_what_was_fitted_can_be_had_again() -> None:
     fitted.scale_down(0.1)
     small = loss_of(model, given)
     assert small > full
-    with fitted.in_full():
+    with fitted.full_size():
         assert loss_of(model, given) == full
     assert loss_of(model, given) == small
 
 
-def test_features_that_are_no_numbers_leave_the_head_alone() -> None:
+def test_features_that_are_not_finite_leave_the_head_unchanged() -> None:
     model, given = tiny_model(), batches()
     before = model.classifier.weight.clone()
     model.bert.pooler.dense.bias.data[0] = torch.nan

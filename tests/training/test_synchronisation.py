@@ -47,7 +47,9 @@ def waits(base: Path, folder: Path, steps: int, *more: str) -> Counter[str]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_step_waits(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_do_not_synchronize(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(AdapterTrainer, "runs_ahead", True)
     base = save_base(tmp_path / "base", family)
     assert waits(base, tmp_path, 12) == waits(base, tmp_path, 4)
@@ -62,14 +64,14 @@ def test_no_step_waits(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ["training.gradient_checkpointing=true"],
     ],
 )
-def test_no_setting_makes_steps_wait(
+def test_no_setting_makes_steps_synchronize(
     settings: list[str], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(AdapterTrainer, "runs_ahead", True)
     assert waits(base, tmp_path, 10, *settings) == waits(base, tmp_path, 4, *settings)
 
 
-def test_every_report_waits(base: Path, tmp_path: Path) -> None:
+def test_every_report_synchronizes(base: Path, tmp_path: Path) -> None:
     """The count above counts."""
     every = "training.logging_steps=1"
     found = waits(base, tmp_path, 8, every) - waits(base, tmp_path, 4, every)

@@ -1,4 +1,4 @@
-"""What one optimizer step is made of, and what a checkpoint holds."""
+"""Optimizer steps, scoring, and the content of checkpoints."""
 
 import dataclasses
 import json
@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import TrainerCallback
 
 from dcft_cli.adapter.inject import adapter_layers, head_parameters
 from dcft_cli.training.length_groups import SeededLengthGroups
@@ -43,7 +44,7 @@ def by_hand(factors: list[torch.Tensor], form: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("form", ["mean_norm", "squared"])
-def test_orthogonality_is_in_the_training_loss_alone(calm: Path, tmp_path: Path, form: str) -> None:
+def test_orthogonality_is_only_in_the_training_loss(calm: Path, tmp_path: Path, form: str) -> None:
     settings = ("adapter.rank=2", "adapter.orthogonality=0.7", f"adapter.orthogonality_form={form}")
     job = train(recipe("mrpc", tmp_path, calm, *settings), tmp_path / "run")
     inputs = batch(job)
@@ -61,7 +62,7 @@ def test_orthogonality_is_in_the_training_loss_alone(calm: Path, tmp_path: Path,
     assert training.item() == pytest.approx((plain + 0.7 * term).item(), rel=1e-5)
 
 
-def test_orthogonality_pulls(calm: Path, tmp_path: Path) -> None:
+def test_orthogonality_makes_factors_more_orthogonal(calm: Path, tmp_path: Path) -> None:
     def distance(weight: float) -> float:
         steps = ("training.max_steps=20", "training.learning_rate=0.05", "training.seed=1")
         loaded = recipe("mrpc", tmp_path, calm, *steps, f"adapter.orthogonality={weight}")
@@ -76,7 +77,7 @@ def test_orthogonality_pulls(calm: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", ["mrpc", "stsb"])
 def test_accumulated_batches_equal_one_large_batch(task: str, calm: Path, tmp_path: Path) -> None:
-    """Loss, gradient norm and result, also of the short step that ends an epoch."""
+    """Loss, gradient norm and result, also in the short last step of an epoch."""
     logs, folders = [], []
     for batch_size, parts in ((8, 1), (4, 2)):
         settings = (
@@ -99,7 +100,7 @@ def test_accumulated_batches_equal_one_large_batch(task: str, calm: Path, tmp_pa
     assert largest_difference(*(f / "checkpoints" / "checkpoint-6" for f in folders)) < 2e-4
 
 
-def test_batches_of_similar_lengths_in_an_order_of_seed_and_epoch() -> None:
+def test_length_groups_depend_only_on_seed_and_epoch() -> None:
     lengths = [number * 7 % 50 for number in range(200)]
 
     def order(seed: int, epoch: int) -> list[int]:
@@ -116,12 +117,27 @@ def test_batches_of_similar_lengths_in_an_order_of_seed_and_epoch() -> None:
     assert sum(ranges) / len(ranges) < 10  # of 50
 
 
+class TrainingLabels(TrainerCallback):
+    """Records the labels of every training batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[float]] = []
+
+    def on_train_begin(self, *_: object, model: nn.Module, **__: object) -> None:
+        def record(module: nn.Module, args: object, inputs: dict[str, torch.Tensor]) -> None:
+            if module.training:
+                self.batches.append(inputs["labels"].tolist())
+
+        model.register_forward_pre_hook(record, with_kwargs=True)
+
+
 @pytest.mark.parametrize("grouped", ["true", "false"])
-def test_every_epoch_has_an_order_of_its_own(calm: Path, tmp_path: Path, grouped: str) -> None:
+def test_every_epoch_has_its_own_order(calm: Path, tmp_path: Path, grouped: str) -> None:
     settings = (f"training.group_by_length={grouped}", "training.batch_size=24")
-    rows: list[list[float]] = []
     loaded = recipe("stsb", tmp_path, calm, *settings, "training.max_steps=3")
-    train(loaded, tmp_path / "run", see=lambda inputs: rows.append(inputs["labels"].tolist()))
+    labels = TrainingLabels()
+    train(loaded, tmp_path / "run", callbacks=[labels])
+    rows = labels.batches
     assert len(rows) == 3
     assert rows[0] != rows[1] != rows[2] != rows[0]
     assert sorted(rows[0]) == sorted(rows[1]) == sorted(rows[2])
@@ -131,29 +147,31 @@ def test_every_epoch_has_an_order_of_its_own(calm: Path, tmp_path: Path, grouped
 def test_predictions_come_in_the_order_of_the_features(
     task: str, calm: Path, tmp_path: Path
 ) -> None:
-    """Batch by batch and padded to different lengths, they are those of each row alone."""
+    """They equal those of each row in a batch of its own, without padding."""
     small = "training.eval_batch_size=5"
     job = train(recipe(task, tmp_path, calm, small, "training.learning_rate=0.1"), tmp_path / "run")
-    (held,) = job.trainer.evaluation_sets
+    (eval_set,) = job.trainer.evaluation_sets
     seen: list[Any] = []
     job.trainer.evaluation_sets = [
-        dataclasses.replace(held, score=lambda found, labels: seen.append(found) or {"x": 0.0})
+        dataclasses.replace(eval_set, score=lambda found, labels: seen.append(found) or {"x": 0.0})
     ]
     job.trainer.reporting.metric = "x"
     job.trainer.evaluate()
     outputs = seen[0] if isinstance(seen[0], tuple) else (seen[0],)
-    assert len(outputs[0]) == len(held.features) > 10
-    names = [name for name in ("input_ids", "attention_mask") if name in held.features.column_names]
-    for number, row in enumerate(held.features.select_columns(names)):
+    assert len(outputs[0]) == len(eval_set.features) > 10
+    names = [
+        name for name in ("input_ids", "attention_mask") if name in eval_set.features.column_names
+    ]
+    for number, row in enumerate(eval_set.features.select_columns(names)):
         inputs = {name: torch.tensor([values]) for name, values in row.items()}
         with torch.no_grad():
-            alone = job.model(**inputs).to_tuple()
-        for found, expected in zip(outputs, alone, strict=True):
+            expected_outputs = job.model(**inputs).to_tuple()
+        for found, expected in zip(outputs, expected_outputs, strict=True):
             width = expected.shape[1]
             assert found[number][:width] == pytest.approx(expected[0].numpy(), abs=1e-4)
 
 
-def test_scoring_computes_no_adapter(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scoring_uses_merged_weights(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = job.trainer.evaluate()
 
     def refuse(*arguments: object) -> None:
@@ -176,11 +194,11 @@ def test_only_adapter_and_head_are_trained(job: Job) -> None:
     assert with_gradient == trained
     optimizer = job.trainer.optimizer
     assert optimizer is not None
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert held == {id(parameters[name]) for name in trained}
+    optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert optimized == {id(parameters[name]) for name in trained}
 
 
-def test_weight_decay_spares_no_factor(calm: Path, tmp_path: Path) -> None:
+def test_weight_decay_applies_to_every_factor(calm: Path, tmp_path: Path) -> None:
     loaded = recipe("mrpc", tmp_path, calm, "training.weight_decay=0.3")
     job = train(loaded, tmp_path / "run")
     assert job.trainer.optimizer is not None
@@ -201,18 +219,13 @@ def numbers(value: Any) -> int:
     return sum(map(numbers, inner)) if isinstance(value, dict | list | tuple) else 0
 
 
-def test_a_checkpoint_is_of_the_adapters_size(job: Job) -> None:
+def test_a_checkpoint_is_as_small_as_the_adapter(job: Job) -> None:
     trained = sum(t.numel() for t in tensors(job.folder).values())
     assert trained == job.metrics["adapter_parameters"] + job.metrics["head_parameters"]
     for checkpoint in (job.folder / "checkpoints").iterdir():
-        names = {file.name for file in checkpoint.iterdir()}
-        assert names == {
-            "adapter.safetensors",
-            "optimizer.pt",
-            "rng_state.pth",
-            "scheduler.pt",
-            "trainer_state.json",
-        }
+        names = sorted(file.name for file in checkpoint.iterdir())
+        state_files = ["optimizer.pt", "rng_state.pth", "scheduler.pt", "trainer_state.json"]
+        assert names == ["adapter.safetensors", *state_files]
         assert sum(t.numel() for t in tensors(checkpoint).values()) == trained
         state = torch.load(checkpoint / "optimizer.pt", weights_only=True)["state"]
         # Two moments of each trained number, and a step count of each tensor.
@@ -222,7 +235,7 @@ def test_a_checkpoint_is_of_the_adapters_size(job: Job) -> None:
         assert size < 12 * trained + 80_000
 
 
-def test_the_base_is_held_once(job: Job) -> None:
+def test_the_base_weights_are_not_copied(job: Job) -> None:
     """No layer keeps a second copy of its frozen weight."""
     frozen = [p for p in job.model.parameters() if not p.requires_grad]
     layers = [m for m in job.model.modules() if isinstance(m, nn.Linear | nn.Embedding)]
@@ -232,7 +245,7 @@ def test_the_base_is_held_once(job: Job) -> None:
     assert buffers < 500
 
 
-def test_the_head_has_a_learning_rate_of_its_own(base: Path, tmp_path: Path) -> None:
+def test_the_head_has_its_own_learning_rate(base: Path, tmp_path: Path) -> None:
     rates = ("training.learning_rate=0.01", "training.head_learning_rate=0.5")
     job = train(recipe("rte", tmp_path, base, *rates), tmp_path / "run")
     names = {id(p): name for name, p in job.model.named_parameters()}

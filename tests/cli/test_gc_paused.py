@@ -5,29 +5,29 @@ import sys
 
 import pytest
 
-from dcft_cli.runs.start_up import imports_uncollected
+from dcft_cli.commands.imports import gc_paused
 
 
-def test_the_collector_is_as_it_was() -> None:
+def test_the_collector_is_restored() -> None:
     assert gc.isenabled()
-    with imports_uncollected():
+    with gc_paused():
         assert not gc.isenabled()
     assert gc.isenabled()
-    with pytest.raises(ImportError), imports_uncollected():
+    with pytest.raises(ImportError), gc_paused():
         raise ImportError
     assert gc.isenabled()
     gc.disable()
     try:
-        with imports_uncollected():
+        with gc_paused():
             pass
         assert not gc.isenabled()
     finally:
         gc.enable()
 
 
-def test_what_was_imported_is_looked_at_no_more() -> None:
+def test_imported_objects_are_frozen() -> None:
     gc.unfreeze()
-    with imports_uncollected():
+    with gc_paused():
         assert gc.get_freeze_count() == 0
     try:
         assert gc.get_freeze_count() > len(sys.modules)

@@ -1,0 +1,108 @@
+"""The devices and processes of a run, and the precision they compute in."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+
+from dcft_cli.errors import UserError
+from dcft_cli.recipe.schema import ModelSection, TrainingSection
+
+# Of the first process to wait for the others, as transformers has it.
+_TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run computes, and in which type.
+
+    Attributes:
+        device: of this process.
+        devices: number of devices that this process spreads a batch over.
+        processes: number of processes (torchrun starts several).
+        is_main: whether this process writes the files and reports to the user.
+        precision: of the computation: float32, bfloat16 or float16.
+    """
+
+    device: torch.device
+    devices: int
+    processes: int
+    is_main: bool
+    precision: str
+
+    @property
+    def replicas(self) -> int:
+        """Number of devices of the whole run, each of which takes a batch of its own."""
+        return self.devices * self.processes
+
+    @property
+    def device_name(self) -> str:
+        """The device for a reader: "NVIDIA H200 (cuda:0)" or "CPU, 8 threads"."""
+        if self.device.type == "cuda":
+            return f"{torch.cuda.get_device_name(self.device)} ({self.device})"
+        if self.device.type == "mps":
+            return "Apple GPU (mps)"
+        threads = torch.get_num_threads()
+        return f"CPU, {threads} thread{'s' * (threads > 1)}"
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return a context of the mixed precision that the Trainer computes in."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
+
+
+def find_machine(training: TrainingSection, model: ModelSection) -> Machine:
+    """Find the device and precision for a recipe; joins the other processes of the run.
+
+    Raises:
+        UserError: a device or precision that this machine does not have.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(training.device, True):
+        raise UserError(
+            f"training.device={training.device}, but torch {torch.__version__} finds no such "
+            "device.",
+            "Set training.device=auto, or install a torch build for your device.",
+        )
+    use_cpu = training.device == "cpu" or not any(available.values())
+    precision = _precision(training, model, available["cuda"] and not use_cpu)
+    state = PartialState(cpu=use_cpu, timeout=_TIMEOUT)
+    distributed = state.distributed_type != DistributedType.NO
+    if distributed:
+        device = state.device
+    elif use_cpu:
+        device = torch.device("cpu")
+    else:  # the Trainer's own order
+        device = torch.device("mps" if available["mps"] else "cuda:0")
+    spread = device.type == "cuda" and not distributed
+    return Machine(
+        device=device,
+        devices=max(1, torch.cuda.device_count()) if spread else 1,
+        processes=state.num_processes,
+        is_main=state.is_main_process,
+        precision=precision,
+    )
+
+
+def _precision(training: TrainingSection, model: ModelSection, cuda: bool) -> str:
+    if training.precision == "float16" and not cuda:
+        raise UserError(
+            "training.precision=float16 needs a CUDA device.", "Use float32 or bfloat16."
+        )
+    if model.dtype != "float32":
+        # A half-precision base is computed in its own type; the adapter's float32 is cast.
+        if training.precision not in ("auto", model.dtype):
+            raise UserError(
+                f"training.precision={training.precision} does not fit model.dtype={model.dtype}.",
+                f"Set training.precision={model.dtype} or auto.",
+            )
+        return model.dtype
+    if training.precision == "auto":
+        # Older devices emulate bfloat16, which costs more time than it saves.
+        native = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if native else "float32"
+    return training.precision
