@@ -78,7 +78,7 @@ def gradients(data: Path) -> dict[str, tuple[str, Tensor]]:
     from transformers import set_seed
 
     from dcft_cli.adapter.initialization import weight_gradients
-    from dcft_cli.adapter.inject import insert
+    from dcft_cli.adapter.inject import adapted_weights, insert
     from dcft_cli.models.loading import load_model
     from dcft_cli.recipe import recipe_from_mapping
     from dcft_cli.recipe.loading import LoadedRecipe
@@ -110,12 +110,12 @@ def gradients(data: Path) -> dict[str, tuple[str, Tensor]]:
         prior, _ = constant_prediction(preparation)
         fit_task_head(base, preparation, machine, prior)
         batches = list(training_batches(base.model.eval(), preparation, machine, ROWS, 32))
-    carriers = [module for module in base.model.modules() if isinstance(module, Carrier)]
-    found = weight_gradients(base.model, carriers, batches)
+    weights = list(adapted_weights(base.model))
+    found = weight_gradients(base.model, weights, batches)
     return {
         adapter.target.name: (adapter.target.role, gradient)
-        for carrier, gradient in found
-        for adapter in carrier.adapters
+        for weight, gradient in zip(weights, found, strict=True)
+        for adapter in weight.dcft_adapters()
         if gradient is not None
     }
 

@@ -132,7 +132,7 @@ def _inspect_recipe(name: str, overrides: Sequence[str]) -> Inspection:
     from dcft_cli.models.loading import load_config, quiet_transformers
     from dcft_cli.recipe import load_recipe
     from dcft_cli.runs.adapter_plan import plan_adapter
-    from dcft_cli.tasks import build_task, load_task
+    from dcft_cli.tasks import build_task, labels_only_in_data, load_task
 
     loaded = load_recipe(name, overrides)
     recipe = loaded.recipe

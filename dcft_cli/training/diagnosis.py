@@ -174,12 +174,12 @@ def relative_change(model: nn.Module) -> float | None:
     None if no adapted weight is in full precision, as in a quantized model.
     """
     ratios = []
-    for adapter in adapter_layers(model).values():
-        if adapter.matrix.is_quantized:
+    for layer in adapter_layers(model).values():
+        if layer.target is None or layer.target.matrix.is_quantized:
             continue
-        down, up = adapter.low_rank_factors()
+        down, up = layer()
         # |U V|^2 is the sum of (U^T U) * (V V^T), elementwise, which avoids computing dW.
         squared = ((up.mT @ up) * (down @ down.mT)).sum().clamp_min(0)
-        if size := float(adapter.matrix.parameter.float().norm()):
+        if size := float(layer.target.matrix.parameter.float().norm()):
             ratios.append(float(squared.sqrt()) / size)
     return median(ratios) if ratios else None

@@ -82,7 +82,7 @@ def test_the_python_interface_is_lazy() -> None:
     code = """
 import sys, dcft_cli
 assert "torch" not in sys.modules
-assert dcft_cli.DCFTConfig(kernel_size=2).window_step == 2
+assert dcft_cli.DCFTConfig(kernel_size=2).effective_stride == 2
 assert "torch" not in sys.modules
 dcft_cli.inject
 assert "torch" in sys.modules and "transformers" not in sys.modules

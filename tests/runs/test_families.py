@@ -143,7 +143,7 @@ def test_the_trained_model_differs_from_the_base(families: Families, family: str
     """Else the two tests above would hold for adapters that do nothing."""
     job = families.jobs[family]
     contents = read_adapter(job.folder / "adapter.safetensors")
-    assert all(contents.increment_norm(module) > 0.01 for module in contents.modules)
+    assert all(contents.delta_norm(module) > 0.01 for module in contents.modules)
     base = transformers.AutoModel.from_pretrained(families.root / family)
     merged = transformers.AutoModel.from_pretrained(families.root / f"{family}-merged")
     plain, folded = (m.eval()(**tokens()).last_hidden_state for m in (base, merged))

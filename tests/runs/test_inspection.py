@@ -97,7 +97,7 @@ def test_an_adapter_file_describes_what_was_trained(job: Job) -> None:
     modules = result.pop("modules")
     for module, layer in zip(modules, job.trainer.layers, strict=True):
         assert module.pop("norm") == pytest.approx(
-            torch.linalg.norm(layer.increment()).item(), rel=1e-4
+            torch.linalg.norm(layer.delta_weight()).item(), rel=1e-4
         )
         factors = (layer.A, layer.B, layer.C)
         assert module.pop("parameters") == sum(factor.numel() for factor in factors)

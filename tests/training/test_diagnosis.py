@@ -9,7 +9,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from dcft_cli import adapter_layers
 from dcft_cli.training.diagnosis import CONSTANT, FITTED_HEAD, LearningCheck, relative_change
 from tests.jobs import Watcher
-from tests.small import Fused, adapt, increment_of
+from tests.small import Fused, adapt, delta_of
 
 ARGS = TrainingArguments(use_cpu=True, report_to="none")
 
@@ -126,7 +126,7 @@ def test_a_resumed_run_restores_its_history() -> None:
 def test_the_relative_change_is_the_median_of_the_layers() -> None:
     model = adapt(nn.Sequential(Fused(), Fused()), "*")
     shares = sorted(
-        (increment_of(a).norm() / a.matrix.parameter.double().norm()).item()
+        (delta_of(a).norm() / a.matrix.parameter.double().norm()).item()
         for a in adapter_layers(model).values()
     )
     middle = (shares[(len(shares) - 1) // 2] + shares[len(shares) // 2]) / 2
