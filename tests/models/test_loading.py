@@ -9,9 +9,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
 
-from dcft_cli.acceleration.deberta_attention import _Attention
 from dcft_cli.errors import ModelError, UserError
 from dcft_cli.models.loading import BaseModel, load_config, load_model, skeleton
 from dcft_cli.models.tokenizers import load_tokenizer
@@ -78,20 +76,6 @@ def test_classifier_dropout(family: str, tmp_path: Path) -> None:
     assert {name for name in plain if plain[name] != changed[name]} == {HEAD_DROPOUT[family]}
     assert changed[HEAD_DROPOUT[family]] == 0.37
     assert rates(0.0)[HEAD_DROPOUT[family]] == 0.0
-
-
-def test_attention_of_a_loaded_model(tmp_path: Path) -> None:
-    deberta = save_base(tmp_path / "deberta", "deberta-v2")
-    kinds = [
-        type(load(deberta, attention=kind).model.deberta.encoder.layer[0].attention.self)
-        for kind in ("auto", "eager")
-    ]
-    assert kinds == [_Attention, DisentangledSelfAttention]
-    bert = save_base(tmp_path / "bert", "bert")
-    chosen = [
-        load(bert, attention=kind).model.config._attn_implementation for kind in ("auto", "eager")
-    ]
-    assert chosen == ["sdpa", "eager"]
 
 
 def test_a_skeleton_has_shapes_and_no_weights() -> None:

@@ -1,20 +1,19 @@
-"""On another device than the CPU: all is made there, and no value is asked for.
+"""On a device other than the CPU: every tensor is made there, and no value is read.
 
-torch's meta device computes shapes alone. It raises where a value is asked for, and takes other
-paths than the CPU wherever a device's type decides.
+torch's meta device computes only shapes. It raises where a value is read, and takes other paths
+than the CPU wherever the type of device decides.
 """
 
 from typing import Any
 
 import pytest
 import torch
-from dcft_cli.attention import set_attention
-from dcft_cli.training.masks import masks_without_looking
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dcft_cli import adapter_layers, orthogonality
+from dcft_cli.acceleration import enable
 from dcft_cli.training.checkpointing import checkpoint_activations
 from tests.families import FAMILIES, tiny_model
 from tests.small import adapt
@@ -23,7 +22,7 @@ SETTINGS = ["float32", "bfloat16", "checkpointing", "stride", "blocks"]
 
 
 class Devices(TorchDispatchMode):
-    """Notes operations that read tensors of several devices; numbers may come from the CPU."""
+    """Records operations that read tensors of several devices; scalars may come from the CPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,12 +35,12 @@ class Devices(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("accelerated", [False, True])
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_step_stays_on_its_device(family: str, setting: str) -> None:
+def test_a_step_stays_on_its_device(family: str, setting: str, accelerated: bool) -> None:
     model = tiny_model(family)
     model.config.problem_type = "single_label_classification"  # as tasks set it
-    set_attention(model, "auto")
     targets = ["Q", "V"] if setting == "blocks" else ["Q", "K", "V", "O", "FFN"]
     adapt(model, *targets, stride=1 if setting == "stride" else None)
     for parameter in model.parameters():
@@ -50,13 +49,19 @@ def test_a_step_stays_on_its_device(family: str, setting: str) -> None:
     if setting == "checkpointing" and model.supports_gradient_checkpointing:
         checkpoint_activations(model)
     model.to("meta").train()
+    if accelerated:
+        enable(model)
     ids = torch.ones(3, 9, dtype=torch.long, device="meta")
-    with Devices() as devices, masks_without_looking():
-        outputs = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids[:, 0])
+    # transformers reads every mask but DeBERTa's, to see whether anything is padded.
+    inputs = {"input_ids": ids}
+    if family == "deberta-v2":
+        inputs["attention_mask"] = torch.ones_like(ids)
+    with Devices() as devices:
+        outputs = model(**inputs, labels=ids[:, 0])
         layers = list(adapter_layers(model).values())
         (outputs.loss + orthogonality(layers)).backward()
         with torch.no_grad():
-            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+            model(**inputs)
     assert devices.mixed == set()
     trained = [parameter for layer in layers for parameter in layer.parameters()]
     assert all(one.grad is not None and one.grad.is_meta for one in trained)
