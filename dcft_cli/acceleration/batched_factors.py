@@ -27,10 +27,10 @@ from dcft_cli.adapter.layer import DCFTLinear
 
 
 class Factors(NamedTuple):
-    """dW of an adapter's rows = up^T down: A' (k d, in) and U = B'^T (k d, rows)."""
+    """dW of an adapter's rows = up_t^T down: A' (k d, in) and up_t = B'^T (k d, rows)."""
 
     down: Tensor
-    up: Tensor
+    up_t: Tensor
 
 
 def autocast_dtype(device: str) -> torch.dtype | None:

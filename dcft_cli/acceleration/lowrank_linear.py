@@ -1,7 +1,7 @@
 """The product with an adapted weight as one operation, forward and backward.
 
 y = (W + dW) x + bias with dW = B' A'. Autograd over two thin products makes temporaries of full
-size and adds them up. Here, with rows for tokens, G = dL/dy and U = B'^T (k d, out):
+size and adds them up. Here, with rows for tokens, G = dL/dy and U = B'^T (k d, out), `up_t`:
 
     forward    P = x A'^T                 (tokens, k d), saved
                y = x W^T + bias + P U
@@ -71,8 +71,8 @@ class LowRankKernel:
 
 
 def _flat(factors: Sequence[Factors]) -> list[Tensor]:
-    """Every A', then every U."""
-    return [f.down for f in factors] + [f.up for f in factors]
+    """Return every A', then every U."""
+    return [f.down for f in factors] + [f.up_t for f in factors]
 
 
 class _LowRankLinear(Function):
@@ -88,14 +88,14 @@ class _LowRankLinear(Function):
         linear: Linear,
         *thin: Tensor,
     ) -> Tensor:
-        downs, ups = thin[: len(rows)], thin[len(rows) :]
+        downs, up_ts = thin[: len(rows)], thin[len(rows) :]
         inner = _split(linear(x, _cat(downs, 0)), downs, 1)
         if _is_formed(x, W.shape[1]):
-            y = linear(x, _merged(W, rows, downs, ups), bias)
+            y = linear(x, _merged(W, rows, downs, up_ts), bias)
         else:
             y = linear(x, W, bias)
-            for block, P, up in zip(rows, inner, ups, strict=True):
-                _columns(y, block).addmm_(P, up)
+            for block, P, up_t in zip(rows, inner, up_ts, strict=True):
+                _columns(y, block).addmm_(P, up_t)
         ctx.rows, ctx.linear = rows, linear
         ctx.save_for_backward(x, W, *inner, *thin)
         return y
@@ -105,18 +105,18 @@ class _LowRankLinear(Function):
     def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
         linear, rows = ctx.linear, ctx.rows
         x, W, *saved = ctx.saved_tensors
-        inner, downs, ups = (saved[i * len(rows) : (i + 1) * len(rows)] for i in range(3))
+        inner, downs, up_ts = (saved[i * len(rows) : (i + 1) * len(rows)] for i in range(3))
         blocks = [_columns(G, block) for block in rows]
-        Q = _cat([linear(block, up) for block, up in zip(blocks, ups, strict=True)], 1)
+        Q = _cat([linear(block, up_t) for block, up_t in zip(blocks, up_ts, strict=True)], 1)
         grad_x = None
         if ctx.needs_input_grad[0]:
             if _is_formed(Q, G.shape[1]):
-                grad_x = linear(G, _merged(W, rows, downs, ups).mT)
+                grad_x = linear(G, _merged(W, rows, downs, up_ts).mT)
             else:
                 grad_x = linear(G, W.mT).addmm_(Q, _cat(downs, 0))
         grad_down = linear(Q.mT, x.mT)
-        grad_ups = [linear(P.mT, block.mT) for P, block in zip(inner, blocks, strict=True)]
-        return grad_x, None, None, None, None, *_split(grad_down, downs, 0), *grad_ups
+        grad_up_ts = [linear(P.mT, block.mT) for P, block in zip(inner, blocks, strict=True)]
+        return grad_x, None, None, None, None, *_split(grad_down, downs, 0), *grad_up_ts
 
 
 def _is_formed(tokens: Tensor, size: int) -> bool:
@@ -125,10 +125,12 @@ def _is_formed(tokens: Tensor, size: int) -> bool:
     return many and tokens.dtype in (torch.float32, torch.float64)
 
 
-def _merged(W: Tensor, rows: Sequence[Rows], downs: Sequence[Tensor], ups: Sequence[Tensor]) -> Any:
+def _merged(
+    W: Tensor, rows: Sequence[Rows], downs: Sequence[Tensor], up_ts: Sequence[Tensor]
+) -> Tensor:
     merged = W.clone()
-    for (first, end), down, up in zip(rows, downs, ups, strict=True):
-        merged[first:end].addmm_(up.mT, down)
+    for (first, end), down, up_t in zip(rows, downs, up_ts, strict=True):
+        merged[first:end].addmm_(up_t.mT, down)
     return merged
 
 

@@ -45,8 +45,8 @@ def test_factors_and_their_gradients(out: int, into: int, d: int, data: st.DataO
     config = DCFTConfig(kernel_size=d, stride=stride, rank=rank, scale=2.0, init="normal")
     adapters = [DCFTAdapter(into, out, config).double() for _ in range(2)]
     for adapter, factors in zip(adapters, make_factors(adapters, torch.float64), strict=True):
-        torch.testing.assert_close(factors.up.mT @ factors.down, delta_of(adapter))
-        seeds = torch.randn_like(factors.down), torch.randn_like(factors.up)
+        torch.testing.assert_close(factors.up_t.mT @ factors.down, delta_of(adapter))
+        seeds = torch.randn_like(factors.down), torch.randn_like(factors.up_t)
         parameters = [adapter.A, adapter.B, adapter.C]
         down, up = adapter()
         expected = torch.autograd.grad((down, up.mT), parameters, seeds)
