@@ -3,7 +3,7 @@
     enable(model)     # after inject(); the numbers stay the same up to rounding
     disable(model)    # the plain layers again
 
-Nothing below this package knows of it. No function of torch or transformers is replaced: layers
+Nothing below this package imports it. No function of torch or transformers is replaced: layers
 get another kernel, and modules are swapped for ones with the same parameters.
 """
 
@@ -26,7 +26,7 @@ _ORIGINAL = "_dcft_original"  # attribute of a module that took another's place
 
 
 def enable(model: nn.Module, pieces: Collection[Piece] = PIECES) -> list[Piece]:
-    """Switch on whatever helps on the model's device, in place.
+    """Switch on the pieces that apply to the model and its device, in place.
 
     Not for second derivatives, torch.func's transforms and torch.jit.trace: disable it for those,
     and before adapters are removed or merged. Parameters, their names, and what is saved stay as
@@ -68,9 +68,10 @@ def enable(model: nn.Module, pieces: Collection[Piece] = PIECES) -> list[Piece]:
             if applies_to(module):
                 swapped[module] = _recast(module, AttentionByDistance)
     replace_modules(model, swapped)
+    applies = any(layer.only_multiplies() for layer in layers)  # not to a quantized base
     on: dict[Piece, bool] = {
-        "layers": bool(layers) and "layers" in pieces,
-        "factors": _SHARED in vars(model),
+        "layers": applies and "layers" in pieces,
+        "factors": applies and _SHARED in vars(model),
         "products": by_onednn,
         "attention": any(not isinstance(module, nn.Linear) for module in swapped),
     }

@@ -27,7 +27,7 @@ from dcft_cli.adapter.layer import DCFTLinear
 
 
 class Factors(NamedTuple):
-    """dW of an adapter's rows = up_t^T down: A' (k d, in) and up_t = B'^T (k d, rows)."""
+    """down = A' (k d, in) and up_t = B'^T (k d, rows) of an adapter; dW = up_t^T down."""
 
     down: Tensor
     up_t: Tensor
@@ -86,7 +86,7 @@ class SharedFactors:
     A pass that Ctrl-C interrupts leaves its factors until the next pass of the whole model.
 
     Args:
-        layers: all of them.
+        layers: every adapted linear layer of the model.
     """
 
     def __init__(self, layers: Sequence[DCFTLinear]) -> None:
@@ -102,7 +102,7 @@ class SharedFactors:
         ]
 
     def get(self, adapter: DCFTAdapter, dtype: torch.dtype) -> Factors | None:
-        """Return what the pass under way has made, if it serves this call."""
+        """Return an adapter's factors of this pass; None without them in this type, or a graph."""
         made = self._made.get(adapter)
         if made is None or made.down.dtype != dtype:
             return None
@@ -119,13 +119,13 @@ class SharedFactors:
             return
         groups: dict[tuple[Any, ...], dict[DCFTAdapter, None]] = defaultdict(dict)
         for layer in self.layers:
+            if layer.merged is not None or not layer.only_multiplies():
+                continue  # `plain` computes its own
             weight = layer.matrix.parameter
             dtype = autocast_dtype(weight.device.type) or weight.dtype
             for a in layer.dcft_adapters():
-                # An offloaded adapter has its parameters only for its own call.
-                if layer.merged is None and dtype.is_floating_point and "forward" not in vars(a):
-                    shapes = a.A.shape, a.B.shape, a.C.shape, a.A.device
-                    groups[dtype, shapes, *a.shape_and_scale.values()][a] = None
+                shapes = a.A.shape, a.B.shape, a.C.shape, a.A.device
+                groups[dtype, shapes, *a.shape_and_scale.values()][a] = None
         for (dtype, *_), adapters in groups.items():
             self._made |= zip(adapters, make_factors(list(adapters), dtype), strict=True)
 

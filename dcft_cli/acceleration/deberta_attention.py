@@ -10,7 +10,7 @@ then lie on a diagonal of the products, (L, 2 L), and a shifted view of them is 
     (Q K^r^T)[i, L - 1 - (i - j)] is element i (2 L - 1) + j + (L - 1) of its matrix,
     (K Q^r^T)[j, L - 1 + (i - j)] is element j (2 L - 1) + i + (L - 1).
 
-The numbers are the same up to rounding.
+The numbers are the same up to rounding; with attention dropout, a seed drops other entries.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ def applies_to(module: nn.Module) -> bool:
 
 
 class AttentionByDistance(DisentangledSelfAttention):
-    """Takes the place, and the parameters, of transformers' own module."""
+    """Attention with scores by distance, with the parameters of the module it replaces."""
 
     def forward(
         self,
@@ -102,15 +102,10 @@ class AttentionByDistance(DisentangledSelfAttention):
 
 
 def by_key(products: Tensor) -> Tensor:
-    """Return pairs (..., L, L) from (..., L, 2 L): rows are queries, columns fall in distance."""
+    """Return pairs[i, j] = products[i, L - 1 - (i - j)], (..., L, L) from (..., L, 2 L)."""
     L, W = products.shape[-2:]
     shifted = products.flatten(-2)[..., L - 1 : -1]
     return shifted.view(*shifted.shape[:-1], L, W - 1)[..., :L]
-
-
-def by_query(products: Tensor) -> Tensor:
-    """Return pairs (..., L, L) from (..., L, 2 L): rows are keys, columns rise in distance."""
-    return by_key(products).mT
 
 
 def disentangled_scores(
@@ -130,5 +125,5 @@ def disentangled_scores(
     if pos_keys is not None:
         scores = scores + by_key((q.flatten(1, 2) @ pos_keys).view(*q.shape[:3], -1))
     if pos_queries is not None:
-        scores = scores + by_query((k.flatten(1, 2) @ pos_queries).view(*k.shape[:3], -1))
+        scores = scores + by_key((k.flatten(1, 2) @ pos_queries).view(*k.shape[:3], -1)).mT
     return scores.masked_fill(masked, torch.finfo(scores.dtype).min)

@@ -10,7 +10,7 @@ size and adds them up. Here, with rows for tokens, G = dL/dy and U = B'^T (k d, 
                dL/dA' = Q^T x,  dL/dU = P^T G
 
 Both sums are made in place, or, where the weight is small compared to the tokens, by forming
-W + dW for the time of its product. The backward pass needs only x, P and W.
+W + dW for the time of its product. Saved for the backward pass: x, W, P, A' and U.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,18 +23,16 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from dcft_cli.acceleration.batched_factors import (
-    Factors,
     SharedFactors,
     autocast_dtype,
     make_factors,
 )
 from dcft_cli.adapter.layer import DCFTLinear, plain
 
-Rows = tuple[int, int]  # first and last + 1 of a weight's rows
+Rows = tuple[int, int]  # a range [start, end) of a weight's rows
 Linear = Callable[..., Tensor]
 
-# A sum in place passes twice over (tokens, out) or (tokens, in), forming W + dW three times over
-# (out, in); measured on a CPU.
+# Sums in place touch (tokens, out) twice, forming W + dW touches (out, in) three times.
 _TOKENS_TO_FORM = 1.5
 
 
@@ -44,7 +42,7 @@ class LowRankKernel:
 
     Attributes:
         shared: the factors that a pass of the whole model has made for all layers.
-        linear: computes x W^T + bias without a graph.
+        linear: computes x W^T + bias outside autograd.
     """
 
     shared: SharedFactors
@@ -64,15 +62,11 @@ class LowRankKernel:
             for adapter in adapters
         ]
         rows = [adapter.rows for adapter in adapters]
+        thin = [f.down for f in factors] + [f.up_t for f in factors]
         y: Tensor = _LowRankLinear.apply(  # type: ignore[no-untyped-call]
-            x.reshape(-1, x.shape[-1]), weight, bias, rows, self.linear, *_flat(factors)
+            x.reshape(-1, x.shape[-1]), weight, bias, rows, self.linear, *thin
         )
         return y.view(*x.shape[:-1], y.shape[-1])
-
-
-def _flat(factors: Sequence[Factors]) -> list[Tensor]:
-    """Return every A', then every U."""
-    return [f.down for f in factors] + [f.up_t for f in factors]
 
 
 class _LowRankLinear(Function):
@@ -90,8 +84,8 @@ class _LowRankLinear(Function):
     ) -> Tensor:
         downs, up_ts = thin[: len(rows)], thin[len(rows) :]
         inner = _split(linear(x, _cat(downs, 0)), downs, 1)
-        if _is_formed(x, W.shape[1]):
-            y = linear(x, _merged(W, rows, downs, up_ts), bias)
+        if _forms_weight(x, W.shape[1]):
+            y = linear(x, _adapted_weight(W, rows, downs, up_ts), bias)
         else:
             y = linear(x, W, bias)
             for block, P, up_t in zip(rows, inner, up_ts, strict=True):
@@ -110,8 +104,8 @@ class _LowRankLinear(Function):
         Q = _cat([linear(block, up_t) for block, up_t in zip(blocks, up_ts, strict=True)], 1)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            if _is_formed(Q, G.shape[1]):
-                grad_x = linear(G, _merged(W, rows, downs, up_ts).mT)
+            if _forms_weight(Q, G.shape[1]):
+                grad_x = linear(G, _adapted_weight(W, rows, downs, up_ts).mT)
             else:
                 grad_x = linear(G, W.mT).addmm_(Q, _cat(downs, 0))
         grad_down = linear(Q.mT, x.mT)
@@ -119,13 +113,13 @@ class _LowRankLinear(Function):
         return grad_x, None, None, None, None, *_split(grad_down, downs, 0), *grad_up_ts
 
 
-def _is_formed(tokens: Tensor, size: int) -> bool:
+def _forms_weight(tokens: Tensor, size: int) -> bool:
     """Return whether to form W + dW; in half precision that would lose most of a small dW."""
     many = tokens.shape[0] > _TOKENS_TO_FORM * size
     return many and tokens.dtype in (torch.float32, torch.float64)
 
 
-def _merged(
+def _adapted_weight(
     W: Tensor, rows: Sequence[Rows], downs: Sequence[Tensor], up_ts: Sequence[Tensor]
 ) -> Tensor:
     merged = W.clone()

@@ -23,9 +23,9 @@ MIN_FLOPS = 2**22
 
 @functools.cache
 def is_faster() -> bool:
-    """Return whether oneDNN is the faster library on this machine: always the same answer.
+    """Return whether oneDNN replaces MKL here.
 
-    It is on AMD processors where torch's BLAS is MKL.
+    Decided by the processor and the build of torch, never by timing: all processes agree.
     """
     return (
         torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
@@ -43,7 +43,7 @@ def _processor() -> str:
 
 
 def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Compute x W^T + bias, (..., in) and (out, in) to (..., out), without a graph.
+    """Compute x W^T + bias, (..., in) and (out, in) to (..., out), outside autograd.
 
     Small products, other types and other devices go to torch.
     """

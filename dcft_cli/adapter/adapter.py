@@ -20,14 +20,14 @@ class DCFTAdapter(nn.Module):
     Args:
         in_features, out_features: of the weight.
         config: kernel size, stride, rank, scale and initialization.
-        rows: first and last + 1 of the weight's rows that dW changes; None: all.
+        rows: range [start, end) of the weight's rows that dW changes; None: all.
         count: number of weights in a stack (the experts of a layer); None: a single weight.
         device: of A, B and C.
 
     Attributes:
         A: (rank, p), B: (q, rank), C: (kernel_size, kernel_size); float32 and trained,
-            with p and q from `subspace_size` of in and rows. For a stack each has one more
-            dimension in front.
+            p = subspace_size(in_features, d, s), q = subspace_size(number of rows, d, s). For a
+            stack each has one more dimension in front.
         target: the weight in the model that `inject` made the adapter for.
     """
 

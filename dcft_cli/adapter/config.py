@@ -9,7 +9,7 @@ Init = Literal["gradient", "zero", "normal"]
 
 @dataclass(frozen=True)
 class DCFTConfig:
-    """What to insert where (arXiv 2503.01419, section 3).
+    """Settings of the adapters, and the layers that get one (arXiv 2503.01419, section 3).
 
     Args:
         kernel_size: d, edge of the kernel C. Larger kernels make smaller adapters.

@@ -5,8 +5,8 @@ rows along the output; d kernel size, s stride, k rank. Sizes that s does not di
 
     dW = scale * conv_transpose2d(B A, C, stride=s)[:out, :in]      (out, in)
 
-It is never computed that way: at any stride it equals `scale * B' A'`, a product of two thin
-matrices of inner size k d, made from A, B and C by copying and one small product.
+No transposed convolution is run: at any stride dW = B' A', a product of two thin matrices of
+inner size k d, made from A, B and C by copying and one small product.
 
 For a stack of weights (the experts of a layer) all factors, and dW, have the same leading
 dimensions `...`.
@@ -78,12 +78,13 @@ class ShapeAndScale(TypedDict):
 def low_rank_factors(
     A: Tensor, B: Tensor, C: Tensor, **given: Unpack[ShapeAndScale]
 ) -> tuple[Tensor, Tensor]:
-    """Compute A' (..., k d, in) and B' (..., out, k d), scale included: dW = B' A'.
+    """Compute A' (..., k d, in) and B' (..., out, k d), scale included in B': dW = B' A'.
 
     Args:
         A: (..., k, p).
         B: (..., q, k).
         C: (..., d, d), C[n, m] with n along the output and m along the input.
+        given: stride, scale, out_features, in_features (`ShapeAndScale`).
     """
     d, stride = C.shape[-1], given["stride"]
     down = place_windows(A, d, stride, given["in_features"]).flatten(-3, -2)

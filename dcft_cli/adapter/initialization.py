@@ -22,7 +22,7 @@ from dcft_cli.adapter.layer import AdaptedWeight, DCFTLinear
 from dcft_cli.adapter.reachability import loss_of, untouched_gradients
 from dcft_cli.adapter.sizes import subspace_size
 
-_SWEEPS = 20  # after which further ones change the share of G that is followed by under 1 %
+_SWEEPS = 20  # more change the captured share of G by less than 1 %
 _MAX_BYTES = 4 * 1024**3  # of gradients held at a time; a larger model takes several passes
 
 
@@ -87,7 +87,7 @@ def leading_factors(
 
 
 def _nearest_orthonormal(rows: Tensor) -> Tensor:
-    """The orthonormal rows (k, n) with the largest inner product with `rows` (k, n)."""
+    """Return the orthonormal rows (k, n) nearest to `rows` (k, n): the polar factor."""
     U, _, V = torch.linalg.svd(rows, full_matrices=False)
     nearest: Tensor = U @ V
     return nearest
@@ -134,7 +134,7 @@ def weight_gradients(
 ) -> list[Tensor | None]:
     """Compute dL/dW (..., out, in) of every weight, summed over the batches; None: no gradient."""
     packed: dict[int, Tensor] = {}
-    # Autograd knows no gradient of packed numbers: it is computed from those of the outputs.
+    # Autograd has no gradient for packed weights: it is computed from x and dL/dy.
     hooks = [
         layer.register_forward_hook(_add_outer_product(packed))
         for layer in model.modules()

@@ -18,8 +18,8 @@ from dcft_cli.targets.head import outside_encoder
 from dcft_cli.targets.resolve import Target, find_targets
 
 M = TypeVar("M", bound=nn.Module)
-# Attributes of an adapted model: names of the parameters that `insert` froze; and whether it was
-# asked to let its inputs require gradients, by the methods of transformers' models.
+# Set on an adapted model: names of the parameters that `insert` froze, and whether gradients of
+# its inputs were switched on, by these methods of transformers' models.
 _FROZEN, _INPUT_GRADIENTS = "_dcft_frozen", "_dcft_input_gradients"
 _ENABLE, _DISABLE = "enable_input_require_grads", "disable_input_require_grads"
 
@@ -38,8 +38,8 @@ def inject(
     Args:
         model: any module.
         config: what to insert where.
-        head: names of the parameters to train in addition to the adapters. None: all outside the
-            pretrained encoder of a transformers model (its task head), none of any other module.
+        head: names of the parameters to train in addition to the adapters. None: the task head of
+            a transformers model; nothing in any other module.
             Exact names come from `from_pretrained(..., output_loading_info=True)`: its
             "missing_keys".
         inputs: of one forward pass, to find out which layers are reached. None: a few token ids,
@@ -90,8 +90,8 @@ def remove_unreached(model: nn.Module, inputs: Mapping[str, Any]) -> list[str]:
         inputs: of one forward pass.
 
     Returns:
-        Their names; none where no adapter has a gradient (a task head that starts at zero), from
-        which nothing follows.
+        Their names. Empty if no adapter has a gradient, as with a task head that starts at zero:
+        the pass then tells nothing.
 
     Raises:
         TargetError: no adapter is in the graph of the loss.
@@ -226,7 +226,7 @@ def _unwrap(model: nn.Module, weights: Iterable[AdaptedWeight]) -> None:
 
 
 def replace_modules(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
-    """Replace modules at every place that the model has them."""
+    """Replace each module under every name that it has in the model."""
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if module in new:
             parent, _, attribute = name.rpartition(".")

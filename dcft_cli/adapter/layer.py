@@ -30,7 +30,7 @@ class AdaptedWeight(nn.Module):
         adapters: one of the whole weight, or one for each block of its rows.
 
     Attributes:
-        merged: W + dW as the weight is stored, while `merged` (adapter/merge.py) is in force.
+        merged: cached W + dW as the weight is stored, inside `with merged(model)`; else None.
     """
 
     def __init__(self, matrix: Matrix, adapters: Sequence[DCFTAdapter]) -> None:
@@ -51,7 +51,7 @@ class AdaptedWeight(nn.Module):
         return self.matrix.as_stored(delta)
 
     def usable_merged(self, device: torch.device) -> Tensor | None:
-        """Return W + dW if a pass on `device` may use it: no gradients, no mixed precision."""
+        """Return the cached W + dW if this pass may use it: no gradients, no mixed precision."""
         if self.merged is None or torch.is_grad_enabled() or self.merged.device != device:
             return None
         return None if torch.is_autocast_enabled(device.type) else self.merged
@@ -69,8 +69,8 @@ class DCFTLinear(AdaptedWeight):
         matrix: the layer's weight; None: found in `base`.
 
     Attributes:
-        kernel, linear: compute the output, and x W^T + bias where W + dW is at hand;
-            replaced by `dcft_cli.acceleration`.
+        kernel: computes the output.
+        linear: computes x W^T + bias with the cached W + dW. `acceleration.enable` replaces both.
     """
 
     kernel: Kernel = staticmethod(plain)
@@ -89,7 +89,7 @@ class DCFTLinear(AdaptedWeight):
         return self.kernel(self, x)
 
     def only_multiplies(self) -> bool:
-        """Return whether `base` computes W x + bias, frozen, and does nothing else.
+        """Return whether the layer is exactly W x + bias, frozen: a kernel may bypass `base`.
 
         Offloading replaces `forward` of modules that own parameters; hooks may do anything.
         """

@@ -13,7 +13,7 @@ from dcft_cli.adapter.adapter import DCFTAdapter
 def find_reached(
     model: nn.Module, adapters: Sequence[DCFTAdapter], inputs: Mapping[str, Any]
 ) -> list[bool | None]:
-    """Find out by one forward and backward pass which adapters get a gradient.
+    """Run one forward and one backward pass and return which adapters get a gradient.
 
     Args:
         model, adapters: a model and the adapters in it.
@@ -21,7 +21,7 @@ def find_reached(
             the squares of its outputs.
 
     Returns:
-        For each adapter whether its gradient is not zero; None where it is not in the graph.
+        For each adapter True, False (its gradient is zero) or None (it is not in the graph).
     """
     # Reversible layers (Reformer's) run their own backward pass, in training mode only.
     reversible = any(hasattr(module, "backward_pass") for module in model.modules())
@@ -75,7 +75,7 @@ def loss_of(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
 
 
 def _mixed_precision(model: nn.Module, device: torch.device) -> AbstractContextManager[Any]:
-    """Return autocast for a half-precision encoder with a float32 head, which needs it to run."""
+    """Return autocast if the types of parameters are mixed; the pass fails without it."""
     types = {p.dtype for p in model.parameters()}
     half = types & {torch.bfloat16, torch.float16}
     mixed = half and half < types

@@ -148,7 +148,7 @@ def _read(path: Path, file: Any) -> AdapterContents:
 
 
 def checksum(data: bytes | memoryview) -> str:
-    """Compute the CRC-32 as eight hexadecimal digits: finds damage, and the damaged tensor."""
+    """Return the CRC-32 as eight hexadecimal digits."""
     return f"{zlib.crc32(data):08x}"
 
 
@@ -182,7 +182,7 @@ def _tensors(
 def _place_windows(
     factor: NDArray[np.float64], kernel_size: int, stride: int, size: int
 ) -> NDArray[np.float64]:
-    """Do as `functional.place_windows`, in numpy: (k, n) to (k, d, size)."""
+    """Compute `functional.place_windows` in numpy: (k, n) to (k, d, size)."""
     k, n = factor.shape
     result = np.zeros((k, kernel_size, (n - 1) * stride + kernel_size))
     for m in range(kernel_size):

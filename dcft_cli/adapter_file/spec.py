@@ -13,7 +13,7 @@ class Module:
     Attributes:
         name: of the layer; with the role at its end where it is a block of a weight's rows.
         weight: full name of the parameter.
-        rows: first and last + 1 of the rows that dW belongs to; None: all.
+        rows: range [start, end) of the weight's rows that dW changes; None: all.
         count: how many matrices a stack of them has (the experts of a layer); None: no stack.
         transposed: the weight is stored as (in, out).
     """

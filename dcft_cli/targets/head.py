@@ -6,8 +6,8 @@ from torch import nn
 def outside_encoder(model: nn.Module) -> set[str]:
     """Return the names of the parameters outside the pretrained encoder of a transformers model.
 
-    The encoder is what the model class names by `base_model_prefix`; a model that has none, or
-    is the encoder itself, has none.
+    The encoder is `model.<base_model_prefix>`. In a model without such a part these are the
+    parameters of its direct linear layers; a bare encoder has none.
     """
     prefix = getattr(model, "base_model_prefix", "")
     if prefix and isinstance(getattr(model, prefix, None), nn.Module):

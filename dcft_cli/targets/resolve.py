@@ -21,7 +21,7 @@ class Target:
         name: of the layer; with the role at its end where it is a block of rows.
         role: what it does; roles that cannot be separated are joined, as in "Q+K+V".
         matrices: the weight; more than one where layers share it.
-        rows: first and last + 1 of the rows; None: all.
+        rows: range [start, end) of the weight's rows; None: all.
     """
 
     name: str
@@ -72,7 +72,7 @@ def find_roles(model: nn.Module, *, exclude: Collection[str] = ()) -> list[Targe
 
 
 def find_weights(model: nn.Module) -> dict[str, tuple[Matrix, ...]]:
-    """Return every weight by its full name, and all its places, the named one first."""
+    """Return every weight by its full name, and all its places in the model."""
     matrices = find_matrices(model)
     sharing: dict[int, list[Matrix]] = {}
     for matrix in matrices:

@@ -126,7 +126,7 @@ def test_a_resumed_run_restores_its_history() -> None:
 def test_the_relative_change_is_the_median_of_the_layers() -> None:
     model = adapt(nn.Sequential(Fused(), Fused()), "*")
     shares = sorted(
-        (delta_of(a).norm() / a.matrix.parameter.double().norm()).item()
+        (delta_of(a).norm() / a.target.matrix.parameter.double().norm()).item()
         for a in adapter_layers(model).values()
     )
     middle = (shares[(len(shares) - 1) // 2] + shares[len(shares) // 2]) / 2

@@ -177,7 +177,7 @@ def test_scoring_uses_merged_weights(job: Job, monkeypatch: pytest.MonkeyPatch) 
     def refuse(*arguments: object) -> None:
         raise AssertionError("an adapter was computed")
 
-    monkeypatch.setattr("dcft_cli.adapter.layer.DCFTAdapter.factors", refuse)
+    monkeypatch.setattr("dcft_cli.adapter.adapter.DCFTAdapter.forward", refuse)
     assert job.trainer.evaluate() == expected
 
 
