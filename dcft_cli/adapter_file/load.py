@@ -35,29 +35,18 @@ def load_adapter(
     """
     contents = read_adapter(file_in(Path(path)))
     targets = _find_targets(model, contents)
-    if check_base and contents.base["fingerprint"]:
-        check_fingerprint(
-            contents, base_fingerprint or fingerprint(model, exclude=contents.head.keys())
-        )
+    if check_base:
+        found = base_fingerprint or fingerprint(model, exclude=contents.head.keys())
+        if found != (trained_on := str(contents.base["fingerprint"])):
+            raise AdapterFileError(
+                f"{contents.path} was trained on other base weights: "
+                f"{contents.base['name'] or 'its base'} with fingerprint {_short(trained_on)}; "
+                f"this model's is {_short(found)}.",
+                "Load the base model (and revision) that the adapter names, see `dcft inspect`.",
+            )
     insert(model, targets, contents.config, head=contents.head.keys())
     load_tensors(model, contents)
     return model
-
-
-def check_fingerprint(contents: AdapterContents, found: str) -> None:
-    """Compare the fingerprint of a base's weights with that of the weights trained on.
-
-    Raises:
-        AdapterFileError: they differ.
-    """
-    wanted = contents.base["fingerprint"]
-    if wanted and found != wanted:
-        raise AdapterFileError(
-            f"{contents.path} was trained on other base weights: "
-            f"{contents.base['name'] or 'its base'} with fingerprint {_short(wanted)}; "
-            f"this model's is {_short(found)}.",
-            "Load the base model (and revision) that the adapter names, see `dcft inspect`.",
-        )
 
 
 @torch.no_grad()

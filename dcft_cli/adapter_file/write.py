@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.adapter.inject import adapter_layers, head_parameters
 from dcft_cli.adapter_file.fingerprint import fingerprint
 from dcft_cli.adapter_file.read import (
@@ -52,11 +53,14 @@ def save_adapter(
         The file's path.
 
     Raises:
-        ModelError: the model has no adapters.
+        ModelError: the model has no adapters, or some that `inject` did not insert.
     """
     layers, head = adapter_layers(model), head_parameters(model)
-    if not layers:
-        raise ModelError("The model has no DCFT adapters to save.", "Insert them first: inject().")
+    if not layers or len(layers) < sum(isinstance(m, DCFTAdapter) for m in model.modules()):
+        raise ModelError(
+            "The model has no DCFT adapters to save, or some without a name.",
+            "Insert all of them with inject().",
+        )
     path = file_in(Path(path))
     config = next(iter(layers.values())).config
     tensors = {
