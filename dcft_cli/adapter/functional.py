@@ -61,7 +61,7 @@ def _diagonals(tensor: Tensor, stride: int, n: int) -> Tensor:
 
 
 class ShapeAndScale(TypedDict):
-    """What an increment depends on besides A, B and C.
+    """The settings of an increment, in addition to A, B and C.
 
     Attributes:
         stride: step of the transposed convolution, 1 to d.

@@ -1,6 +1,6 @@
 """The gradient start: A and B from the first gradient of the frozen weights, C = 0.
 
-With C = 0 the adapted model is the base model, whatever A and B are, so both are free to choose.
+With C = 0 the adapted model is the base model, for any A and B, so both can be chosen freely.
 The best choice is the one for which the loss falls fastest as soon as C moves: with G = dL/dW,
 
     max over |u| = |v| = |C| = 1 of  <G, dW(u v^T, C)>

@@ -153,7 +153,7 @@ def _write_model(
 
 
 def _write_config(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
-    """Write what `save_pretrained` writes besides the weights."""
+    """Write what `save_pretrained` writes in addition to the weights."""
     model.config.dtype = str(dtype).removeprefix("torch.")
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)

@@ -123,7 +123,7 @@ def find_targets(
     for name, matrix in matrices.items():
         if named := [pattern for pattern in patterns if _matches(name, pattern)]:
             role = "+".join(block.role for block in blocks[name])
-            places.append((matrix, Block(role or named[0])))  # all of it, whatever its blocks
+            places.append((matrix, Block(role or named[0])))  # the whole weight, not its blocks
         else:
             places += [
                 (matrix, block)

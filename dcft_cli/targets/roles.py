@@ -1,6 +1,6 @@
 """Roles of weights, inferred from the names that model families give their layers.
 
-A name is read from its end, together with the kind of module it stands in: `output.dense` under
+A name is read from its end, together with the kind of module around it: `output.dense` under
 an attention is another role than under a layer. No table of models; a new one that names its
 layers as others do is recognized.
 """
