@@ -21,25 +21,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 MODELS = {"minilm": "MiniLM", "deberta-v3-base": "DeBERTaV3-base", "roberta-large": "RoBERTa-large"}
-LABELS = {
-    "frozen, accelerated": "frozen, same products and attention",
-    "full": "full fine-tuning",
+SAME = "frozen, accelerated"  # with the same products and attention as DCFT has
+LABELS = {  # from top to bottom: like with like first
+    SAME: "frozen, same products and attention as DCFT",
     "dcft d8": "DCFT, d = 8",
     "dcft d8, plain": "DCFT, d = 8, acceleration off",
+    "peft lora r1": "LoRA, r = 1",
+    "peft lora r8": "LoRA, r = 8",
+    "full": "full fine-tuning",
     "dcft d2": "DCFT, d = 2",
     "dcft d8 s4": "DCFT, d = 8, s = 4",
     "dcft d8 s1": "DCFT, d = 8, s = 1",
     "dcft d8 on Q, V": "DCFT, d = 8, on Q and V",
     "dcft d8 materialized": "as published, d = 8",
     "dcft d8 s1 materialized": "as published, d = 8, s = 1",
-    "peft lora r1": "LoRA, r = 1",
     "peft lora r1 on Q, V": "LoRA, r = 1, on Q and V",
-    "peft lora r8": "LoRA, r = 8",
     "peft lokr r8": "LoKr, r = 8",
 }
 OURS, OTHERS, TEXT = "#0969da", "#afb8c1", "#1f2328"
 MUTED = "#59636e"
-FROZEN = "frozen"  # what all are measured against, as variants.py calls it
+FROZEN = "frozen"  # the reference, by its name in variants.py
 MEASURES = ("time of a step", "peak memory")
 ROW, PANEL = 0.27, 4.6  # inches
 
@@ -60,7 +61,7 @@ class Panel:
 
 
 def read(path: Path, variants: Sequence[str] | None) -> list[Panel]:
-    """Panels of the JSON lines in a file, whose tables are for people."""
+    """Return the panels of the JSON lines in a file."""
     lines = path.read_text(encoding="utf-8").splitlines()
     panels = [_panel(json.loads(line), variants) for line in lines if line.startswith("{")]
     return [panel for panel in panels if panel.ratios]
@@ -83,11 +84,11 @@ def _panel(record: dict[str, Any], variants: Sequence[str] | None) -> Panel:
 
 
 def draw(axes: Axes, panel: Panel, names: list[str], longest: float) -> None:
-    """Bars from zero, so that lengths mean what they seem to, and a line at the frozen model.
+    """Draw bars from zero, and a line at the frozen model.
 
     Args:
         names: from top to bottom; one that was not measured has no bar.
-        longest: ratio that the panel has room for.
+        longest: largest ratio of all panels.
     """
     axes.set_title(
         f"{MODELS.get(panel.model, panel.model)}: {panel.measure}",
@@ -104,16 +105,21 @@ def draw(axes: Axes, panel: Panel, names: list[str], longest: float) -> None:
         # What forms dW is DCFT's arithmetic, but not this package's.
         ours = name.startswith("dcft") and not name.endswith("materialized")
         axes.barh(place, ratio, height=0.62, color=OURS if ours else OTHERS)
+        text = f"{ratio:.2f}"
+        if name == "dcft d8" and SAME in panel.ratios:
+            text += f" ({ratio / panel.ratios[SAME]:.2f} x the bar above)"
         axes.annotate(
-            f"{ratio:.2f}", (max(ratio, 1), place), (5, 0), textcoords="offset points",
+            text, (max(ratio, 1), place), (5, 0), textcoords="offset points",
             va="center", fontsize=8.5, color=OURS if ours else TEXT,
             fontweight="bold" if ours else "normal",
         )  # fmt: skip
     axes.axvline(1, color=TEXT, linewidth=1)
-    axes.set_xlim(0, 1.13 * longest)
+    axes.set_xlim(0, 1.45 * longest)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), [LABELS.get(name, name) for name in names], fontsize=8.5)
-    axes.set_xticks([1], ["frozen model, 1.00"], fontsize=8, color=MUTED)
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=8, color=MUTED)
+    axes.set_xlabel("relative to the frozen model in stock transformers (lower is better)",
+                    loc="left", fontsize=8, color=MUTED)  # fmt: skip
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
@@ -128,16 +134,15 @@ def figure(panels: list[Panel]) -> Figure:
         found[key] = replace(panel, ratios=known | panel.ratios)
     rows = {}
     for model in models:
-        # In the order of the first measure, the best on top.
-        ratios: dict[str, float] = {}
-        for panel in (found[model, m] for m in measures if (model, m) in found):
-            ratios = panel.ratios | ratios
-        rows[model] = sorted(ratios, key=ratios.__getitem__)
+        measured = {
+            name for m in measures if (model, m) in found for name in found[model, m].ratios
+        }
+        rows[model] = [name for name in LABELS if name in measured]
     # One scale for all models.
     longest = {m: max(1.0, *(r for p in panels if p.measure == m for r in p.ratios.values()))
                for m in measures}  # fmt: skip
     heights = [ROW * len(names) for names in rows.values()]
-    size = (PANEL * len(measures), sum(heights) + 0.85 * len(models))
+    size = (PANEL * len(measures), sum(heights) + 1.1 * len(models))
     drawn = Figure(size, layout="constrained", facecolor="white")
     drawn.get_layout_engine().set(h_pad=0.1)
     grid = drawn.subplots(
