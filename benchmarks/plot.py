@@ -134,7 +134,8 @@ def figure(panels: list[Panel]) -> Figure:
         found[key] = replace(panel, ratios=known | panel.ratios)
     rows = {}
     for model in models:
-        measured = {
+        panels_of_model = [found[model, m] for m in measures if (model, m) in found]
+        measured = {name for panel in panels_of_model for name in panel.ratios}
             name for m in measures if (model, m) in found for name in found[model, m].ratios
         }
         rows[model] = [name for name in LABELS if name in measured]
