@@ -136,8 +136,6 @@ def figure(panels: list[Panel]) -> Figure:
     for model in models:
         panels_of_model = [found[model, m] for m in measures if (model, m) in found]
         measured = {name for panel in panels_of_model for name in panel.ratios}
-            name for m in measures if (model, m) in found for name in found[model, m].ratios
-        }
         rows[model] = [name for name in LABELS if name in measured]
     # One scale for all models.
     longest = {m: max(1.0, *(r for p in panels if p.measure == m for r in p.ratios.values()))
