@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 MODELS = {"minilm": "MiniLM", "deberta-v3-base": "DeBERTaV3-base", "roberta-large": "RoBERTa-large"}
 SAME = "frozen, accelerated"  # with the same products and attention as DCFT has
 LABELS = {  # from top to bottom: like with like first
-    SAME: "frozen, same products and attention as DCFT",
+    SAME: "frozen, same products and attention",
     "dcft d8": "DCFT, d = 8",
     "dcft d8, plain": "DCFT, d = 8, acceleration off",
     "peft lora r1": "LoRA, r = 1",
@@ -42,7 +42,7 @@ OURS, OTHERS, TEXT = "#0969da", "#afb8c1", "#1f2328"
 MUTED = "#59636e"
 FROZEN = "frozen"  # the reference, by its name in variants.py
 MEASURES = ("time of a step", "peak memory")
-ROW, PANEL = 0.27, 4.6  # inches
+ROW, PANEL, LABELS_WIDTH = 0.27, 3.9, 2.4  # inches
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,11 @@ def draw(axes: Axes, panel: Panel, names: list[str], longest: float) -> None:
             fontweight="bold" if ours else "normal",
         )  # fmt: skip
     axes.axvline(1, color=TEXT, linewidth=1)
-    axes.set_xlim(0, 1.45 * longest)
+    axes.set_xlim(0, 1.8 * longest)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), [LABELS.get(name, name) for name in names], fontsize=8.5)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=8, color=MUTED)
-    axes.set_xlabel("relative to the frozen model in stock transformers (lower is better)",
+    axes.set_xlabel("relative to the stock frozen model (lower is better)",
                     loc="left", fontsize=8, color=MUTED)  # fmt: skip
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -141,7 +141,7 @@ def figure(panels: list[Panel]) -> Figure:
     longest = {m: max(1.0, *(r for p in panels if p.measure == m for r in p.ratios.values()))
                for m in measures}  # fmt: skip
     heights = [ROW * len(names) for names in rows.values()]
-    size = (PANEL * len(measures), sum(heights) + 1.1 * len(models))
+    size = (LABELS_WIDTH + PANEL * len(measures), sum(heights) + 1.1 * len(models))
     drawn = Figure(size, layout="constrained", facecolor="white")
     drawn.get_layout_engine().set(h_pad=0.1)
     grid = drawn.subplots(
