@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow  # type: ignore[import-untyped]
 from datasets import Dataset
 
 from dcft_cli.data.quiet import quiet
@@ -16,7 +17,7 @@ from dcft_cli.data.quiet import quiet
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ENCODING_VERSION = 1
+ENCODING_VERSION = 2
 """Part of every key: raise it when a task encodes the same rows differently."""
 
 MIN_BYTES = 400_000
@@ -55,22 +56,22 @@ def encode_rows(
                 # The default fingerprint pickles the tokenizer, which takes half a second.
                 new_fingerprint=fingerprint,
                 cache_file_name=None if file is None else str(file),
-                load_from_cache_file=False,
+                load_from_cache_file=file is not None,
             )
 
     folder = cache_folder()
     if folder is not None and tokenizer.is_fast and dataset.data.nbytes >= MIN_BYTES:
         key = _key(dataset, tokenizer, settings)
-        with suppress(OSError):  # not writable, or the disk is full
+        file = folder / f"{key}.arrow"
+        try:
             folder.mkdir(parents=True, exist_ok=True)
-            if (cached := _find(folder, key)) is not None:
-                return cached
-            file = folder / f"{uuid.uuid4().hex}.arrow"
-            encoded(key, file)
-            file = file.replace(folder / f"{key}-{_checksum(file)}.arrow")
-            rows = Dataset.from_file(str(file))
+            rows = encoded(key, file)
+            os.utime(file)
             _limit_size(folder)
             return rows
+        except (OSError, pyarrow.ArrowInvalid):  # cut off, not writable, or the disk is full
+            with suppress(OSError):
+                file.unlink()
     return encoded(uuid.uuid4().hex)
 
 
@@ -127,22 +128,6 @@ def _key(
     for batch in table.to_batches(max_chunksize=10_000):
         digest.update(batch.serialize())
     return digest.hexdigest()[:32]
-
-
-def _find(folder: Path, key: str) -> Dataset | None:
-    """Return the rows of a key; delete its file if it is damaged."""
-    for file in folder.glob(f"{key}-*.arrow"):
-        with suppress(OSError):
-            if file.stem == f"{key}-{_checksum(file)}":
-                os.utime(file)
-                return Dataset.from_file(str(file))
-            file.unlink()
-    return None
-
-
-def _checksum(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:32]
 
 
 def _limit_size(folder: Path) -> None:

@@ -25,7 +25,7 @@ from dcft_cli.tasks.token_classification.scoring import (
     read_tag,
     score_entities,
 )
-from dcft_cli.tasks.token_classification.windows import WordWindow, encode_words
+from dcft_cli.tasks.token_classification.windows import assign_words, encode_words
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -163,17 +163,25 @@ class TokenClassification(Task):
         """Encode sentences as windows: model inputs, targets, and the words that count in each."""
 
         def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
-            windows = encode_words(batch["words"], tokenizer, self.max_length, self.document_stride)
-            names = windows[0].inputs if windows else tokenizer.model_input_names
+            encoded = encode_words(batch["words"], tokenizer, self.max_length, self.document_stride)
+            sentences = encoded["overflow_to_sample_mapping"]
+            assigned = assign_words(encoded)
+            kept = [window for window, words in enumerate(assigned) if words]
             columns: dict[str, list[Any]] = {
-                name: [window.inputs[name] for window in windows] for name in names
+                name: [values[window] for window in kept]
+                for name, values in encoded.items()
+                if name != "overflow_to_sample_mapping"
             }
+            labels = [[IGNORED] * len(ids) for ids in columns["input_ids"]]
+            for targets, window in zip(labels, kept, strict=True):
+                for word, token in assigned[window].items():
+                    targets[token] = batch["labels"][sentences[window]][word]
             return columns | {
-                "length": [len(window.inputs["input_ids"]) for window in windows],
-                "labels": [_targets(window, batch["labels"]) for window in windows],
-                "row": [rows[window.sentence] for window in windows],
-                "words": [window.words for window in windows],
-                "tokens": [window.tokens for window in windows],
+                "length": [len(ids) for ids in columns["input_ids"]],
+                "labels": labels,
+                "row": [rows[sentences[window]] for window in kept],
+                "words": [list(assigned[window]) for window in kept],
+                "tokens": [list(assigned[window].values()) for window in kept],
             }
 
         settings = ("words", self.max_length, self.document_stride)
@@ -184,11 +192,3 @@ class TokenClassification(Task):
                 "Check that data.text names the column of words, and that they are not blank.",
             )
         return encoded
-
-
-def _targets(window: WordWindow, labels: Sequence[Sequence[int]]) -> list[int]:
-    """Return the label of each token of a window."""
-    targets = [IGNORED] * len(window.inputs["input_ids"])
-    for word, token in zip(window.words, window.tokens, strict=True):
-        targets[token] = labels[window.sentence][word]
-    return targets
