@@ -1,12 +1,12 @@
 """Overlapping windows of tokens over questions with long contexts."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dcft_cli.errors import ModelError, RecipeError
+from dcft_cli.errors import RecipeError
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
@@ -26,16 +26,9 @@ def check_windows(
     """Check, before anything is encoded, that windows can advance through their context.
 
     Raises:
-        ModelError: the tokenizer does not report which characters a token covers.
         RecipeError: after the longest question, `document_stride` leaves no new token to the
             next window.
     """
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"Question answering needs a fast tokenizer, and {type(tokenizer).__name__} is none:"
-            " only fast tokenizers report which characters each token covers.",
-            "Use a base model whose folder holds a tokenizer.json.",
-        )
     special = tokenizer.num_special_tokens_to_add(pair=True)
     question = max_question_tokens(max_length)
     size = max_length - special - question
@@ -115,12 +108,21 @@ def cls_index(input_ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase") ->
     return input_ids.index(cls) if cls is not None and cls in input_ids else 0
 
 
-def answer_tokens(spans: NDArray[np.int64], start: int, end: int) -> tuple[int, int] | None:
-    """Return the first and last context token that cover the characters `start` to `end`.
+def answer_span(
+    answers: Mapping[str, Sequence[Any]], context: tuple[int, NDArray[np.int64]], cls: int
+) -> tuple[int, int]:
+    """Return the first and last token of the first answer in a window.
 
-    None if the window does not contain all of them.
+    Args:
+        answers: `text` and `answer_start` of each reference, none if there is no answer.
+        context: of `context_tokens`.
+        cls: returned twice if the window does not contain all of the answer.
     """
-    if len(spans) == 0 or spans[0, 0] > start or spans[-1, 1] < end:
-        return None
-    (covering,) = np.nonzero((spans[:, 0] < end) & (spans[:, 1] > start))
-    return (int(covering[0]), int(covering[-1])) if covering.size else None
+    first, spans = context
+    for text, offset in zip(answers["text"][:1], answers["answer_start"][:1], strict=True):
+        start = offset + len(text) - len(text.lstrip())
+        end = start + len(text.strip())
+        (covering,) = np.nonzero((spans[:, 0] < end) & (spans[:, 1] > start))
+        if covering.size and spans[0, 0] <= start and end <= spans[-1, 1]:
+            return first + int(covering[0]), first + int(covering[-1])
+    return cls, cls
