@@ -1,7 +1,7 @@
 """CoNLL column files: one word per line, with its label; a blank line ends a sentence.
 
 The format of the shared tasks of 2000 to 2003 (Tjong Kim Sang and others). Columns are separated
-by tabs, or by blanks in lines without a tab.
+by tabs if most lines have one, else by blanks.
 """
 
 import re
@@ -42,7 +42,7 @@ def read_conll(lines: Iterator[str], source: str, data: DataSection) -> Rows:
         DataError: lines with another number of columns than most; a single column; names for
             another number of columns.
     """
-    found = _sentences(list(lines))
+    found = _sentences([line.rstrip("\r\n") for line in lines])
     widths = Counter(len(line.fields) for line in chain.from_iterable(found))
     if not widths:
         return Rows([], [], source, [])
@@ -80,23 +80,17 @@ def read_conll(lines: Iterator[str], source: str, data: DataSection) -> Rows:
 
 def _sentences(lines: Sequence[str]) -> list[list[_Line]]:
     """Split the lines of a file at blank lines and at starts of documents."""
-    words = [line.strip() for line in lines if line.strip()]
+    words = [line for line in lines if line.strip()]
     tabs = 2 * sum("\t" in line for line in words) > len(words)
     sentences: list[list[_Line]] = [[]]
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith(_DOCUMENT):
             sentences.append([])
+        elif tabs:
+            sentences[-1].append(_Line(number, [field.strip(" ") for field in line.split("\t")]))
         else:
-            sentences[-1].append(_Line(number, _fields(line, tabs=tabs)))
+            sentences[-1].append(_Line(number, _BLANKS.split(line.strip(" \t"))))
     return sentences
-
-
-def _fields(line: str, *, tabs: bool) -> list[str]:
-    if tabs and line.startswith("#") and "\t" not in line:
-        return [line.strip()]  # a comment, even if it has as many words as there are columns
-    if "\t" in line.strip():
-        return [field.strip(" ") for field in line.rstrip("\r\n").split("\t")]
-    return _BLANKS.split(line.strip(" \t\r\n"))
 
 
 def _default_columns(width: int, data: DataSection) -> list[str]:
