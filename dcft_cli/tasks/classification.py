@@ -9,7 +9,7 @@ from datasets import Dataset, Value
 from numpy.typing import NDArray
 
 from dcft_cli.data.labels import LabelColumn
-from dcft_cli.data.rows import Rows, format_value
+from dcft_cli.data.rows import Rows
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import class_settings
 from dcft_cli.tasks.known import known_task
@@ -67,6 +67,4 @@ class Classification(TextTask):
 
 def _label_column(rows: Rows, column: str) -> LabelColumn:
     values = [(value,) for value in rows.values(column, "data.label")]
-    return LabelColumn(
-        rows, column, values, lambda _, value: f"`{column}` is {format_value(value)}"
-    )
+    return LabelColumn(rows, column, values, "is {value}")

@@ -12,7 +12,7 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score, f1_score
 
 from dcft_cli.data.labels import LabelColumn, label_name
-from dcft_cli.data.rows import Problem, Rows, RowSet, format_value
+from dcft_cli.data.rows import Rows, RowSet, format_value
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import class_settings
@@ -183,35 +183,34 @@ def best_threshold(logits: NDArray[Any], present: NDArray[np.bool_]) -> tuple[fl
 
 def _label_column(rows: Rows, column: str, separator: str) -> LabelColumn:
     """Return the labels that the rows list in `column`."""
-    listed: list[list[object]] = []
-    problems: list[Problem] = []
-    for index, value in enumerate(rows.values(column, "data.label")):
+
+    def split(value: object) -> object:
         if isinstance(value, str):
-            value = [part.strip() for part in value.split(separator)] if value.strip() else []
+            return [part.strip() for part in value.split(separator)] if value.strip() else []
+        return value
+
+    def problem(value: object) -> str:
         if not isinstance(value, list):
-            problem = "is missing" if value is None else f"is {format_value(value)}, not a list"
-            problems.append((index, f"`{column}` {problem}"))
-            continue
+            return "is missing" if value is None else f"is {format_value(value)}, not a list"
         names = [label_name(label) for label in value]
-        repeated = [
-            label for label, name in zip(value, names, strict=True) if names.count(name) > 1
-        ]
-        if repeated:
-            problems.append((index, f"`{column}` contains {format_value(repeated[0])} twice"))
-        listed.append(value)
-    rows.raise_for(problems, "no usable list of labels", _LIST_HINT)
-    return LabelColumn(
-        rows, column, listed, lambda _, value: f"`{column}` contains {format_value(value)}"
-    )
+        for label, name in zip(value, names, strict=True):
+            if names.count(name) > 1:
+                return f"contains {format_value(label)} twice"
+        return ""
+
+    values: list[Any] = [split(value) for value in rows.values(column, "data.label")]
+    rows.check(column, values, problem, "no usable list of labels", _LIST_HINT)
+    return LabelColumn(rows, column, values, "contains {value}")
 
 
 def _zeros_and_ones(rows: Rows, column: str) -> list[float]:
     def name(value: object) -> str:
         return (label_name(value) or "").lower()
 
-    values = rows.checked_values(
+    values = rows.values(column, "data.label")
+    rows.check(
         column,
-        "data.label",
+        values,
         lambda value: "" if name(value) in _ZERO_OR_ONE else f"is {format_value(value)}",
         "label that is neither 0 nor 1",
         "The column of a label holds 1 for the rows that have it, and 0 for the others.",

@@ -38,9 +38,10 @@ class Regression(TextTask):
 
     def read_labels(self, rows: Rows) -> list[float]:
         """See `TextTask.read_labels`; a number may be written as a text."""
-        values = rows.checked_values(
+        values = rows.values(self.label[0], "data.label")
+        rows.check(
             self.label[0],
-            "data.label",
+            values,
             lambda value: "" if math.isfinite(_number(value)) else f"is {format_value(value)}",
             "label that is not a (finite) number",
             "To predict classes, set task.type=classification.",

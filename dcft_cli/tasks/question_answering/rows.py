@@ -38,28 +38,33 @@ def prepare_questions(
     """
     questions, contexts = rows.texts(question), rows.texts(context)
     ids = _ids(rows)
-    references = rows.checked_values(
+    references = rows.values(answers, "data.label")
+    rows.check(
         answers,
-        "data.label",
+        references,
         lambda value: "" if _well_formed(value) else f"is {format_value(value)}",
         "malformed answers",
         'Each row needs {"text": [...], "answer_start": [...]} as in SQuAD, which a jsonl or'
         " parquet file can hold, but not a csv or tsv file.",
     )
-    unanswered = [
-        (index, f"question {ids[index]}")
-        for index, value in enumerate(references)
-        if not unanswerable and not value["text"]
-    ]
-    hint = "Allow it with task.unanswerable=true (or task.name=squad_v2)."
-    rows.raise_for(unanswered, "question without an answer", hint)
-    misplaced = [
-        (index, f"question {ids[index]}: {problem}")
-        for index, value in enumerate(references)
-        if (problem := _offset_problem(value, contexts[index]))
-    ]
-    hint = "answer_start counts the characters of the context from 0, not bytes or words."
-    rows.raise_for(misplaced, "answer that is not at its offset", hint)
+    if not unanswerable:
+        rows.raise_for(
+            [
+                "" if value["text"] else f"question {id}"
+                for id, value in zip(ids, references, strict=True)
+            ],
+            "question without an answer",
+            "Allow it with task.unanswerable=true (or task.name=squad_v2).",
+        )
+    misplaced = map(_offset_problem, references, contexts)
+    rows.raise_for(
+        [
+            f"question {id}: {problem}" if problem else ""
+            for id, problem in zip(ids, misplaced, strict=True)
+        ],
+        "answer that is not at its offset",
+        "answer_start counts the characters of the context from 0, not bytes or words.",
+    )
     columns = {
         "id": ids,
         "question": questions,
@@ -75,7 +80,7 @@ def _ids(rows: Rows) -> list[str]:
     values = enumerate(rows.values(ID_COLUMN, ""), start=1)
     ids = [str(row if value is None else value) for row, value in values]
     counts = Counter(ids)
-    repeated = [(index, f"`{ID_COLUMN}` is {id}") for index, id in enumerate(ids) if counts[id] > 1]
+    repeated = [f"`{ID_COLUMN}` is {id}" if counts[id] > 1 else "" for id in ids]
     rows.raise_for(repeated, "id that is used more than once")
     return ids
 

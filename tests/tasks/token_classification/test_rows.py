@@ -94,13 +94,13 @@ def test_a_parquet_file_written_by_datasets_names_its_classes(tmp_path: Path) ->
         ({"tokens": [], "ner_tags": []}, r"row 2 \(line 2\): `tokens` is empty"),
         ({"tokens": "a", "ner_tags": ["O"]}, r"`tokens` is 'a', not a list"),
         ({"ner_tags": ["O"]}, r"`tokens` is missing"),
-        ({"tokens": ["a", ""], "ner_tags": ["O", "O"]}, r"`tokens`, word 2 is empty"),
-        ({"tokens": ["a", 7], "ner_tags": ["O", "O"]}, r"`tokens`, word 2 is 7, not a text"),
-        ({"tokens": ["\ud800"], "ner_tags": ["O"]}, r"`tokens`, word 1 contains half a character"),
+        ({"tokens": ["a", ""], "ner_tags": ["O", "O"]}, r"`tokens` word 2 is empty"),
+        ({"tokens": ["a", 7], "ner_tags": ["O", "O"]}, r"`tokens` word 2 is 7, not a text"),
+        ({"tokens": ["\ud800"], "ner_tags": ["O"]}, r"`tokens` word 1 contains half a character"),
         ({"tokens": ["a"], "ner_tags": "O"}, r"no list of labels .*\n.*`ner_tags` is 'O'"),
         ({"tokens": ["a"]}, r"no list of labels .*\n.*`ner_tags` is None"),
-        ({"tokens": ["a", "b"], "ner_tags": ["O", None]}, r"`ner_tags`, word 2 is None"),
-        ({"tokens": ["a", "b"], "ner_tags": ["O", 1.5]}, r"`ner_tags`, word 2 is 1\.5"),
+        ({"tokens": ["a", "b"], "ner_tags": ["O", None]}, r"`ner_tags` word 2 is None"),
+        ({"tokens": ["a", "b"], "ner_tags": ["O", 1.5]}, r"`ner_tags` word 2 is 1\.5"),
     ],
 )
 def test_rows_that_do_not_fit(jsonl: Write, bad: dict[str, Any], message: str) -> None:
@@ -113,7 +113,7 @@ def test_an_unknown_label_in_the_validation_data(jsonl: Write) -> None:
     with pytest.raises(DataError) as error:
         load(train, validation=dev)
     assert error.value.message == (
-        f"{dev}: unknown label in 1 row:\n  row 2 (line 2): `ner_tags`, word 2 is 'B-ORG'"
+        f"{dev}: unknown label in 1 row:\n  row 2 (line 2): `ner_tags` word 2 is 'B-ORG'"
     )
     assert error.value.hint == "Known labels: B-LOC (0), B-PER (1), I-PER (2), O (3)."
 
