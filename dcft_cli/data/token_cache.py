@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow  # type: ignore[import-untyped]
 from datasets import Dataset
@@ -15,7 +15,7 @@ from datasets import Dataset
 from dcft_cli.data.quiet import quiet
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    import transformers
 
 ENCODING_VERSION = 2
 """Part of every key: raise it when a task encodes the same rows differently."""
@@ -26,13 +26,17 @@ MIN_BYTES = 400_000
 MAX_CACHE_BYTES = 5 * 2**30
 """Size of all files together; beyond it the least recently used ones are deleted."""
 
+# For annotations only: importing transformers takes seconds.
+Tokenizer: TypeAlias = "transformers.PreTrainedTokenizerBase"
+Encoding: TypeAlias = "transformers.BatchEncoding"
+
 Encode = Callable[[Mapping[str, list[Any]], list[int]], Mapping[str, list[Any]]]
 
 
 def encode_rows(
     dataset: Dataset,
     encode: Encode,
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: Tokenizer,
     settings: tuple[object, ...],
 ) -> Dataset:
     """Return the columns that `encode` makes of rows, from the cache if they are in it.
@@ -84,7 +88,7 @@ def cache_folder() -> Path | None:
 
 
 @contextmanager
-def _restored_backend(tokenizer: "PreTrainedTokenizerBase") -> Iterator[None]:
+def _restored_backend(tokenizer: Tokenizer) -> Iterator[None]:
     """Restore a fast tokenizer's truncation and padding afterwards, which each call changes.
 
     Otherwise keys, and the tokenizer that a run saves, would depend on earlier calls.
@@ -105,9 +109,7 @@ def _restored_backend(tokenizer: "PreTrainedTokenizerBase") -> Iterator[None]:
             backend.enable_padding(**padding)
 
 
-def _key(
-    dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", settings: tuple[object, ...]
-) -> str:
+def _key(dataset: Dataset, tokenizer: Tokenizer, settings: tuple[object, ...]) -> str:
     """Return the hash of the rows, the tokenizer, the settings and the versions involved."""
     state = (
         ENCODING_VERSION,

@@ -3,21 +3,23 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 from datasets import Dataset
 
 from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.data.rows import Rows, RowSet
+from dcft_cli.data.token_cache import Tokenizer
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe.schema import DataSection, TaskSection, TaskType
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.prior import Prior, prior_of_classes
 
 if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
+    import torch
+
+Tensor: TypeAlias = "torch.Tensor"
 
 
 class Task(ABC):
@@ -31,6 +33,7 @@ class Task(ABC):
     Attributes:
         kind: the family's name.
         auto_class: name of the transformers class that loads a model for it.
+        problem_type: what transformers calls the problem, which sets the loss.
         group_column: column of prepared rows by which a held-out set is split off.
         has_classes: whether the family needs class names.
         needs_offsets: whether it needs to know which characters a token covers.
@@ -46,6 +49,7 @@ class Task(ABC):
 
     kind: ClassVar[TaskType]
     auto_class: ClassVar[str]
+    problem_type: ClassVar[str | None] = None
     group_column: ClassVar[str]
     has_classes: ClassVar[bool] = True
     needs_offsets: ClassVar[bool] = False
@@ -105,9 +109,16 @@ class Task(ABC):
         return ()
 
     @property
-    @abstractmethod
-    def model_settings(self) -> Mapping[str, Any]:
+    def model_settings(self) -> dict[str, Any]:
         """Settings of the model's configuration that the task determines."""
+        settings: dict[str, Any] = {}
+        if self.problem_type:
+            settings["problem_type"] = self.problem_type
+        if self.labels:
+            settings["num_labels"] = len(self.labels)
+            settings["id2label"] = dict(enumerate(self.labels))
+            settings["label2id"] = {name: number for number, name in enumerate(self.labels)}
+        return settings
 
     @abstractmethod
     def prepare(self, rows: Rows) -> Dataset:
@@ -138,8 +149,8 @@ class Task(ABC):
         return prior_of_classes(np.array([counts[n] for n in numbers])) if counts else None
 
     def linear_examples(
-        self, features: "Tensor", batch: Mapping[str, "Tensor"]
-    ) -> "tuple[Tensor, dict[str, Tensor]]":
+        self, features: Tensor, batch: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the inputs of the model's last linear layer and their targets, by example.
 
         Args:
@@ -152,7 +163,7 @@ class Task(ABC):
         """
         return features, {"labels": batch["labels"]}
 
-    def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":
+    def linear_loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """Return the mean loss of logits (examples, ..., outputs), which is the model's own loss.
 
         For a regression both logits and targets are standardized, so it is divided by spread^2.
@@ -165,7 +176,7 @@ class Task(ABC):
         return cross_entropy(logits, targets["labels"])
 
     def collator(
-        self, tokenizer: "PreTrainedTokenizerBase", multiple: int | None = None
+        self, tokenizer: Tokenizer, multiple: int | None = None
     ) -> Callable[[Any], dict[str, Any]]:
         """Return a function that makes a batch of encoded rows.
 
@@ -179,23 +190,12 @@ class Task(ABC):
         return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
 
     @abstractmethod
-    def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
+    def encode_training(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
         """Turn prepared rows into model inputs, targets, and `length` (in tokens), not padded."""
 
     @abstractmethod
-    def evaluation_set(
-        self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
-    ) -> EvaluationSet:
+    def evaluation_set(self, name: str, dataset: Dataset, tokenizer: Tokenizer) -> EvaluationSet:
         """Turn prepared rows into a set on which a model's predictions can be scored."""
-
-
-def class_settings(labels: Sequence[str]) -> dict[str, Any]:
-    """Return the class settings of a model's configuration."""
-    return {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {name: number for number, name in enumerate(labels)},
-    }
 
 
 def longest_first(features: Dataset) -> Dataset:

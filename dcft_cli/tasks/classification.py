@@ -1,7 +1,7 @@
 """Classification: one class for a text or a pair of texts."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from dcft_cli.data.labels import LabelColumn
 from dcft_cli.data.rows import Rows
 from dcft_cli.recipe.schema import DataSection, TaskSection
-from dcft_cli.tasks.base import class_settings
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.text import TextTask
 
@@ -24,6 +23,7 @@ class Classification(TextTask):
     """
 
     kind = "classification"
+    problem_type = "single_label_classification"
     label_feature = Value("int64")
 
     def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str]) -> None:
@@ -37,11 +37,6 @@ class Classification(TextTask):
         """See `Task.find_labels`."""
         hint = "A class is a text or a whole number; to predict numbers, set task.type=regression."
         return _label_column(rows, column).class_names(hint)
-
-    @property
-    def model_settings(self) -> Mapping[str, Any]:
-        """See `Task.model_settings`."""
-        return {**class_settings(self.labels), "problem_type": "single_label_classification"}
 
     def read_labels(self, rows: Rows) -> list[int]:
         """See `TextTask.read_labels`."""

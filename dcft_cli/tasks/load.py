@@ -90,13 +90,11 @@ def _training_rows(task: TaskSection, data: DataSection) -> Rows:
 
 def _validation_sets(task: TaskSection, data: DataSection, built: Task) -> dict[str, RowSet]:
     known = known_task(task.name)
-    addresses: Mapping[str, str] = {}
-    if isinstance(data.validation, str):
-        addresses = {"": data.validation}
-    elif data.validation is not None:
+    addresses: str | Mapping[str, str] = known.validation if data.hub and known else {}
+    if data.validation is not None:
         addresses = data.validation
-    elif data.hub and known:
-        addresses = known.validation
+    if isinstance(addresses, str):
+        addresses = {"": addresses}
     sets = {}
     for name, address in addresses.items():
         rows = _read(task, data, address)

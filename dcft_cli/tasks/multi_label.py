@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, List, Value
@@ -15,13 +15,10 @@ from dcft_cli.data.labels import LabelColumn, label_name
 from dcft_cli.data.rows import Rows, RowSet, format_value
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe.schema import DataSection, TaskSection
-from dcft_cli.tasks.base import class_settings
+from dcft_cli.tasks.base import Tensor
 from dcft_cli.tasks.metrics import require_finite
 from dcft_cli.tasks.prior import Prior, prior_of_labels
 from dcft_cli.tasks.text import TextTask
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _ZERO_OR_ONE = {"1": 1.0, "true": 1.0, "0": 0.0, "false": 0.0}
 _OTHER_SEPARATORS = "|;,"
@@ -39,6 +36,7 @@ class MultiLabel(TextTask):
     """
 
     kind = "multi_label"
+    problem_type = "multi_label_classification"
     several_label_columns = True
     label_feature = List(Value("float32"))
     metrics = (
@@ -77,11 +75,6 @@ class MultiLabel(TextTask):
                     )
         return names
 
-    @property
-    def model_settings(self) -> Mapping[str, Any]:
-        """See `Task.model_settings`."""
-        return {**class_settings(self.labels), "problem_type": "multi_label_classification"}
-
     def read_labels(self, rows: Rows) -> list[list[float]]:
         """See `TextTask.read_labels`: 1 for a label that the row has, else 0, (labels,)."""
         if len(self.label) > 1:
@@ -107,7 +100,7 @@ class MultiLabel(TextTask):
         """See `Task.prior`."""
         return prior_of_labels(np.sum(dataset["label"][:], axis=0), len(dataset))
 
-    def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":
+    def linear_loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """See `Task.linear_loss`."""
         from torch.nn.functional import binary_cross_entropy_with_logits
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, Value
@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 from dcft_cli.data.rows import Rows, RowSet, format_value
 from dcft_cli.errors import DataError
 from dcft_cli.recipe.schema import DataSection, TaskSection
+from dcft_cli.tasks.base import Tensor
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.prior import Prior, prior_of_numbers
 from dcft_cli.tasks.text import TextTask
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Regression(TextTask):
     """Predict a number; the model has one output and is trained on the squared error."""
 
     kind = "regression"
+    problem_type = "regression"
     has_classes = False
     label_feature = Value("float32")
 
@@ -32,9 +31,9 @@ class Regression(TextTask):
         self.metrics = known.metrics if known else ("pearson", "spearman", "mse")
 
     @property
-    def model_settings(self) -> Mapping[str, Any]:
+    def model_settings(self) -> dict[str, Any]:
         """See `Task.model_settings`."""
-        return {"num_labels": 1, "problem_type": "regression"}
+        return super().model_settings | {"num_labels": 1}
 
     def read_labels(self, rows: Rows) -> list[float]:
         """See `TextTask.read_labels`; a number may be written as a text."""
@@ -58,7 +57,7 @@ class Regression(TextTask):
         """See `Task.prior`."""
         return prior_of_numbers(np.asarray(dataset["label"][:], np.float64))
 
-    def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":
+    def linear_loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """See `Task.linear_loss`."""
         from torch.nn.functional import mse_loss
 

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset, Features, Value
@@ -10,12 +10,9 @@ from numpy.typing import NDArray
 
 from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.data.rows import Rows
-from dcft_cli.data.token_cache import encode_rows
+from dcft_cli.data.token_cache import Tokenizer, encode_rows
 from dcft_cli.tasks.base import Task, longest_first
 from dcft_cli.tasks.metrics import METRICS, require_finite
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 class TextTask(Task):
@@ -54,7 +51,7 @@ class TextTask(Task):
         types = {name: Value("string") for name in names} | {"label": self.label_feature}
         return Dataset.from_dict(columns, features=Features(types))
 
-    def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
+    def encode_training(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
         """See `Task.encode_training`; the target is `labels`."""
 
         def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
@@ -66,9 +63,7 @@ class TextTask(Task):
 
         return encode_rows(dataset, encode, tokenizer, ("text", self.max_length))
 
-    def evaluation_set(
-        self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
-    ) -> EvaluationSet:
+    def evaluation_set(self, name: str, dataset: Dataset, tokenizer: Tokenizer) -> EvaluationSet:
         """See `Task.evaluation_set`."""
         features = longest_first(self.encode_training(dataset, tokenizer))
         labels = np.asarray(features["labels"][:])

@@ -1,16 +1,16 @@
 """Question answering as a task."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasets import Dataset
 from numpy.typing import NDArray
 
 from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.data.rows import Rows
-from dcft_cli.data.token_cache import encode_rows
+from dcft_cli.data.token_cache import Tokenizer, encode_rows
 from dcft_cli.recipe.schema import DataSection, TaskSection
-from dcft_cli.tasks.base import Task, longest_first
+from dcft_cli.tasks.base import Task, Tensor, longest_first
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.metrics import require_finite
 from dcft_cli.tasks.question_answering.decoding import Answer, Window, decode
@@ -23,10 +23,6 @@ from dcft_cli.tasks.question_answering.windows import (
     context_tokens,
     encode_windows,
 )
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
 
 Logits = tuple[NDArray[Any], NDArray[Any]]
 """Start and end logits, each (windows, longest input)."""
@@ -65,17 +61,12 @@ class QuestionAnswering(Task):
         self.n_best = task.n_best
         self.max_answer_length = task.max_answer_length
 
-    @property
-    def model_settings(self) -> Mapping[str, Any]:
-        """See `Task.model_settings`: two outputs, start and end, are every model's default."""
-        return {}
-
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""
         unanswerable = self.null_threshold is not None
         return prepare_questions(rows, *self.text, *self.label, unanswerable=unanswerable)
 
-    def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
+    def encode_training(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
         """See `Task.encode_training`; the targets are `start_positions` and `end_positions`.
 
         They are those of the first reference answer. In a window that does not contain all of it,
@@ -86,9 +77,7 @@ class QuestionAnswering(Task):
         """
         return self._encode(dataset, tokenizer, targets=True)
 
-    def evaluation_set(
-        self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
-    ) -> EvaluationSet:
+    def evaluation_set(self, name: str, dataset: Dataset, tokenizer: Tokenizer) -> EvaluationSet:
         """See `Task.evaluation_set`; raises the errors of `encode_training`."""
         encoded = longest_first(self._encode(dataset, tokenizer, targets=False))
         windows = [
@@ -114,8 +103,8 @@ class QuestionAnswering(Task):
         return EvaluationSet(name, features, score, constant_scores, failure)
 
     def linear_examples(
-        self, features: "Tensor", batch: Mapping[str, "Tensor"]
-    ) -> "tuple[Tensor, dict[str, Tensor]]":
+        self, features: Tensor, batch: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Task.linear_examples`: windows, padded to `max_length`."""
         import torch
         from torch.nn.functional import pad
@@ -128,7 +117,7 @@ class QuestionAnswering(Task):
             "mask": pad(mask.bool(), (0, missing)),
         }
 
-    def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":
+    def linear_loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """See `Task.linear_loss`."""
         from torch.nn.functional import cross_entropy
 
@@ -136,9 +125,7 @@ class QuestionAnswering(Task):
         start, end = logits.unbind(-1)
         return (cross_entropy(start, targets["start"]) + cross_entropy(end, targets["end"])) / 2
 
-    def _encode(
-        self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", *, targets: bool
-    ) -> Dataset:
+    def _encode(self, dataset: Dataset, tokenizer: Tokenizer, *, targets: bool) -> Dataset:
         """Encode questions as windows, with either the targets or what decoding needs."""
         lengths = self.max_length, self.document_stride
         check_windows(tokenizer, *lengths)

@@ -1,15 +1,13 @@
 """Overlapping windows of tokens over questions with long contexts."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dcft_cli.data.token_cache import Encoding, Tokenizer
 from dcft_cli.errors import RecipeError
-
-if TYPE_CHECKING:
-    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 MAX_QUESTION_TOKENS = 64
 """Longer questions are cut, as in BERT's reference script for SQuAD."""
@@ -20,9 +18,7 @@ def max_question_tokens(max_length: int) -> int:
     return min(MAX_QUESTION_TOKENS, max_length // 2)
 
 
-def check_windows(
-    tokenizer: "PreTrainedTokenizerBase", max_length: int, document_stride: int
-) -> None:
+def check_windows(tokenizer: Tokenizer, max_length: int, document_stride: int) -> None:
     """Check, before anything is encoded, that windows can advance through their context.
 
     Raises:
@@ -44,10 +40,10 @@ def check_windows(
 def encode_windows(
     questions: Sequence[str],
     contexts: Sequence[str],
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: Tokenizer,
     max_length: int,
     document_stride: int,
-) -> "BatchEncoding":
+) -> Encoding:
     """Encode each question with its context, in as many windows as the context needs.
 
     The encoding also has `offset_mapping`, the characters that each token covers, and
@@ -60,7 +56,7 @@ def encode_windows(
         max_length: longest window in tokens.
         document_stride: tokens of the context that neighboring windows share.
     """
-    encoded: BatchEncoding = tokenizer(
+    encoded: Encoding = tokenizer(
         _cut(questions, tokenizer, max_question_tokens(max_length)),
         list(contexts),
         truncation="only_second",
@@ -72,7 +68,7 @@ def encode_windows(
     return encoded
 
 
-def _cut(questions: Sequence[str], tokenizer: "PreTrainedTokenizerBase", limit: int) -> list[str]:
+def _cut(questions: Sequence[str], tokenizer: Tokenizer, limit: int) -> list[str]:
     # Stripped: SQuAD v2.0 has a question that is almost nothing but leading spaces.
     stripped = [question.strip() for question in questions]
     # Not by truncation=True, which cuts on the left if the tokenizer is set so.
@@ -85,7 +81,7 @@ def _cut(questions: Sequence[str], tokenizer: "PreTrainedTokenizerBase", limit: 
     ]
 
 
-def context_tokens(encoded: "BatchEncoding", window: int) -> tuple[int, NDArray[np.int64]]:
+def context_tokens(encoded: Encoding, window: int) -> tuple[int, NDArray[np.int64]]:
     """Locate the context in a window.
 
     The encoding's sequence ids are right for any arrangement of special tokens, and for models
@@ -102,7 +98,7 @@ def context_tokens(encoded: "BatchEncoding", window: int) -> tuple[int, NDArray[
     return first, np.asarray(spans, dtype=np.int64).reshape(-1, 2)
 
 
-def cls_index(input_ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase") -> int:
+def cls_index(input_ids: Sequence[int], tokenizer: Tokenizer) -> int:
     """Return the index of the "no answer" token: [CLS], or the first token if there is none."""
     cls = tokenizer.cls_token_id
     return input_ids.index(cls) if cls is not None and cls in input_ids else 0

@@ -5,18 +5,16 @@ one of them, in the loss and in the scores: where most of its context is.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from transformers import BatchEncoding, PreTrainedTokenizerBase
+from dcft_cli.data.token_cache import Encoding, Tokenizer
 
 
 def encode_words(
     sentences: Sequence[Sequence[str]],
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: Tokenizer,
     max_length: int,
     stride: int,
-) -> "BatchEncoding":
+) -> Encoding:
     """Encode each sentence, in as many windows as it needs.
 
     The encoding also has `overflow_to_sample_mapping`, the sentence of each window.
@@ -29,7 +27,7 @@ def encode_words(
     """
     prefix = " " if _needs_spaces(tokenizer) else ""
     size = max_length - tokenizer.num_special_tokens_to_add()
-    encoded: BatchEncoding = tokenizer(
+    encoded: Encoding = tokenizer(
         [[prefix + word for word in words] for words in sentences],
         is_split_into_words=True,
         truncation=True,
@@ -40,7 +38,7 @@ def encode_words(
     return encoded
 
 
-def assign_words(encoded: "BatchEncoding") -> list[dict[int, int]]:
+def assign_words(encoded: Encoding) -> list[dict[int, int]]:
     """Return the words that count in each window, with the index of the first token of each.
 
     A word counts where it has more context than elsewhere: tokens up to the nearer end of the
@@ -63,7 +61,7 @@ def assign_words(encoded: "BatchEncoding") -> list[dict[int, int]]:
     return assigned
 
 
-def _needs_spaces(tokenizer: "PreTrainedTokenizerBase") -> bool:
+def _needs_spaces(tokenizer: Tokenizer) -> bool:
     """Return whether words must be prefixed with a space to be encoded as in running text.
 
     To byte-level tokenizers (RoBERTa, GPT-2) the space is part of the word; without it a list of
