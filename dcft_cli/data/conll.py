@@ -53,7 +53,10 @@ def read_conll(lines: Iterator[str], source: str, data: DataSection) -> Rows:
 
     kept = [[line for line in sentence if not is_comment(line)] for sentence in found]
     sentences = [sentence for sentence in kept if sentence]
-    columns = data.columns or _default_columns(width, data)
+    words = data.text[0] if data.text else WORDS_COLUMN
+    label = data.label if isinstance(data.label, str) else LABELS_COLUMN
+    others = [f"column_{number}" for number in range(2, width)]
+    columns = data.columns or [words, *others, label]
     if width < 2:
         raise DataError(
             f"{source}: most lines have only one column, such as line {sentences[0][0].number}:"
@@ -91,9 +94,3 @@ def _sentences(lines: Sequence[str]) -> list[list[_Line]]:
         else:
             sentences[-1].append(_Line(number, _BLANKS.split(line.strip(" \t"))))
     return sentences
-
-
-def _default_columns(width: int, data: DataSection) -> list[str]:
-    words = data.text[0] if data.text else WORDS_COLUMN
-    label = data.label if isinstance(data.label, str) else LABELS_COLUMN
-    return [words, *(f"column_{number}" for number in range(2, width)), label]

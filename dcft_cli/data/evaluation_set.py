@@ -33,7 +33,7 @@ class EvaluationSet:
     features: "Dataset"
     score: Callable[[Any, Any], dict[str, float]]
     constant_scores: Callable[[Any], dict[str, float]]
-    failure: Callable[[Any], str]
+    failure: Callable[[Any], str] = lambda predictions: ""
 
     @property
     def prefix(self) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -51,7 +51,7 @@ def encode_rows(
     """
 
     def encoded(fingerprint: str, file: Path | None = None) -> Dataset:
-        with quiet(), _restored_backend(tokenizer):
+        with quiet(), _restored_backend(tokenizer) if tokenizer.is_fast else nullcontext():
             return dataset.map(
                 encode,
                 batched=True,
@@ -93,9 +93,6 @@ def _restored_backend(tokenizer: Tokenizer) -> Iterator[None]:
 
     Otherwise keys, and the tokenizer that a run saves, would depend on earlier calls.
     """
-    if not tokenizer.is_fast:
-        yield
-        return
     backend = tokenizer.backend_tokenizer
     truncation, padding = backend.truncation, backend.padding
     try:

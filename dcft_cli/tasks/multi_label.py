@@ -120,42 +120,31 @@ class MultiLabel(TextTask):
         return predicted
 
     def score(self, logits: NDArray[Any], label_ids: NDArray[Any]) -> dict[str, float]:
-        """See `EvaluationSet.score`."""
+        """See `EvaluationSet.score`.
+
+        Returns:
+            `micro_f1`: F1 over all pairs of row and label. `macro_f1`: mean F1 of the labels that
+            are predicted or present. `mean_average_precision`: mean over the labels that are
+            present. `subset_accuracy`: share of rows with exactly the right set.
+            `best_micro_f1`: score of the best threshold for this very set, with that threshold.
+        """
         predicted = self.predicted(require_finite(logits))
-        return score_label_sets(logits, predicted, np.asarray(label_ids) > 0.5)
-
-
-def score_label_sets(
-    logits: NDArray[Any], predicted: NDArray[np.bool_], present: NDArray[np.bool_]
-) -> dict[str, float]:
-    """Score predicted sets of labels against the true ones.
-
-    Args:
-        logits: of the probability of each label, (rows, labels).
-        predicted: whether a label is predicted, (rows, labels).
-        present: whether it is true, (rows, labels).
-
-    Returns:
-        `micro_f1`: F1 over all pairs of row and label. `macro_f1`: mean F1 of the labels that are
-        predicted or present. `mean_average_precision`: mean over the labels that are present.
-        `subset_accuracy`: share of rows with exactly the right set. `best_micro_f1`: score of the
-        best threshold for this very set, with that threshold.
-    """
-    precisions = [
-        average_precision_score(present[:, label], logits[:, label])
-        for label in np.flatnonzero(present.any(0))
-    ]
-    # NaN leaves the labels out of the mean that are neither predicted nor present.
-    macro_f1 = f1_score(present, predicted, average="macro", zero_division=np.nan)
-    best, threshold = best_threshold(logits.reshape(-1), present.reshape(-1))
-    return {
-        "micro_f1": float(f1_score(present, predicted, average="micro", zero_division=0.0)),
-        "macro_f1": float(np.nan_to_num(macro_f1)),
-        "mean_average_precision": float(np.mean(precisions)) if precisions else 0.0,
-        "subset_accuracy": float((predicted == present).all(1).mean()),
-        "best_micro_f1": best,
-        "best_micro_f1_threshold": threshold,
-    }
+        present = np.asarray(label_ids) > 0.5
+        precisions = [
+            average_precision_score(present[:, label], logits[:, label])
+            for label in np.flatnonzero(present.any(0))
+        ]
+        # NaN leaves the labels out of the mean that are neither predicted nor present.
+        macro_f1 = f1_score(present, predicted, average="macro", zero_division=np.nan)
+        best, threshold = best_threshold(logits.reshape(-1), present.reshape(-1))
+        return {
+            "micro_f1": float(f1_score(present, predicted, average="micro", zero_division=0.0)),
+            "macro_f1": float(np.nan_to_num(macro_f1)),
+            "mean_average_precision": float(np.mean(precisions)) if precisions else 0.0,
+            "subset_accuracy": float((predicted == present).all(1).mean()),
+            "best_micro_f1": best,
+            "best_micro_f1_threshold": threshold,
+        }
 
 
 def best_threshold(logits: NDArray[Any], present: NDArray[np.bool_]) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -71,10 +72,9 @@ class TextTask(Task):
         def constant_scores(logits: NDArray[Any]) -> dict[str, float]:
             return self.score(np.tile(logits, (len(labels), 1)), labels)
 
-        def failure(predictions: NDArray[Any]) -> str:
-            return self.failure(predictions, labels)
-
-        return EvaluationSet(name, features, self.score, constant_scores, failure)
+        return EvaluationSet(
+            name, features, self.score, constant_scores, partial(self.failure, labels=labels)
+        )
 
     def score(self, logits: NDArray[Any], label_ids: NDArray[Any]) -> dict[str, float]:
         """See `EvaluationSet.score`."""

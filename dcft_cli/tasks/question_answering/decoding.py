@@ -42,10 +42,6 @@ class Answer:
     text: str
     no_answer_score: float
 
-    def given(self, null_threshold: float) -> str:
-        """Return `text`, or "" if "no answer" leads by more than the threshold."""
-        return "" if self.no_answer_score > null_threshold else self.text
-
 
 def decode(
     start_logits: NDArray[Any],

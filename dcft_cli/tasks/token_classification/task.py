@@ -13,7 +13,6 @@ from dcft_cli.data.conll import LABELS_COLUMN, WORDS_COLUMN
 from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.data.rows import Rows
 from dcft_cli.data.token_cache import Tokenizer, encode_rows
-from dcft_cli.errors import DataError
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import Task, Tensor, longest_first
 from dcft_cli.tasks.metrics import accuracy, macro_f1, require_finite
@@ -88,11 +87,11 @@ class TokenClassification(Task):
 
     def encode_training(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
         """See `Task.encode_training`; the targets are `labels`, one per token."""
-        return self._encode(dataset, tokenizer, "training").remove_columns(_WINDOW_COLUMNS)
+        return self._encode(dataset, tokenizer).remove_columns(_WINDOW_COLUMNS)
 
     def evaluation_set(self, name: str, dataset: Dataset, tokenizer: Tokenizer) -> EvaluationSet:
         """See `Task.evaluation_set`."""
-        encoded = longest_first(self._encode(dataset, tokenizer, name or "validation"))
+        encoded = longest_first(self._encode(dataset, tokenizer))
         windows = [encoded[column][:] for column in _WINDOW_COLUMNS]
         expected = [np.asarray(labels, np.int64) for labels in dataset["labels"][:]]
         missing = self.labels.index(OUTSIDE) if self.tags and OUTSIDE in self.labels else -1
@@ -148,7 +147,7 @@ class TokenClassification(Task):
 
         return score_entities(read(predicted), read(expected)) | {"accuracy": right}
 
-    def _encode(self, dataset: Dataset, tokenizer: Tokenizer, name: str) -> Dataset:
+    def _encode(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
         """Encode sentences as windows: model inputs, targets, and the words that count in each."""
 
         def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
@@ -174,10 +173,4 @@ class TokenClassification(Task):
             }
 
         settings = ("words", self.max_length, self.document_stride)
-        encoded = encode_rows(dataset, encode, tokenizer, settings)
-        if not len(encoded):
-            raise DataError(
-                f"No word in the {name} data produces a token.",
-                "Check that data.text names the column of words, and that they are not blank.",
-            )
-        return encoded
+        return encode_rows(dataset, encode, tokenizer, settings)

@@ -87,10 +87,9 @@ def test_scores_of_v2_by_hand() -> None:
     }
 
 
-def test_no_answer_wins_only_above_the_threshold() -> None:
-    answer = Answer("cat", 1.5)
-    assert answer.given(1.5) == "cat"
-    assert answer.given(1.4) == ""
+@pytest.mark.parametrize(("threshold", "score"), [(1.5, 100.0), (1.4, 0.0)])
+def test_no_answer_wins_only_above_the_threshold(threshold: float, score: float) -> None:
+    assert score_answers([Answer("cat", 1.5)], [["cat"]], threshold)["f1"] == score
 
 
 def test_parts_without_questions_are_not_scored() -> None:

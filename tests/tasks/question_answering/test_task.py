@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerFast
 from dcft_cli.errors import RecipeError
 from dcft_cli.recipe import DataSection, TaskSection
 from dcft_cli.recipe.schema import TaskName
-from dcft_cli.tasks import Task, build_task
+from dcft_cli.tasks import build_task
+from dcft_cli.tasks.base import Task
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzéß日本🙂"
 
