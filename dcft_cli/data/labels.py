@@ -35,11 +35,9 @@ class LabelColumn:
 
         If the data set names its classes itself, return those names.
 
-        Args:
-            hint: what a label may be, for the error.
-
         Raises:
-            DataError: a value that cannot name a class; fewer than two classes.
+            DataError: a value that cannot name a class (`hint` says what can); fewer than two
+                classes.
         """
         names = tuple(self.rows.class_names.get(self.name, ()))
         if not names:
@@ -58,9 +56,6 @@ class LabelColumn:
         A label is written as the name of a class or, unless the names are numbers themselves, as
         its number from 0. In a data set that names its classes itself, whole numbers are always
         class numbers.
-
-        Args:
-            labels: class names in the order of their numbers.
 
         Raises:
             DataError: a value that is not a class.

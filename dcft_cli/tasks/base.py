@@ -25,11 +25,6 @@ Tensor: TypeAlias = "torch.Tensor"
 class Task(ABC):
     """A task: one family with the settings of one recipe.
 
-    Args:
-        task: the recipe's task section.
-        data: its data section; only columns, separator and lengths are used.
-        labels: class names in the order of their numbers; empty without classes.
-
     Attributes:
         kind: the family's name.
         auto_class: name of the transformers class that loads a model for it.
@@ -44,6 +39,7 @@ class Task(ABC):
         txt_format: format of files that end in .txt.
         text: names of the text columns.
         label: names of the label columns.
+        labels: class names in the order of their numbers; empty without classes.
         metrics: that `score` reports for every set; the first is the main one.
     """
 

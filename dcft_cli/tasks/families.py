@@ -30,8 +30,6 @@ def build_task(task: TaskSection, data: DataSection, labels: Sequence[str] | Non
     """Build the task that a recipe describes.
 
     Args:
-        task: the recipe's task section.
-        data: its data section; only columns, separator and lengths are used.
         labels: class names; None takes those that are known without reading data.
 
     Raises:

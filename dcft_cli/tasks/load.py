@@ -44,8 +44,7 @@ def load_task(
     """Read and check the data of a run.
 
     Args:
-        task: the recipe's task section.
-        data: its data section. Without `hub`, `train` and `validation` are files; with it, they
+        data: without `hub`, `train` and `validation` are files; with it, they
             are splits unless they look like files.
         labels: class names of a trained adapter; None takes the recipe's, else the known
             task's, else the Hub data set's own or those found in the training data.

@@ -25,12 +25,7 @@ def prepare_questions(
 ) -> Dataset:
     """Check rows and put them into the columns of SQuAD: `id`, `question`, `context`, `answers`.
 
-    Args:
-        rows: as they were read; without a column `id`, it is the row's number.
-        question: name of the question column.
-        context: name of the context column.
-        answers: name of the answers column: {"text": [...], "answer_start": [...]}.
-        unanswerable: whether questions may have no answer.
+    Without a column `id`, it is the row's number.
 
     Raises:
         DataError: a missing column; a missing or empty text; a repeated id; a question without an

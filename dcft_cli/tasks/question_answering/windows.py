@@ -53,7 +53,7 @@ def encode_windows(
         questions: cut to `max_question_tokens`.
         contexts: one per question.
         tokenizer: checked by `check_windows`, as are the lengths.
-        max_length: longest window in tokens.
+        max_length: longest window, in tokens.
         document_stride: tokens of the context that neighboring windows share.
     """
     encoded: Encoding = tokenizer(

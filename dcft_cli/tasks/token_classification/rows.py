@@ -19,12 +19,6 @@ _FEATURES = Features(
 def prepare_sentences(rows: Rows, words: str, label: str, labels: Sequence[str]) -> Dataset:
     """Check rows and put them into the columns `text` (all words), `words` and `labels`.
 
-    Args:
-        rows: as they were read.
-        words: name of the column of words.
-        label: name of the column of labels.
-        labels: class names in the order of their numbers.
-
     Raises:
         DataError: a missing column; a row without words; a word that is not a text, or empty;
             another number of labels than of words; an unknown label.
