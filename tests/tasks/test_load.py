@@ -61,14 +61,6 @@ def test_files_come_before_the_hub(hub: list[str], jsonl: Write) -> None:
     assert loaded.main_metric == "accuracy"
 
 
-def test_one_file_for_mnli_is_one_set(jsonl: Write) -> None:
-    rows = [{"premise": "a", "hypothesis": "b", "label": "neutral"}]
-    data = DataSection(hub="nyu-mll/glue", config="mnli", validation=jsonl(rows))
-    loaded = load_task(TaskSection(name="mnli"), data, training=False)
-    assert list(loaded.validation) == [""]
-    assert loaded.main_metric == "accuracy"
-
-
 def test_an_evaluation_reads_no_training_data(jsonl: Write) -> None:
     data = DataSection(
         train="gone.jsonl", validation=jsonl(pairs("b", "c")), text=["sentence1", "sentence2"]

@@ -86,14 +86,6 @@ def test_ids_are_unique(jsonl: Write) -> None:
         load(jsonl([row(id="x"), row(id="y"), row(id="x")]))
 
 
-def test_a_csv_file_cannot_hold_answers(jsonl: Write, tmp_path: Any) -> None:
-    path = tmp_path / "dev.csv"
-    path.write_text("question,context,answers\nwho,the cat,cat\n")
-    with pytest.raises(DataError) as error:
-        load(str(path))
-    assert "not a csv or tsv file" in error.value.hint
-
-
 def test_the_recipe_names_the_columns(jsonl: Write) -> None:
     own = {"q": "Who?", "passage": CONTEXT, "gold": {"text": ["cat"], "answer_start": [4]}}
     task = TaskSection(type="question_answering")

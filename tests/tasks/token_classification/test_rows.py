@@ -122,22 +122,3 @@ def test_an_unknown_label_in_the_validation_data(jsonl: Write) -> None:
 def test_training_needs_two_classes(jsonl: Write, task: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"every label .*is O"):
         load(jsonl([ROWS[1]]), task)
-
-
-def test_a_csv_file_cannot_hold_words(jsonl: Write) -> None:
-    with pytest.raises(DataError, match="has no column `tokens`"):
-        load(jsonl([{"words": ["a", "b"], "ner_tags": ["O", "B-X"]}]))
-    csv = Path(jsonl([])).with_name("a.csv")
-    csv.write_text("tokens,ner_tags\na b,O O\nc,O\n")
-    with pytest.raises(DataError, match="no list of labels"):
-        load(str(csv))
-
-
-def test_a_held_out_part_keeps_equal_sentences_together(jsonl: Write) -> None:
-    many = [row(f"word {number // 2}", "O B-LOC") for number in range(40)]
-    section = {"train": jsonl(many), "validation": None, "holdout": {"fraction": 0.3}}
-    loaded = load("", **section)
-    assert loaded.train is not None
-    held_out = set(loaded.validation[""].dataset["text"][:])
-    assert held_out
-    assert held_out.isdisjoint(loaded.train.dataset["text"][:])
