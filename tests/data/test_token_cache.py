@@ -74,11 +74,6 @@ def test_equal_rows_are_found_however_they_are_stored(folder: Path) -> None:
     assert encode(shuffled) == (first, False)
 
 
-def test_other_settings_are_encoded_again(folder: Path) -> None:
-    encode(rows(), settings=("text", 8))
-    assert encode(rows(), settings=("text", 9))[1]
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [

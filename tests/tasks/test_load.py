@@ -76,13 +76,6 @@ def test_an_evaluation_reads_no_training_data(jsonl: Write) -> None:
         load_task(task, data, training=False)
 
 
-def test_labels_of_the_adapter_replace_the_recipes(jsonl: Write) -> None:
-    data = DataSection(validation=jsonl(pairs(0)), text=["sentence1"])
-    task = TaskSection(type="classification", labels=["x", "y"])
-    assert load_task(task, data, ["p", "q"], training=False).task.labels == ("p", "q")
-    assert load_task(task, data, training=False).task.labels == ("x", "y")
-
-
 def test_an_evaluation_holds_out_the_same_rows(jsonl: Write) -> None:
     data = DataSection(
         train=jsonl(pairs(*[0, 1] * 30)), holdout=HoldoutSection(fraction=0.3), text=["sentence1"]

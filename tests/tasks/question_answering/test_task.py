@@ -57,15 +57,6 @@ def test_targets_decode_to_the_answers(any_tokenizer: PreTrainedTokenizerFast) -
     assert eval_set.score((start, end), None) == {"exact_match": 100.0, "f1": 100.0}
 
 
-def test_windows_without_the_answer_point_at_cls(any_tokenizer: PreTrainedTokenizerFast) -> None:
-    training = task().encode_training(random_questions(20), any_tokenizer)
-    elsewhere = [row for row in training if row["start_positions"] == 0]
-    assert elsewhere
-    for row in elsewhere:
-        assert row["end_positions"] == 0
-        assert row["input_ids"][0] == any_tokenizer.cls_token_id
-
-
 def test_features_are_the_inputs_of_the_model(any_tokenizer: PreTrainedTokenizerFast) -> None:
     inputs = {*any_tokenizer.model_input_names, "length"}
     training = task().encode_training(random_questions(3), any_tokenizer)
