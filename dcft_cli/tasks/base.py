@@ -35,7 +35,6 @@ class Task(ABC):
         default_text: text columns, if the family has its own; then their number is fixed.
         default_label: label column, unless the recipe names another.
         several_label_columns: whether there may be more than one.
-        optional_columns: further columns that are read if they exist.
         txt_format: format of files that end in .txt.
         text: names of the text columns.
         label: names of the label columns.
@@ -52,7 +51,6 @@ class Task(ABC):
     default_text: ClassVar[tuple[str, ...]] = ()
     default_label: ClassVar[str] = "label"
     several_label_columns: ClassVar[bool] = False
-    optional_columns: ClassVar[tuple[str, ...]] = ()
     txt_format: ClassVar[str | None] = None
     metrics: tuple[str, ...]
 

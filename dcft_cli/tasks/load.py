@@ -106,7 +106,7 @@ def _read(task: TaskSection, data: DataSection, address: str) -> Rows:
     if data.hub is None or is_file_address(address):
         return read_file(address, data, family.txt_format)
     text, label = family.columns(task, data)
-    return read_hub(data, address, [*text, *label, *family.optional_columns])
+    return read_hub(data, address, [*text, *label])
 
 
 def _main_metric(wanted: str | None, metrics: Sequence[str], sets: Sequence[str]) -> str:

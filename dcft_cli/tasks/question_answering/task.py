@@ -14,7 +14,7 @@ from dcft_cli.tasks.base import Task, Tensor, longest_first
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.metrics import require_finite
 from dcft_cli.tasks.question_answering.decoding import Answer, Window, decode
-from dcft_cli.tasks.question_answering.rows import ID_COLUMN, prepare_questions
+from dcft_cli.tasks.question_answering.rows import prepare_questions
 from dcft_cli.tasks.question_answering.scoring import score_answers
 from dcft_cli.tasks.question_answering.windows import (
     answer_span,
@@ -34,7 +34,7 @@ _WINDOW_COLUMNS = ["row", "cls", "first", "spans"]
 class QuestionAnswering(Task):
     """Find the answer to a question in a context, or that there is none.
 
-    Prepared rows have the columns of SQuAD: `id`, `question`, `context`, `answers`.
+    Prepared rows have the columns of SQuAD: `question`, `context`, `answers`.
 
     Attributes:
         null_threshold: "no answer" is given if it leads by more; None if every question must
@@ -48,7 +48,6 @@ class QuestionAnswering(Task):
     needs_offsets = True
     default_text = ("question", "context")
     default_label = "answers"
-    optional_columns = (ID_COLUMN,)
 
     def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str] = ()) -> None:
         super().__init__(task, data, labels)
