@@ -56,6 +56,8 @@ class Task(ABC):
 
     def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str] = ()) -> None:
         self.text, self.label = self.columns(task, data)
+        if known := known_task(task.name):
+            self.metrics = known.metrics
         self.labels = tuple(labels)
         self.max_length = data.max_length
 

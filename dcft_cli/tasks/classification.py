@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from dcft_cli.data.labels import LabelColumn
 from dcft_cli.data.rows import Rows
 from dcft_cli.recipe.schema import DataSection, TaskSection
-from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.text import TextTask
 
 
@@ -28,9 +27,8 @@ class Classification(TextTask):
 
     def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str]) -> None:
         super().__init__(task, data, labels)
-        known = known_task(task.name)
-        own = ("accuracy", "f1" if len(labels) == 2 else "macro_f1")
-        self.metrics = known.metrics if known else own
+        if task.name is None:
+            self.metrics = ("accuracy", "f1" if len(labels) == 2 else "macro_f1")
 
     @classmethod
     def find_labels(cls, rows: Rows, column: str, data: DataSection) -> tuple[str, ...]:

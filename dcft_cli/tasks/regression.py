@@ -1,7 +1,7 @@
 """Regression: a number for a text or a pair of texts."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from dcft_cli.data.rows import Rows, RowSet, format_value
 from dcft_cli.errors import DataError
-from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import Tensor
-from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.prior import Prior, prior_of_numbers
 from dcft_cli.tasks.text import TextTask
 
@@ -24,11 +22,7 @@ class Regression(TextTask):
     problem_type = "regression"
     has_classes = False
     label_feature = Value("float32")
-
-    def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str] = ()) -> None:
-        super().__init__(task, data, labels)
-        known = known_task(task.name)
-        self.metrics = known.metrics if known else ("pearson", "spearman", "mse")
+    metrics = ("pearson", "spearman", "mse")
 
     @property
     def model_settings(self) -> dict[str, Any]:
