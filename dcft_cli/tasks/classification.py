@@ -45,13 +45,6 @@ class Classification(TextTask):
         """See `Task.label_counts`."""
         return Counter(dataset["label"][:])
 
-    def failure(self, logits: NDArray[Any], labels: NDArray[Any]) -> str:
-        """See `TextTask.failure`."""
-        classes = set(self.predicted(logits).tolist())
-        if len(classes) > 1 or len(set(labels.tolist())) == 1:
-            return ""
-        return f"every row is predicted {self.labels[classes.pop()]}"
-
     def predicted(self, logits: NDArray[Any]) -> NDArray[Any]:
         """See `TextTask.predicted`."""
         classes: NDArray[np.intp] = logits.argmax(axis=-1)

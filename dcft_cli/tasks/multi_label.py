@@ -106,14 +106,6 @@ class MultiLabel(TextTask):
 
         return binary_cross_entropy_with_logits(logits, targets["labels"])
 
-    def failure(self, logits: NDArray[Any], labels: NDArray[Any]) -> str:
-        """See `TextTask.failure`."""
-        predicted = self.predicted(logits)
-        if (predicted != predicted[0]).any() or (labels == labels[0]).all():
-            return ""
-        names = [self.labels[label] for label in np.flatnonzero(predicted[0])]
-        return f"every row is given {', '.join(names) or 'no label'}"
-
     def predicted(self, logits: NDArray[Any]) -> NDArray[np.bool_]:
         """See `TextTask.predicted`."""
         predicted: NDArray[np.bool_] = logits >= math.log(self.threshold / (1 - self.threshold))

@@ -38,9 +38,13 @@ class TextTask(Task):
     def predicted(self, logits: NDArray[Any]) -> NDArray[Any]:
         """Return the labels (N,) that logits (N, outputs) predict, or for sets (N, labels)."""
 
-    @abstractmethod
     def failure(self, logits: NDArray[Any], labels: NDArray[Any]) -> str:
         """See `EvaluationSet.failure`; `labels` are the true ones as the model takes them."""
+        predicted = self.predicted(logits)
+        if (predicted != predicted[0]).any() or (labels == labels[0]).all():
+            return ""
+        names = np.atleast_1d(np.array(self.labels)[predicted[0]])
+        return f"every row is predicted {', '.join(names) or 'no label'}"
 
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""
