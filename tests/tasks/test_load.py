@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,8 +7,7 @@ from dcft_cli.data import reading
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe import DataSection, HoldoutSection, TaskSection
 from dcft_cli.tasks import load_task
-
-Write = Callable[..., str]
+from tests.tasks.conftest import Write
 
 
 def pairs(*labels: object) -> list[dict[str, object]]:

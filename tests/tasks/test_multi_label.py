@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ from dcft_cli.errors import DataError, RecipeError, TrainingError
 from dcft_cli.recipe import DataSection, TaskSection
 from dcft_cli.tasks import LoadedTask, build_task, load_task
 from dcft_cli.tasks.multi_label import MultiLabel, best_threshold
-
-Write = Callable[..., str]
+from tests.tasks.conftest import Write
 
 
 def load(path: str, task: dict[str, Any] | None = None, **data: Any) -> LoadedTask:
@@ -128,18 +126,6 @@ def test_rows_that_do_not_fit(jsonl: Write, value: object, message: str) -> None
 def test_training_needs_rows_that_differ(jsonl: Write, labels: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         load(jsonl(rows(*labels)))
-
-
-def test_features_are_the_inputs_of_the_model(
-    jsonl: Write, any_tokenizer: PreTrainedTokenizerFast
-) -> None:
-    pairs = [{"text": "ab", "other": "x" * n, "label": ["ab"[n % 2]]} for n in (1, 4, 2)]
-    loaded = load(jsonl(pairs), text=["text", "other"])
-    features = loaded.task.evaluation_set("", loaded.validation[""].dataset, any_tokenizer).features
-    assert set(features.column_names) == {*any_tokenizer.model_input_names, "labels", "length"}
-    assert features["labels"][:] == [[1, 0], [1, 0], [0, 1]]
-    batch = loaded.task.collator(any_tokenizer)([dict(row) for row in features])
-    assert (batch["labels"].shape, str(batch["labels"].dtype)) == ((3, 2), "torch.float32")
 
 
 def test_the_threshold_decides(jsonl: Write, tokenizer: PreTrainedTokenizerFast) -> None:

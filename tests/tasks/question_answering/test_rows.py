@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -6,8 +5,7 @@ import pytest
 from dcft_cli.errors import DataError
 from dcft_cli.recipe import DataSection, TaskSection
 from dcft_cli.tasks import LoadedTask, load_task
-
-Write = Callable[..., str]
+from tests.tasks.conftest import Write
 
 CONTEXT = "The cat sat on the mat."
 

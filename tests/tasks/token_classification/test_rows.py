@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ from dcft_cli.data import reading
 from dcft_cli.errors import DataError
 from dcft_cli.recipe import DataSection, TaskSection
 from dcft_cli.tasks import LoadedTask, load_task
-
-Write = Callable[..., str]
+from tests.tasks.conftest import Write
 
 TAGS = ("B-LOC", "B-PER", "I-PER", "O")
 
@@ -106,16 +104,6 @@ def test_a_parquet_file_written_by_datasets_names_its_classes(tmp_path: Path) ->
 def test_rows_that_do_not_fit(jsonl: Write, bad: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         load(jsonl([ROWS[0], bad]))
-
-
-def test_an_unknown_label_in_the_validation_data(jsonl: Write) -> None:
-    train, dev = jsonl(ROWS, "train.jsonl"), jsonl([ROWS[1], row("a b", "O B-ORG")], "dev.jsonl")
-    with pytest.raises(DataError) as error:
-        load(train, validation=dev)
-    assert error.value.message == (
-        f"{dev}: unknown label in 1 row:\n  row 2 (line 2): `ner_tags` word 2 is 'B-ORG'"
-    )
-    assert error.value.hint == "Known labels: B-LOC (0), B-PER (1), I-PER (2), O (3)."
 
 
 @pytest.mark.parametrize("task", [{}, {"labels": list(TAGS)}])

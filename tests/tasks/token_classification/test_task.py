@@ -6,7 +6,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from dcft_cli.tasks import EvaluationSet, LoadedTask
-from tests.tasks.token_classification.test_rows import ROWS, TAGS, Write, load, row
+from tests.tasks.conftest import Write
+from tests.tasks.token_classification.test_rows import ROWS, TAGS, load, row
 
 
 def evaluation_set(loaded: LoadedTask, tokenizer: PreTrainedTokenizerFast) -> EvaluationSet:
