@@ -34,10 +34,7 @@ Encode = Callable[[Mapping[str, list[Any]], list[int]], Mapping[str, list[Any]]]
 
 
 def encode_rows(
-    dataset: Dataset,
-    encode: Encode,
-    tokenizer: Tokenizer,
-    settings: tuple[object, ...],
+    dataset: Dataset, encode: Encode, tokenizer: Tokenizer, settings: tuple[object, ...]
 ) -> Dataset:
     """Return the columns that `encode` makes of rows, from the cache if they are in it.
 

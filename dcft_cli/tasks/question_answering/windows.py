@@ -115,7 +115,8 @@ def answer_span(
         cls: returned twice if the window does not contain all of the answer.
     """
     first, spans = context
-    for text, offset in zip(answers["text"][:1], answers["answer_start"][:1], strict=True):
+    if answers["text"]:
+        text, offset = answers["text"][0], answers["answer_start"][0]
         start = offset + len(text) - len(text.lstrip())
         end = start + len(text.strip())
         (covering,) = np.nonzero((spans[:, 0] < end) & (spans[:, 1] > start))

@@ -10,10 +10,7 @@ from dcft_cli.data.token_cache import Encoding, Tokenizer
 
 
 def encode_words(
-    sentences: Sequence[Sequence[str]],
-    tokenizer: Tokenizer,
-    max_length: int,
-    stride: int,
+    sentences: Sequence[Sequence[str]], tokenizer: Tokenizer, max_length: int, stride: int
 ) -> Encoding:
     """Encode each sentence, in as many windows as it needs.
 
