@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from dcft_cli.data.rows import Rows, format_list, format_value
+from dcft_cli.data.rows import Rows, format_value
 from dcft_cli.errors import DataError
 from dcft_cli.recipe.schema import DataSection
 
@@ -63,22 +63,20 @@ def read_conll(lines: Iterator[str], source: str, data: DataSection) -> Rows:
             f" {format_value(sentences[0][0].fields[0])}.",
             "Each line of a conll file has a word in the first column and its label in the last.",
         )
-    problems = [
-        f"line {line.number}: {len(line.fields)} instead of {len(columns)},"
-        f" {format_value(' '.join(line.fields))}"
-        for line in chain.from_iterable(sentences)
-        if len(line.fields) != len(columns)
-    ]
-    if problems:
-        raise DataError(
-            "\n".join([f"{source}: wrong number of columns:", *format_list(problems)]),
-            f"Each line has the columns {', '.join(columns)}; a blank line ends a sentence.",
-        )
-    records = [
-        {name: [line.fields[n] for line in sentence] for n, name in enumerate(columns)}
-        for sentence in sentences
-    ]
-    return Rows(records, columns, source, [sentence[0].number for sentence in sentences])
+
+    def problem(sentence: Sequence[_Line]) -> str:
+        for line in sentence:
+            if len(line.fields) != len(columns):
+                text = format_value(" ".join(line.fields))
+                return f"line {line.number}: {len(line.fields)} instead of {len(columns)}, {text}"
+        return ""
+
+    by_column = [zip(*(line.fields for line in sentence), strict=False) for sentence in sentences]
+    records = [dict(zip(columns, map(list, lists), strict=False)) for lists in by_column]
+    rows = Rows(records, columns, source, [sentence[0].number for sentence in sentences])
+    hint = f"Each line has the columns {', '.join(columns)}; a blank line ends a sentence."
+    rows.raise_for(list(map(problem, sentences)), "wrong number of columns", hint)
+    return rows
 
 
 def _sentences(lines: Sequence[str]) -> list[list[_Line]]:

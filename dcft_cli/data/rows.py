@@ -103,20 +103,14 @@ class Rows:
         listed = [f"{self._location(n)}: {text}" for n, text in enumerate(problems) if text]
         if listed:
             count = "1 row" if len(listed) == 1 else f"{len(listed):,} rows"
-            lines = [f"{self.source}: {what} in {count}:", *format_list(listed)]
-            raise DataError("\n".join(lines), hint)
+            if len(listed) > MAX_LISTED:
+                listed[MAX_LISTED:] = [f"and {len(listed) - MAX_LISTED:,} more"]
+            lines = [f"{self.source}: {what} in {count}:", *listed]
+            raise DataError("\n  ".join(lines), hint)
 
     def _location(self, index: int) -> str:
         line = f" (line {self.lines[index]})" if self.lines is not None else ""
         return f"row {index + 1}{line}"
-
-
-def format_list(problems: Sequence[str]) -> list[str]:
-    """Return the lines of an error that list the first problems and count the others."""
-    listed = [f"  {problem}" for problem in problems[:MAX_LISTED]]
-    if len(problems) > MAX_LISTED:
-        listed.append(f"  and {len(problems) - MAX_LISTED:,} more")
-    return listed
 
 
 def format_value(value: object) -> str:

@@ -86,8 +86,8 @@ def test_a_line_with_another_number_of_columns(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         read(tmp_path, "a O\nb c O\n\nd\ne O\nf O\n")
     assert error.value.message.splitlines()[1:] == [
-        "  line 2: 3 instead of 2, 'b c O'",
-        "  line 4: 1 instead of 2, 'd'",
+        "  row 1 (line 1): line 2: 3 instead of 2, 'b c O'",
+        "  row 2 (line 4): line 4: 1 instead of 2, 'd'",
     ]
     with pytest.raises(DataError, match="line 1: 2 instead of 3, 'a O'") as error:
         read(tmp_path, "a O\n", columns=["a", "b", "c"])
