@@ -10,7 +10,6 @@ from datasets import Dataset
 from transformers import BertTokenizerLegacy
 
 from dcft_cli.data import token_cache
-from dcft_cli.errors import DataError
 from tests.families import SPECIAL, WORDS, tiny_tokenizer
 
 TEXTS = ["the cat sat", "a good film", "he lives in paris", "not"]
@@ -124,15 +123,6 @@ def test_small_data_is_not_cached(folder: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(token_cache, "MIN_BYTES", 100_000)
     encode(rows())
     assert not folder.exists()
-
-
-def test_an_encoding_that_fails_leaves_nothing(folder: Path) -> None:
-    def fail(batch: Any, indices: list[int]) -> Any:
-        raise DataError("no words")
-
-    with pytest.raises(DataError):
-        token_cache.encode_rows(rows(), fail, tiny_tokenizer(), ())
-    assert list(folder.iterdir()) == []
 
 
 def test_the_least_recently_used_files_are_deleted(
