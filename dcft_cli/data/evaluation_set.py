@@ -1,6 +1,6 @@
 """A validation set, encoded, with the functions that score a model's predictions on it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +27,13 @@ class EvaluationSet:
             every row; no scores if there is no such prediction.
         failure: predictions to a sign that nothing was learned, such as "every row is predicted
             positive"; empty if there is none.
-        decode: question answering: predictions to the answer to each question, by its id.
     """
 
     name: str
     features: "Dataset"
     score: Callable[[Any, Any], dict[str, float]]
     constant_scores: Callable[[Any], dict[str, float]]
-    failure: Callable[[Any], str]
-    decode: Callable[[Any], Mapping[str, Any]] | None = None
+    failure: Callable[[Any], str] = lambda predictions: ""
 
     @property
     def prefix(self) -> str:

@@ -20,7 +20,9 @@ def hold_out(rows: RowSet, column: str, holdout: HoldoutSection) -> tuple[RowSet
     sides: tuple[list[int], list[int]] = ([], [])
     for index, text in enumerate(rows.dataset[column][:]):
         key = text.lower()[: holdout.group_prefix]
-        sides[_uniform(key, holdout.seed) < holdout.fraction].append(index)
+        digest = hashlib.sha256(f"{holdout.seed}:{key}".encode()).digest()
+        uniform = int.from_bytes(digest[:8], "big") / 2**64  # in [0, 1)
+        sides[uniform < holdout.fraction].append(index)
     if not all(sides):
         empty = "training" if not sides[0] else "validation"
         raise DataError(
@@ -32,9 +34,3 @@ def hold_out(rows: RowSet, column: str, holdout: HoldoutSection) -> tuple[RowSet
         RowSet(train, f"{rows.source} (training part)"),
         RowSet(validation, f"{rows.source} (held-out part)"),
     )
-
-
-def _uniform(key: str, seed: int) -> float:
-    """Return a number in [0, 1) that depends only on the arguments."""
-    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64

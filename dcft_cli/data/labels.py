@@ -5,13 +5,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TypeVar
 
-from dcft_cli.data.rows import Problem, Rows
+from dcft_cli.data.rows import Rows, format_value
 from dcft_cli.errors import DataError
 
 T = TypeVar("T")
-
-LabelFormatter = Callable[[int, object], str]
-"""Text of an error about one label, from its position in the row (from 0) and its value."""
 
 _MAX_LISTED_LABELS = 20
 
@@ -24,29 +21,28 @@ class LabelColumn:
         rows: that the column belongs to.
         name: of the column.
         values: the labels of each row, as the data writes them.
-        format_label: describes a label in an error.
+        problem: what an error says of a bad label; a format of its `value`, and its `number` in
+            the row, from 1.
     """
 
     rows: Rows
     name: str
     values: Sequence[Sequence[object]]
-    format_label: LabelFormatter
+    problem: str
 
     def class_names(self, hint: str) -> tuple[str, ...]:
         """Return the names of all classes, sorted; numerically if all are whole numbers.
 
         If the data set names its classes itself, return those names.
 
-        Args:
-            hint: what a label may be, for the error.
-
         Raises:
-            DataError: a value that cannot name a class; fewer than two classes.
+            DataError: a value that cannot name a class (`hint` says what can); fewer than two
+                classes.
         """
         names = tuple(self.rows.class_names.get(self.name, ()))
         if not names:
             labels, problems = self._convert(label_name)
-            self.rows.raise_for(problems, "no usable label", hint)
+            self.rows.check(self.name, problems, str, "no usable label", hint)
             found = set(chain.from_iterable(labels))
             names = tuple(sorted(found, key=int if all(map(_is_number, found)) else None))
         if len(names) < 2:
@@ -60,9 +56,6 @@ class LabelColumn:
         A label is written as the name of a class or, unless the names are numbers themselves, as
         its number from 0. In a data set that names its classes itself, whole numbers are always
         class numbers.
-
-        Args:
-            labels: class names in the order of their numbers.
 
         Raises:
             DataError: a value that is not a class.
@@ -78,22 +71,23 @@ class LabelColumn:
             return number_of.get(label_name(value))
 
         numbers, problems = self._convert(number)
-        if problems:
+        if any(problems):
             unknown = {label_name(value) for row in self.values for value in row} - number_of.keys()
-            self.rows.raise_for(problems, "unknown label", _known_labels(labels, unknown))
+            hint = _known_labels(labels, unknown)
+            self.rows.check(self.name, problems, str, "unknown label", hint)
         return numbers
 
-    def _convert(
-        self, convert: Callable[[object], T | None]
-    ) -> tuple[list[list[T]], list[Problem]]:
+    def _convert(self, convert: Callable[[object], T | None]) -> tuple[list[list[T]], list[str]]:
         """Convert the labels of each row; the first of a row that becomes None is a problem."""
         converted: list[list[T]] = []
-        problems: list[Problem] = []
-        for index, row in enumerate(self.values):
+        problems: list[str] = []
+        for row in self.values:
             results = [convert(value) for value in row]
+            problem = ""
             if None in results:
-                position = results.index(None)
-                problems.append((index, self.format_label(position, row[position])))
+                bad = results.index(None)
+                problem = self.problem.format(value=format_value(row[bad]), number=bad + 1)
+            problems.append(problem)
             converted.append([result for result in results if result is not None])
         return converted, problems
 

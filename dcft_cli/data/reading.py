@@ -169,9 +169,7 @@ def _read_table(lines: Iterator[str], source: str, delimiter: str, data: DataSec
     records = [dict(zip(columns, row, strict=False)) for row in rows]
     table = Rows(records, columns, source, numbers)
     problems = [
-        (index, f"{len(row)} instead of {len(columns)}")
-        for index, row in enumerate(rows)
-        if len(row) != len(columns)
+        "" if len(row) == len(columns) else f"{len(row)} instead of {len(columns)}" for row in rows
     ]
     hint = f"Each row needs one field per column ({', '.join(columns)})."
     table.raise_for(problems, "wrong number of fields", hint)

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 MAX_LISTED = 5
 """Problems that an error lists; the remaining ones are counted."""
 
-Problem = tuple[int, str]
-"""Index of a row, from 0, and what is wrong with it."""
-
 
 @dataclass(frozen=True)
 class RowSet:
@@ -68,21 +65,22 @@ class Rows:
         Raises:
             DataError: there is no such column, or a value is not a text, or empty.
         """
+        values = self.values(column, "data.text")
         hint = "Fix or remove these rows."
-        return self.checked_values(column, "data.text", self.text_problem, "no usable text", hint)
-
-    def checked_values(
-        self, column: str, setting: str, problem: Callable[[Any], str], what: str, hint: str
-    ) -> list[Any]:
-        """Return the values of `column` if `problem` is "" for each of them.
-
-        Raises:
-            DataError: the error of `values`; `what` is wrong, with the problem of each row.
-        """
-        values = self.values(column, setting)
-        texts = enumerate(map(problem, values))
-        self.raise_for([(index, f"`{column}` {text}") for index, text in texts if text], what, hint)
+        self.check(column, values, self.text_problem, "no usable text", hint)
         return values
+
+    def check(
+        self,
+        column: str,
+        values: Sequence[Any],
+        problem: Callable[[Any], str],
+        what: str,
+        hint: str,
+    ) -> None:
+        """Raise the error of `raise_for` unless `problem` is "" for every value of `column`."""
+        texts = map(problem, values)
+        self.raise_for([f"`{column}` {text}" if text else "" for text in texts], what, hint)
 
     def text_problem(self, value: object) -> str:
         """Return why a value cannot be used as a text; "" if it can."""
@@ -96,24 +94,23 @@ class Rows:
             return "contains half a character (a lone surrogate)"
         return ""
 
-    def raise_for(self, problems: Sequence[Problem], what: str, hint: str = "") -> None:
-        """Raise a DataError that says `what` is wrong and lists `problems`, if there are any."""
-        if problems:
-            count = "1 row" if len(problems) == 1 else f"{len(problems):,} rows"
-            listed = format_list([f"{self._location(index)}: {text}" for index, text in problems])
-            raise DataError("\n".join([f"{self.source}: {what} in {count}:", *listed]), hint)
+    def raise_for(self, problems: Sequence[str], what: str, hint: str = "") -> None:
+        """Raise a DataError that says `what` is wrong and lists the rows, if there are any.
+
+        Args:
+            problems: of each row; "" if there is none.
+        """
+        listed = [f"{self._location(n)}: {text}" for n, text in enumerate(problems) if text]
+        if listed:
+            count = "1 row" if len(listed) == 1 else f"{len(listed):,} rows"
+            if len(listed) > MAX_LISTED:
+                listed[MAX_LISTED:] = [f"and {len(listed) - MAX_LISTED:,} more"]
+            lines = [f"{self.source}: {what} in {count}:", *listed]
+            raise DataError("\n  ".join(lines), hint)
 
     def _location(self, index: int) -> str:
         line = f" (line {self.lines[index]})" if self.lines is not None else ""
         return f"row {index + 1}{line}"
-
-
-def format_list(problems: Sequence[str]) -> list[str]:
-    """Return the lines of an error that list the first problems and count the others."""
-    listed = [f"  {problem}" for problem in problems[:MAX_LISTED]]
-    if len(problems) > MAX_LISTED:
-        listed.append(f"  and {len(problems) - MAX_LISTED:,} more")
-    return listed
 
 
 def format_value(value: object) -> str:

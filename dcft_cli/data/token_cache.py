@@ -4,19 +4,20 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import pyarrow  # type: ignore[import-untyped]
 from datasets import Dataset
 
 from dcft_cli.data.quiet import quiet
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    import transformers
 
-ENCODING_VERSION = 1
+ENCODING_VERSION = 2
 """Part of every key: raise it when a task encodes the same rows differently."""
 
 MIN_BYTES = 400_000
@@ -25,14 +26,15 @@ MIN_BYTES = 400_000
 MAX_CACHE_BYTES = 5 * 2**30
 """Size of all files together; beyond it the least recently used ones are deleted."""
 
+# For annotations only: importing transformers takes seconds.
+Tokenizer: TypeAlias = "transformers.PreTrainedTokenizerBase"
+Encoding: TypeAlias = "transformers.BatchEncoding"
+
 Encode = Callable[[Mapping[str, list[Any]], list[int]], Mapping[str, list[Any]]]
 
 
 def encode_rows(
-    dataset: Dataset,
-    encode: Encode,
-    tokenizer: "PreTrainedTokenizerBase",
-    settings: tuple[object, ...],
+    dataset: Dataset, encode: Encode, tokenizer: Tokenizer, settings: tuple[object, ...]
 ) -> Dataset:
     """Return the columns that `encode` makes of rows, from the cache if they are in it.
 
@@ -46,7 +48,7 @@ def encode_rows(
     """
 
     def encoded(fingerprint: str, file: Path | None = None) -> Dataset:
-        with quiet(), _restored_backend(tokenizer):
+        with quiet(), _restored_backend(tokenizer) if tokenizer.is_fast else nullcontext():
             return dataset.map(
                 encode,
                 batched=True,
@@ -55,22 +57,22 @@ def encode_rows(
                 # The default fingerprint pickles the tokenizer, which takes half a second.
                 new_fingerprint=fingerprint,
                 cache_file_name=None if file is None else str(file),
-                load_from_cache_file=False,
+                load_from_cache_file=file is not None,
             )
 
     folder = cache_folder()
     if folder is not None and tokenizer.is_fast and dataset.data.nbytes >= MIN_BYTES:
         key = _key(dataset, tokenizer, settings)
-        with suppress(OSError):  # not writable, or the disk is full
+        file = folder / f"{key}.arrow"
+        try:
             folder.mkdir(parents=True, exist_ok=True)
-            if (cached := _find(folder, key)) is not None:
-                return cached
-            file = folder / f"{uuid.uuid4().hex}.arrow"
-            encoded(key, file)
-            file = file.replace(folder / f"{key}-{_checksum(file)}.arrow")
-            rows = Dataset.from_file(str(file))
+            rows = encoded(key, file)
+            os.utime(file)
             _limit_size(folder)
             return rows
+        except (OSError, pyarrow.ArrowInvalid):  # cut off, not writable, or the disk is full
+            with suppress(OSError):
+                file.unlink()
     return encoded(uuid.uuid4().hex)
 
 
@@ -83,14 +85,11 @@ def cache_folder() -> Path | None:
 
 
 @contextmanager
-def _restored_backend(tokenizer: "PreTrainedTokenizerBase") -> Iterator[None]:
+def _restored_backend(tokenizer: Tokenizer) -> Iterator[None]:
     """Restore a fast tokenizer's truncation and padding afterwards, which each call changes.
 
     Otherwise keys, and the tokenizer that a run saves, would depend on earlier calls.
     """
-    if not tokenizer.is_fast:
-        yield
-        return
     backend = tokenizer.backend_tokenizer
     truncation, padding = backend.truncation, backend.padding
     try:
@@ -104,9 +103,7 @@ def _restored_backend(tokenizer: "PreTrainedTokenizerBase") -> Iterator[None]:
             backend.enable_padding(**padding)
 
 
-def _key(
-    dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", settings: tuple[object, ...]
-) -> str:
+def _key(dataset: Dataset, tokenizer: Tokenizer, settings: tuple[object, ...]) -> str:
     """Return the hash of the rows, the tokenizer, the settings and the versions involved."""
     state = (
         ENCODING_VERSION,
@@ -127,22 +124,6 @@ def _key(
     for batch in table.to_batches(max_chunksize=10_000):
         digest.update(batch.serialize())
     return digest.hexdigest()[:32]
-
-
-def _find(folder: Path, key: str) -> Dataset | None:
-    """Return the rows of a key; delete its file if it is damaged."""
-    for file in folder.glob(f"{key}-*.arrow"):
-        with suppress(OSError):
-            if file.stem == f"{key}-{_checksum(file)}":
-                os.utime(file)
-                return Dataset.from_file(str(file))
-            file.unlink()
-    return None
-
-
-def _checksum(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:32]
 
 
 def _limit_size(folder: Path) -> None:

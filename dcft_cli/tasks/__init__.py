@@ -1,8 +1,6 @@
 """Task families: check and encode rows, and score predictions."""
 
 from dcft_cli.data.evaluation_set import EvaluationSet
-from dcft_cli.data.rows import RowSet
-from dcft_cli.tasks.base import Task
 from dcft_cli.tasks.families import FAMILIES, build_task, labels_only_in_data
 from dcft_cli.tasks.load import LoadedTask, load_task
 
@@ -10,8 +8,6 @@ __all__ = [
     "FAMILIES",
     "EvaluationSet",
     "LoadedTask",
-    "RowSet",
-    "Task",
     "build_task",
     "labels_only_in_data",
     "load_task",

@@ -3,61 +3,61 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 from datasets import Dataset
 
 from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.data.rows import Rows, RowSet
+from dcft_cli.data.token_cache import Tokenizer
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe.schema import DataSection, TaskSection, TaskType
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.prior import Prior, prior_of_classes
 
 if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
+    import torch
+
+Tensor: TypeAlias = "torch.Tensor"
 
 
 class Task(ABC):
     """A task: one family with the settings of one recipe.
 
-    Args:
-        task: the recipe's task section.
-        data: its data section; only columns, separator and lengths are used.
-        labels: class names in the order of their numbers; empty without classes.
-
     Attributes:
         kind: the family's name.
         auto_class: name of the transformers class that loads a model for it.
+        problem_type: what transformers calls the problem, which sets the loss.
         group_column: column of prepared rows by which a held-out set is split off.
         has_classes: whether the family needs class names.
         needs_offsets: whether it needs to know which characters a token covers.
         default_text: text columns, if the family has its own; then their number is fixed.
         default_label: label column, unless the recipe names another.
         several_label_columns: whether there may be more than one.
-        optional_columns: further columns that are read if they exist.
         txt_format: format of files that end in .txt.
         text: names of the text columns.
         label: names of the label columns.
+        labels: class names in the order of their numbers; empty without classes.
         metrics: that `score` reports for every set; the first is the main one.
     """
 
     kind: ClassVar[TaskType]
     auto_class: ClassVar[str]
+    problem_type: ClassVar[str | None] = None
     group_column: ClassVar[str]
     has_classes: ClassVar[bool] = True
     needs_offsets: ClassVar[bool] = False
     default_text: ClassVar[tuple[str, ...]] = ()
     default_label: ClassVar[str] = "label"
     several_label_columns: ClassVar[bool] = False
-    optional_columns: ClassVar[tuple[str, ...]] = ()
     txt_format: ClassVar[str | None] = None
     metrics: tuple[str, ...]
 
     def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str] = ()) -> None:
         self.text, self.label = self.columns(task, data)
+        if known := known_task(task.name):
+            self.metrics = known.metrics
         self.labels = tuple(labels)
         self.max_length = data.max_length
 
@@ -105,9 +105,16 @@ class Task(ABC):
         return ()
 
     @property
-    @abstractmethod
-    def model_settings(self) -> Mapping[str, Any]:
+    def model_settings(self) -> dict[str, Any]:
         """Settings of the model's configuration that the task determines."""
+        settings: dict[str, Any] = {}
+        if self.problem_type:
+            settings["problem_type"] = self.problem_type
+        if self.labels:
+            settings["num_labels"] = len(self.labels)
+            settings["id2label"] = dict(enumerate(self.labels))
+            settings["label2id"] = {name: number for number, name in enumerate(self.labels)}
+        return settings
 
     @abstractmethod
     def prepare(self, rows: Rows) -> Dataset:
@@ -138,8 +145,8 @@ class Task(ABC):
         return prior_of_classes(np.array([counts[n] for n in numbers])) if counts else None
 
     def linear_examples(
-        self, features: "Tensor", batch: Mapping[str, "Tensor"]
-    ) -> "tuple[Tensor, dict[str, Tensor]]":
+        self, features: Tensor, batch: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the inputs of the model's last linear layer and their targets, by example.
 
         Args:
@@ -152,7 +159,7 @@ class Task(ABC):
         """
         return features, {"labels": batch["labels"]}
 
-    def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":
+    def linear_loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """Return the mean loss of logits (examples, ..., outputs), which is the model's own loss.
 
         For a regression both logits and targets are standardized, so it is divided by spread^2.
@@ -165,7 +172,7 @@ class Task(ABC):
         return cross_entropy(logits, targets["labels"])
 
     def collator(
-        self, tokenizer: "PreTrainedTokenizerBase", multiple: int | None = None
+        self, tokenizer: Tokenizer, multiple: int | None = None
     ) -> Callable[[Any], dict[str, Any]]:
         """Return a function that makes a batch of encoded rows.
 
@@ -179,23 +186,12 @@ class Task(ABC):
         return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
 
     @abstractmethod
-    def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
+    def encode_training(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
         """Turn prepared rows into model inputs, targets, and `length` (in tokens), not padded."""
 
     @abstractmethod
-    def evaluation_set(
-        self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
-    ) -> EvaluationSet:
+    def evaluation_set(self, name: str, dataset: Dataset, tokenizer: Tokenizer) -> EvaluationSet:
         """Turn prepared rows into a set on which a model's predictions can be scored."""
-
-
-def class_settings(labels: Sequence[str]) -> dict[str, Any]:
-    """Return the class settings of a model's configuration."""
-    return {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {name: number for number, name in enumerate(labels)},
-    }
 
 
 def longest_first(features: Dataset) -> Dataset:

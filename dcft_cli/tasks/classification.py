@@ -1,7 +1,7 @@
 """Classification: one class for a text or a pair of texts."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,8 @@ from datasets import Dataset, Value
 from numpy.typing import NDArray
 
 from dcft_cli.data.labels import LabelColumn
-from dcft_cli.data.rows import Rows, format_value
+from dcft_cli.data.rows import Rows
 from dcft_cli.recipe.schema import DataSection, TaskSection
-from dcft_cli.tasks.base import class_settings
-from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.text import TextTask
 
 
@@ -24,24 +22,19 @@ class Classification(TextTask):
     """
 
     kind = "classification"
+    problem_type = "single_label_classification"
     label_feature = Value("int64")
 
     def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str]) -> None:
         super().__init__(task, data, labels)
-        known = known_task(task.name)
-        own = ("accuracy", "f1" if len(labels) == 2 else "macro_f1")
-        self.metrics = known.metrics if known else own
+        if task.name is None:
+            self.metrics = ("accuracy", "f1" if len(labels) == 2 else "macro_f1")
 
     @classmethod
     def find_labels(cls, rows: Rows, column: str, data: DataSection) -> tuple[str, ...]:
         """See `Task.find_labels`."""
         hint = "A class is a text or a whole number; to predict numbers, set task.type=regression."
         return _label_column(rows, column).class_names(hint)
-
-    @property
-    def model_settings(self) -> Mapping[str, Any]:
-        """See `Task.model_settings`."""
-        return {**class_settings(self.labels), "problem_type": "single_label_classification"}
 
     def read_labels(self, rows: Rows) -> list[int]:
         """See `TextTask.read_labels`."""
@@ -52,13 +45,6 @@ class Classification(TextTask):
         """See `Task.label_counts`."""
         return Counter(dataset["label"][:])
 
-    def failure(self, logits: NDArray[Any], labels: NDArray[Any]) -> str:
-        """See `TextTask.failure`."""
-        classes = set(self.predicted(logits).tolist())
-        if len(classes) > 1 or len(set(labels.tolist())) == 1:
-            return ""
-        return f"every row is predicted {self.labels[classes.pop()]}"
-
     def predicted(self, logits: NDArray[Any]) -> NDArray[Any]:
         """See `TextTask.predicted`."""
         classes: NDArray[np.intp] = logits.argmax(axis=-1)
@@ -67,6 +53,4 @@ class Classification(TextTask):
 
 def _label_column(rows: Rows, column: str) -> LabelColumn:
     values = [(value,) for value in rows.values(column, "data.label")]
-    return LabelColumn(
-        rows, column, values, lambda _, value: f"`{column}` is {format_value(value)}"
-    )
+    return LabelColumn(rows, column, values, "is {value}")

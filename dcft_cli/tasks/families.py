@@ -8,9 +8,9 @@ from dcft_cli.tasks.base import Task
 from dcft_cli.tasks.classification import Classification
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.multi_label import MultiLabel
-from dcft_cli.tasks.question_answering import QuestionAnswering
+from dcft_cli.tasks.question_answering.task import QuestionAnswering
 from dcft_cli.tasks.regression import Regression
-from dcft_cli.tasks.token_classification import TokenClassification
+from dcft_cli.tasks.token_classification.task import TokenClassification
 
 FAMILIES: dict[TaskType, type[Task]] = {
     "classification": Classification,
@@ -30,8 +30,6 @@ def build_task(task: TaskSection, data: DataSection, labels: Sequence[str] | Non
     """Build the task that a recipe describes.
 
     Args:
-        task: the recipe's task section.
-        data: its data section; only columns, separator and lengths are used.
         labels: class names; None takes those that are known without reading data.
 
     Raises:

@@ -44,8 +44,7 @@ def load_task(
     """Read and check the data of a run.
 
     Args:
-        task: the recipe's task section.
-        data: its data section. Without `hub`, `train` and `validation` are files; with it, they
+        data: without `hub`, `train` and `validation` are files; with it, they
             are splits unless they look like files.
         labels: class names of a trained adapter; None takes the recipe's, else the known
             task's, else the Hub data set's own or those found in the training data.
@@ -90,13 +89,11 @@ def _training_rows(task: TaskSection, data: DataSection) -> Rows:
 
 def _validation_sets(task: TaskSection, data: DataSection, built: Task) -> dict[str, RowSet]:
     known = known_task(task.name)
-    addresses: Mapping[str, str] = {}
-    if isinstance(data.validation, str):
-        addresses = {"": data.validation}
-    elif data.validation is not None:
+    addresses: str | Mapping[str, str] = known.validation if data.hub and known else {}
+    if data.validation is not None:
         addresses = data.validation
-    elif data.hub and known:
-        addresses = known.validation
+    if isinstance(addresses, str):
+        addresses = {"": addresses}
     sets = {}
     for name, address in addresses.items():
         rows = _read(task, data, address)
@@ -109,7 +106,7 @@ def _read(task: TaskSection, data: DataSection, address: str) -> Rows:
     if data.hub is None or is_file_address(address):
         return read_file(address, data, family.txt_format)
     text, label = family.columns(task, data)
-    return read_hub(data, address, [*text, *label, *family.optional_columns])
+    return read_hub(data, address, [*text, *label])
 
 
 def _main_metric(wanted: str | None, metrics: Sequence[str], sets: Sequence[str]) -> str:

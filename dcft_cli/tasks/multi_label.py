@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, List, Value
@@ -12,16 +12,13 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score, f1_score
 
 from dcft_cli.data.labels import LabelColumn, label_name
-from dcft_cli.data.rows import Problem, Rows, RowSet, format_value
+from dcft_cli.data.rows import Rows, RowSet, format_value
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe.schema import DataSection, TaskSection
-from dcft_cli.tasks.base import class_settings
+from dcft_cli.tasks.base import Tensor
 from dcft_cli.tasks.metrics import require_finite
 from dcft_cli.tasks.prior import Prior, prior_of_labels
 from dcft_cli.tasks.text import TextTask
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _ZERO_OR_ONE = {"1": 1.0, "true": 1.0, "0": 0.0, "false": 0.0}
 _OTHER_SEPARATORS = "|;,"
@@ -39,6 +36,7 @@ class MultiLabel(TextTask):
     """
 
     kind = "multi_label"
+    problem_type = "multi_label_classification"
     several_label_columns = True
     label_feature = List(Value("float32"))
     metrics = (
@@ -77,11 +75,6 @@ class MultiLabel(TextTask):
                     )
         return names
 
-    @property
-    def model_settings(self) -> Mapping[str, Any]:
-        """See `Task.model_settings`."""
-        return {**class_settings(self.labels), "problem_type": "multi_label_classification"}
-
     def read_labels(self, rows: Rows) -> list[list[float]]:
         """See `TextTask.read_labels`: 1 for a label that the row has, else 0, (labels,)."""
         if len(self.label) > 1:
@@ -107,19 +100,11 @@ class MultiLabel(TextTask):
         """See `Task.prior`."""
         return prior_of_labels(np.sum(dataset["label"][:], axis=0), len(dataset))
 
-    def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":
+    def linear_loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """See `Task.linear_loss`."""
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         return binary_cross_entropy_with_logits(logits, targets["labels"])
-
-    def failure(self, logits: NDArray[Any], labels: NDArray[Any]) -> str:
-        """See `TextTask.failure`."""
-        predicted = self.predicted(logits)
-        if (predicted != predicted[0]).any() or (labels == labels[0]).all():
-            return ""
-        names = [self.labels[label] for label in np.flatnonzero(predicted[0])]
-        return f"every row is given {', '.join(names) or 'no label'}"
 
     def predicted(self, logits: NDArray[Any]) -> NDArray[np.bool_]:
         """See `TextTask.predicted`."""
@@ -127,42 +112,31 @@ class MultiLabel(TextTask):
         return predicted
 
     def score(self, logits: NDArray[Any], label_ids: NDArray[Any]) -> dict[str, float]:
-        """See `EvaluationSet.score`."""
+        """See `EvaluationSet.score`.
+
+        Returns:
+            `micro_f1`: F1 over all pairs of row and label. `macro_f1`: mean F1 of the labels that
+            are predicted or present. `mean_average_precision`: mean over the labels that are
+            present. `subset_accuracy`: share of rows with exactly the right set.
+            `best_micro_f1`: score of the best threshold for this very set, with that threshold.
+        """
         predicted = self.predicted(require_finite(logits))
-        return score_label_sets(logits, predicted, np.asarray(label_ids) > 0.5)
-
-
-def score_label_sets(
-    logits: NDArray[Any], predicted: NDArray[np.bool_], present: NDArray[np.bool_]
-) -> dict[str, float]:
-    """Score predicted sets of labels against the true ones.
-
-    Args:
-        logits: of the probability of each label, (rows, labels).
-        predicted: whether a label is predicted, (rows, labels).
-        present: whether it is true, (rows, labels).
-
-    Returns:
-        `micro_f1`: F1 over all pairs of row and label. `macro_f1`: mean F1 of the labels that are
-        predicted or present. `mean_average_precision`: mean over the labels that are present.
-        `subset_accuracy`: share of rows with exactly the right set. `best_micro_f1`: score of the
-        best threshold for this very set, with that threshold.
-    """
-    precisions = [
-        average_precision_score(present[:, label], logits[:, label])
-        for label in np.flatnonzero(present.any(0))
-    ]
-    # NaN leaves the labels out of the mean that are neither predicted nor present.
-    macro_f1 = f1_score(present, predicted, average="macro", zero_division=np.nan)
-    best, threshold = best_threshold(logits.reshape(-1), present.reshape(-1))
-    return {
-        "micro_f1": float(f1_score(present, predicted, average="micro", zero_division=0.0)),
-        "macro_f1": float(np.nan_to_num(macro_f1)),
-        "mean_average_precision": float(np.mean(precisions)) if precisions else 0.0,
-        "subset_accuracy": float((predicted == present).all(1).mean()),
-        "best_micro_f1": best,
-        "best_micro_f1_threshold": threshold,
-    }
+        present = np.asarray(label_ids) > 0.5
+        precisions = [
+            average_precision_score(present[:, label], logits[:, label])
+            for label in np.flatnonzero(present.any(0))
+        ]
+        # NaN leaves the labels out of the mean that are neither predicted nor present.
+        macro_f1 = f1_score(present, predicted, average="macro", zero_division=np.nan)
+        best, threshold = best_threshold(logits.reshape(-1), present.reshape(-1))
+        return {
+            "micro_f1": float(f1_score(present, predicted, average="micro", zero_division=0.0)),
+            "macro_f1": float(np.nan_to_num(macro_f1)),
+            "mean_average_precision": float(np.mean(precisions)) if precisions else 0.0,
+            "subset_accuracy": float((predicted == present).all(1).mean()),
+            "best_micro_f1": best,
+            "best_micro_f1_threshold": threshold,
+        }
 
 
 def best_threshold(logits: NDArray[Any], present: NDArray[np.bool_]) -> tuple[float, float]:
@@ -183,35 +157,34 @@ def best_threshold(logits: NDArray[Any], present: NDArray[np.bool_]) -> tuple[fl
 
 def _label_column(rows: Rows, column: str, separator: str) -> LabelColumn:
     """Return the labels that the rows list in `column`."""
-    listed: list[list[object]] = []
-    problems: list[Problem] = []
-    for index, value in enumerate(rows.values(column, "data.label")):
+
+    def split(value: object) -> object:
         if isinstance(value, str):
-            value = [part.strip() for part in value.split(separator)] if value.strip() else []
+            return [part.strip() for part in value.split(separator)] if value.strip() else []
+        return value
+
+    def problem(value: object) -> str:
         if not isinstance(value, list):
-            problem = "is missing" if value is None else f"is {format_value(value)}, not a list"
-            problems.append((index, f"`{column}` {problem}"))
-            continue
+            return "is missing" if value is None else f"is {format_value(value)}, not a list"
         names = [label_name(label) for label in value]
-        repeated = [
-            label for label, name in zip(value, names, strict=True) if names.count(name) > 1
-        ]
-        if repeated:
-            problems.append((index, f"`{column}` contains {format_value(repeated[0])} twice"))
-        listed.append(value)
-    rows.raise_for(problems, "no usable list of labels", _LIST_HINT)
-    return LabelColumn(
-        rows, column, listed, lambda _, value: f"`{column}` contains {format_value(value)}"
-    )
+        for label, name in zip(value, names, strict=True):
+            if names.count(name) > 1:
+                return f"contains {format_value(label)} twice"
+        return ""
+
+    values: list[Any] = [split(value) for value in rows.values(column, "data.label")]
+    rows.check(column, values, problem, "no usable list of labels", _LIST_HINT)
+    return LabelColumn(rows, column, values, "contains {value}")
 
 
 def _zeros_and_ones(rows: Rows, column: str) -> list[float]:
     def name(value: object) -> str:
         return (label_name(value) or "").lower()
 
-    values = rows.checked_values(
+    values = rows.values(column, "data.label")
+    rows.check(
         column,
-        "data.label",
+        values,
         lambda value: "" if name(value) in _ZERO_OR_ONE else f"is {format_value(value)}",
         "label that is neither 0 nor 1",
         "The column of a label holds 1 for the rows that have it, and 0 for the others.",

@@ -1,8 +1,8 @@
 """Regression: a number for a text or a pair of texts."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, Value
@@ -10,37 +10,31 @@ from numpy.typing import NDArray
 
 from dcft_cli.data.rows import Rows, RowSet, format_value
 from dcft_cli.errors import DataError
-from dcft_cli.recipe.schema import DataSection, TaskSection
-from dcft_cli.tasks.known import known_task
+from dcft_cli.tasks.base import Tensor
 from dcft_cli.tasks.prior import Prior, prior_of_numbers
 from dcft_cli.tasks.text import TextTask
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Regression(TextTask):
     """Predict a number; the model has one output and is trained on the squared error."""
 
     kind = "regression"
+    problem_type = "regression"
     has_classes = False
     label_feature = Value("float32")
-
-    def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str] = ()) -> None:
-        super().__init__(task, data, labels)
-        known = known_task(task.name)
-        self.metrics = known.metrics if known else ("pearson", "spearman", "mse")
+    metrics = ("pearson", "spearman", "mse")
 
     @property
-    def model_settings(self) -> Mapping[str, Any]:
+    def model_settings(self) -> dict[str, Any]:
         """See `Task.model_settings`."""
-        return {"num_labels": 1, "problem_type": "regression"}
+        return super().model_settings | {"num_labels": 1}
 
     def read_labels(self, rows: Rows) -> list[float]:
         """See `TextTask.read_labels`; a number may be written as a text."""
-        values = rows.checked_values(
+        values = rows.values(self.label[0], "data.label")
+        rows.check(
             self.label[0],
-            "data.label",
+            values,
             lambda value: "" if math.isfinite(_number(value)) else f"is {format_value(value)}",
             "label that is not a (finite) number",
             "To predict classes, set task.type=classification.",
@@ -57,7 +51,7 @@ class Regression(TextTask):
         """See `Task.prior`."""
         return prior_of_numbers(np.asarray(dataset["label"][:], np.float64))
 
-    def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":
+    def linear_loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """See `Task.linear_loss`."""
         from torch.nn.functional import mse_loss
 

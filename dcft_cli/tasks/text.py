@@ -2,7 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset, Features, Value
@@ -10,12 +11,9 @@ from numpy.typing import NDArray
 
 from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.data.rows import Rows
-from dcft_cli.data.token_cache import encode_rows
+from dcft_cli.data.token_cache import Tokenizer, encode_rows
 from dcft_cli.tasks.base import Task, longest_first
 from dcft_cli.tasks.metrics import METRICS, require_finite
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 class TextTask(Task):
@@ -40,9 +38,13 @@ class TextTask(Task):
     def predicted(self, logits: NDArray[Any]) -> NDArray[Any]:
         """Return the labels (N,) that logits (N, outputs) predict, or for sets (N, labels)."""
 
-    @abstractmethod
     def failure(self, logits: NDArray[Any], labels: NDArray[Any]) -> str:
         """See `EvaluationSet.failure`; `labels` are the true ones as the model takes them."""
+        predicted = self.predicted(logits)
+        if (predicted != predicted[0]).any() or (labels == labels[0]).all():
+            return ""
+        names = np.atleast_1d(np.array(self.labels)[predicted[0]])
+        return f"every row is predicted {', '.join(names) or 'no label'}"
 
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""
@@ -54,7 +56,7 @@ class TextTask(Task):
         types = {name: Value("string") for name in names} | {"label": self.label_feature}
         return Dataset.from_dict(columns, features=Features(types))
 
-    def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
+    def encode_training(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
         """See `Task.encode_training`; the target is `labels`."""
 
         def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
@@ -66,9 +68,7 @@ class TextTask(Task):
 
         return encode_rows(dataset, encode, tokenizer, ("text", self.max_length))
 
-    def evaluation_set(
-        self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
-    ) -> EvaluationSet:
+    def evaluation_set(self, name: str, dataset: Dataset, tokenizer: Tokenizer) -> EvaluationSet:
         """See `Task.evaluation_set`."""
         features = longest_first(self.encode_training(dataset, tokenizer))
         labels = np.asarray(features["labels"][:])
@@ -76,10 +76,9 @@ class TextTask(Task):
         def constant_scores(logits: NDArray[Any]) -> dict[str, float]:
             return self.score(np.tile(logits, (len(labels), 1)), labels)
 
-        def failure(predictions: NDArray[Any]) -> str:
-            return self.failure(predictions, labels)
-
-        return EvaluationSet(name, features, self.score, constant_scores, failure)
+        return EvaluationSet(
+            name, features, self.score, constant_scores, partial(self.failure, labels=labels)
+        )
 
     def score(self, logits: NDArray[Any], label_ids: NDArray[Any]) -> dict[str, float]:
         """See `EvaluationSet.score`."""

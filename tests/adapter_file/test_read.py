@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -73,18 +74,8 @@ def test_slices_and_stacks(tmp_path: Path) -> None:
             "plain": linear(10, 7),
         }
     )
-    adapt(
-        model,
-        "Q",
-        "V",
-        "whole.qkv",
-        "*.up_proj",
-        "plain",
-        kernel_size=4,
-        stride=3,
-        rank=2,
-        scale=1.5,
-    )
+    settings = {"kernel_size": 4, "stride": 3, "rank": 2, "scale": 1.5}
+    adapt(model, "Q", "V", "whole.qkv", "*.up_proj", "plain", **settings)
     path = save_adapter(model, tmp_path)
     contents, layers = read_adapter(path), adapter_layers(model)
     assert [(m.name, m.weight, m.rows, m.count) for m in contents.modules] == [
@@ -95,14 +86,8 @@ def test_slices_and_stacks(tmp_path: Path) -> None:
         ("turned.up_proj", "turned.up_proj", None, 3),
         ("plain", "plain.weight", None, None),
     ]
-    assert [(m.out_features, m.in_features) for m in contents.modules] == [
-        (6, 6),
-        (6, 6),
-        (18, 6),
-        (10, 6),
-        (10, 6),
-        (10, 7),
-    ]
+    sizes = [(m.out_features, m.in_features) for m in contents.modules]
+    assert sizes == [(6, 6), (6, 6), (18, 6), (10, 6), (10, 6), (10, 7)]
     for module in contents.modules:
         layer = layers[module.name]
         norm = delta_of(layer).norm().item()
@@ -116,14 +101,8 @@ def test_slices_and_stacks(tmp_path: Path) -> None:
     )
     # What is not there is not written.
     described = json.loads(_header(path)["__metadata__"]["dcft"])["modules"]
-    assert [sorted({"rows", "count"} & module.keys()) for module in described] == [
-        ["rows"],
-        ["rows"],
-        [],
-        ["count"],
-        ["count"],
-        [],
-    ]
+    written = [",".join({"rows", "count"} & module.keys()) for module in described]
+    assert written == ["rows", "rows", "", "count", "count", ""]
 
 
 def test_counts_of_a_stack() -> None:
@@ -159,56 +138,42 @@ def rewrite(path: Path, change: Callable[[dict, bytearray], None], *, sign: bool
 NAME = "adapter.bert.encoder.layer.0.attention.self.query.A"
 
 
-def flip_a_byte(header: dict, body: bytearray) -> None:
-    body[header[NAME]["data_offsets"][0]] ^= 1
-
-
-def other_scale(header: dict, body: bytearray) -> None:
-    meta = header["__metadata__"]
-    meta["dcft"] = meta["dcft"].replace('"scale":2.0', '"scale":4.0')
-
-
-def newer_version(header: dict, body: bytearray) -> None:
-    header["description"]["format_version"] = 3
-
-
-def rename_tensor(header: dict, body: bytearray) -> None:
-    header["surprise"] = header.pop(NAME)
-
-
-def add_tensor(header: dict, body: bytearray) -> None:
-    header["surprise"] = {"dtype": "F32", "shape": [0], "data_offsets": [len(body)] * 2}
-
-
-def other_shape(header: dict, body: bytearray) -> None:
-    header[NAME]["shape"].reverse()
-
-
-def other_dtype(header: dict, body: bytearray) -> None:
-    header[NAME]["dtype"] = "I32"
-
-
-def no_description(header: dict, body: bytearray) -> None:
-    del header["__metadata__"]["dcft"]
+def damage(kind: str, header: dict, body: bytearray) -> None:
+    metadata = header["__metadata__"]
+    match kind:
+        case "flipped byte":
+            body[header[NAME]["data_offsets"][0]] ^= 1
+        case "other scale":
+            metadata["dcft"] = metadata["dcft"].replace('"scale":2.0', '"scale":4.0')
+        case "newer version":
+            header["description"]["format_version"] = 3
+        case "renamed tensor":
+            header["surprise"] = header.pop(NAME)
+        case "added tensor":
+            header["surprise"] = {"dtype": "F32", "shape": [0], "data_offsets": [len(body)] * 2}
+        case "other shape":
+            header[NAME]["shape"].reverse()
+        case "other dtype":
+            header[NAME]["dtype"] = "I32"
+        case "no description":
+            del metadata["dcft"]
 
 
 @pytest.mark.parametrize(
-    ("change", "sign", "message"),
+    ("kind", "message"),
     [
-        (flip_a_byte, False, f"altered: {NAME}"),
-        (other_scale, False, "altered: its description"),
-        (newer_version, True, "format version 3"),
-        (rename_tensor, False, f"lacks the tensor {NAME}"),
-        (add_tensor, False, "unexpected tensor: .*surprise"),
-        (other_shape, False, f"expected the tensor {NAME} as F32 .* found F32"),
-        (other_dtype, False, f"expected the tensor {NAME} as F32 .* found I32"),
-        (no_description, False, "not a DCFT adapter"),
+        ("flipped byte", f"altered: {NAME}"),
+        ("other scale", "altered: its description"),
+        ("newer version", "format version 3"),
+        ("renamed tensor", f"lacks the tensor {NAME}"),
+        ("added tensor", "unexpected tensor: .*surprise"),
+        ("other shape", f"expected the tensor {NAME} as F32 .* found F32"),
+        ("other dtype", f"expected the tensor {NAME} as F32 .* found I32"),
+        ("no description", "not a DCFT adapter"),
     ],
 )
-def test_damage_is_named(
-    adapter: Path, change: Callable[[dict, bytearray], None], sign: bool, message: str
-) -> None:
-    rewrite(adapter, change, sign=sign)
+def test_damage_is_named(adapter: Path, kind: str, message: str) -> None:
+    rewrite(adapter, partial(damage, kind), sign=kind == "newer version")
     with pytest.raises(AdapterFileError, match=message) as caught:
         load_adapter(tiny_model(), adapter)
     assert str(adapter) in caught.value.message

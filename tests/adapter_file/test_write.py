@@ -37,8 +37,6 @@ def test_loaded_adapter_gives_the_same_outputs_in_a_fresh_process(
     code = f"""
 import torch
 from dcft_cli import load_adapter
-from tests.small import Fused, SmallExperts, adapt, linear
-from tests.architectures.tiny import tiny_model as any_tiny_model
 from tests.families import tiny_model, tokens
 model = load_adapter(tiny_model(), {str(adapter)!r})
 torch.save(model(**tokens()).logits, {str(tmp_path / "logits")!r})
@@ -153,14 +151,4 @@ def test_a_model_of_other_sizes_is_refused(change: str, message: str, tmp_path: 
     model = resized(change)
     with pytest.raises(AdapterFileError, match=f"does not fit this model.*{message}"):
         load_adapter(model, path, check_base=False)
-    assert not adapter_layers(model)
-
-
-def test_a_wider_fused_weight_is_another_base(tmp_path: Path) -> None:
-    """The slices' rows are there too, but others."""
-    path = save_adapter(adapt(resized("nothing"), "Q", "V", "mlp.up_proj"), tmp_path)
-    model = resized("nothing")
-    model["attn"].qkv = linear(24, 6)
-    with pytest.raises(AdapterFileError, match="trained on other base weights"):
-        load_adapter(model, path)
     assert not adapter_layers(model)

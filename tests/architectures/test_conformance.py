@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-import transformers
 from torch import Tensor, nn
 
 from dcft_cli import (
@@ -40,12 +39,6 @@ def logits(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     torch.manual_seed(2)
     with torch.no_grad():
         return model(**inputs).logits
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> None:
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
 
 
 @pytest.mark.parametrize("model_type", BUILDABLE)

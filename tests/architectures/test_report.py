@@ -27,11 +27,6 @@ REASONS: dict[str, dict[str, str]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> None:
-    transformers.utils.logging.set_verbosity_error()
-
-
 def here(names: Iterable[str]) -> list[str]:
     """Those that the installed transformers has."""
     return [name for name in names if name in MODEL_TYPES]

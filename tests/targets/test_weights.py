@@ -30,19 +30,13 @@ def shape(matrix: Matrix) -> tuple[int | None, int, int]:
     return matrix.count, matrix.out_features, matrix.in_features
 
 
-def test_a_linear_layer() -> None:
-    module = linear(5, 3)
+@pytest.mark.parametrize(("module", "transposed"), [(linear(5, 3), False), (Conv1D(5, 3), True)])
+def test_a_linear_layer(module: nn.Module, transposed: bool) -> None:
     matrix = only(module)
     assert shape(matrix) == (None, 5, 3)
     assert (matrix.name, matrix.parameter_name) == ("it", "it.weight")
-    assert matrix.called and not matrix.transposed
+    assert (matrix.called, matrix.transposed) == (True, transposed)
     assert matrix.module is module and matrix.parameter is module.weight
-
-
-def test_a_linear_layer_stored_transposed() -> None:
-    matrix = only(Conv1D(5, 3))
-    assert shape(matrix) == (None, 5, 3)
-    assert matrix.called and matrix.transposed
 
 
 def test_a_model_that_is_a_layer_itself() -> None:
@@ -122,11 +116,6 @@ def test_parts_that_read_no_text_are_left_out(model_type: str) -> None:
     ]
     assert blind and names
     assert not any(name.startswith(f"{tower}.") for name in names for tower in blind)
-
-
-def test_a_model_that_reads_anything_keeps_all_its_parts() -> None:
-    names = [matrix.path for matrix in find_matrices(tiny_model("perceiver"))]
-    assert "perceiver.encoder.self_attends.0.attention.self.query" in names
 
 
 def test_a_module_in_two_places_is_found_once() -> None:

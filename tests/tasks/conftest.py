@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.samples import write_rows
 
+Write = Callable[..., str]
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -72,6 +73,6 @@ def any_tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture
-def jsonl(tmp_path: Path) -> Callable[..., str]:
+def jsonl(tmp_path: Path) -> Write:
     """Return a function that writes a jsonl file and returns its path."""
     return lambda rows, name="rows.jsonl": write_rows(tmp_path / name, rows)

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,8 +7,7 @@ from transformers import PreTrainedTokenizerFast
 from dcft_cli.errors import DataError
 from dcft_cli.recipe import DataSection, TaskSection
 from dcft_cli.tasks import LoadedTask, load_task
-
-Write = Callable[..., str]
+from tests.tasks.conftest import Write
 
 
 def load(path: str, labels: list[str] | None = None, **data: Any) -> LoadedTask:

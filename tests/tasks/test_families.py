@@ -2,12 +2,14 @@
 
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from dcft_cli.errors import RecipeError
 from dcft_cli.recipe import DataSection, TaskSection
 from dcft_cli.recipe.schema import TaskType
 from dcft_cli.tasks import FAMILIES, build_task, labels_only_in_data
+from dcft_cli.tasks.text import TextTask
 
 TEXT = {"text": ["text"]}
 TWO_CLASSES = {
@@ -135,3 +137,27 @@ def test_class_names_come_from_the_recipe_the_known_task_or_the_data() -> None:
     assert build_task(mnli, DataSection()).labels == ("entailment", "neutral", "contradiction")
     columns = DataSection(**TEXT, label=["toxic", "rude"])
     assert build_task(TaskSection(type="multi_label"), columns).labels == ("toxic", "rude")
+
+
+@pytest.mark.parametrize(
+    ("task", "logits", "labels", "failure"),
+    [
+        ("classification", [[1, 0], [2, 0]], [0, 1], "every row is predicted x"),
+        ("classification", [[1, 0], [2, 0]], [1, 1], ""),
+        ("classification", [[1, 0], [0, 2]], [0, 1], ""),
+        ("multi_label", [[1, 1], [2, 1]], [[1, 0], [0, 0]], "every row is predicted x, y"),
+        ("multi_label", [[-1, -1], [-1, -2]], [[1, 0], [0, 0]], "every row is predicted no label"),
+        ("multi_label", [[1, 1], [2, -1]], [[1, 0], [0, 0]], ""),
+        ("regression", [[3], [3]], [1, 5], "every prediction is about 3"),
+        ("regression", [[9], [8]], [1, 2], "predictions are about 8.5, and labels 1.5"),
+        ("regression", [[1], [2]], [1, 5], ""),
+    ],
+)
+def test_a_prediction_that_ignores_the_text_is_a_failure(
+    task: TaskType, logits: list[list[float]], labels: list[Any], failure: str
+) -> None:
+    section = TaskSection(type=task, labels=["x", "y"])
+    built = build_task(section, DataSection(**TEXT))
+    assert isinstance(built, TextTask)
+    found = built.failure(np.array(logits), np.array(labels))
+    assert found.startswith(failure) and bool(found) == bool(failure)

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,8 +7,7 @@ from dcft_cli.data import reading
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe import DataSection, HoldoutSection, TaskSection
 from dcft_cli.tasks import load_task
-
-Write = Callable[..., str]
+from tests.tasks.conftest import Write
 
 
 def pairs(*labels: object) -> list[dict[str, object]]:
@@ -61,14 +59,6 @@ def test_files_come_before_the_hub(hub: list[str], jsonl: Write) -> None:
     assert loaded.main_metric == "accuracy"
 
 
-def test_one_file_for_mnli_is_one_set(jsonl: Write) -> None:
-    rows = [{"premise": "a", "hypothesis": "b", "label": "neutral"}]
-    data = DataSection(hub="nyu-mll/glue", config="mnli", validation=jsonl(rows))
-    loaded = load_task(TaskSection(name="mnli"), data, training=False)
-    assert list(loaded.validation) == [""]
-    assert loaded.main_metric == "accuracy"
-
-
 def test_an_evaluation_reads_no_training_data(jsonl: Write) -> None:
     data = DataSection(
         train="gone.jsonl", validation=jsonl(pairs("b", "c")), text=["sentence1", "sentence2"]
@@ -82,13 +72,6 @@ def test_an_evaluation_reads_no_training_data(jsonl: Write) -> None:
         load_task(task, data)
     with pytest.raises(RecipeError, match="class names are not known"):
         load_task(task, data, training=False)
-
-
-def test_labels_of_the_adapter_replace_the_recipes(jsonl: Write) -> None:
-    data = DataSection(validation=jsonl(pairs(0)), text=["sentence1"])
-    task = TaskSection(type="classification", labels=["x", "y"])
-    assert load_task(task, data, ["p", "q"], training=False).task.labels == ("p", "q")
-    assert load_task(task, data, training=False).task.labels == ("x", "y")
 
 
 def test_an_evaluation_holds_out_the_same_rows(jsonl: Write) -> None:

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,9 @@ from transformers import PreTrainedTokenizerFast
 
 from dcft_cli.errors import DataError, RecipeError, TrainingError
 from dcft_cli.recipe import DataSection, TaskSection
-from dcft_cli.tasks import LoadedTask, load_task
-from dcft_cli.tasks.multi_label import best_threshold, score_label_sets
-
-Write = Callable[..., str]
+from dcft_cli.tasks import LoadedTask, build_task, load_task
+from dcft_cli.tasks.multi_label import MultiLabel, best_threshold
+from tests.tasks.conftest import Write
 
 
 def load(path: str, task: dict[str, Any] | None = None, **data: Any) -> LoadedTask:
@@ -23,6 +21,13 @@ def load(path: str, task: dict[str, Any] | None = None, **data: Any) -> LoadedTa
 
 def rows(*labels: object) -> list[dict[str, object]]:
     return [{"text": f"text {number}", "label": label} for number, label in enumerate(labels)]
+
+
+def score(logits: Any, present: Any) -> dict[str, float]:
+    labels = list("abc"[: len(present[0])])
+    task = build_task(TaskSection(type="multi_label", labels=labels), DataSection(text=["text"]))
+    assert isinstance(task, MultiLabel)
+    return task.score(np.array(logits), np.array(present, np.float32))
 
 
 def vectors(loaded: LoadedTask) -> list[list[float]]:
@@ -123,18 +128,6 @@ def test_training_needs_rows_that_differ(jsonl: Write, labels: Any, message: str
         load(jsonl(rows(*labels)))
 
 
-def test_features_are_the_inputs_of_the_model(
-    jsonl: Write, any_tokenizer: PreTrainedTokenizerFast
-) -> None:
-    pairs = [{"text": "ab", "other": "x" * n, "label": ["ab"[n % 2]]} for n in (1, 4, 2)]
-    loaded = load(jsonl(pairs), text=["text", "other"])
-    features = loaded.task.evaluation_set("", loaded.validation[""].dataset, any_tokenizer).features
-    assert set(features.column_names) == {*any_tokenizer.model_input_names, "labels", "length"}
-    assert features["labels"][:] == [[1, 0], [1, 0], [0, 1]]
-    batch = loaded.task.collator(any_tokenizer)([dict(row) for row in features])
-    assert (batch["labels"].shape, str(batch["labels"].dtype)) == ((3, 2), "torch.float32")
-
-
 def test_the_threshold_decides(jsonl: Write, tokenizer: PreTrainedTokenizerFast) -> None:
     path = jsonl(rows(["a"], ["a", "b"], []))
     logits = np.array([[2.0, -1.0], [0.0, -0.5], [-3.0, -3.0]])
@@ -154,10 +147,8 @@ def test_the_threshold_decides(jsonl: Write, tokenizer: PreTrainedTokenizerFast)
 
 
 def test_scores_by_hand() -> None:
-    present = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]], dtype=bool)
-    predicted = np.array([[1, 0, 0], [1, 0, 1], [0, 0, 0]], dtype=bool)
-    logits = np.array([[3.0, 0.0, 0.0], [2.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
-    scores = score_label_sets(logits, predicted, present)
+    present = [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
+    scores = score([[3.0, -0.2, -1.0], [2.0, -0.5, 1.0], [-2.0, -2.0, -3.0]], present)
     assert scores == pytest.approx(
         {
             "micro_f1": 2 * 2 / (3 + 3),
@@ -186,15 +177,13 @@ def test_the_best_threshold_is_the_best_of_all(seed: int) -> None:
 
 
 def test_labels_that_never_occur_are_left_out_of_means() -> None:
-    present = np.array([[1, 0], [0, 0]], dtype=bool)
-    logits = np.array([[1.0, -1.0], [-1.0, -1.0]])
-    scores = score_label_sets(logits, logits > 0, present)
+    scores = score([[1.0, -1.0], [-1.0, -1.0]], [[1, 0], [0, 0]])
     assert scores.pop("best_micro_f1_threshold") == pytest.approx(1 / (1 + np.exp(-1)))
     assert scores == dict.fromkeys(scores, 1.0)
 
 
 def test_scores_without_any_label_are_0() -> None:
-    nothing = np.zeros((3, 2), dtype=bool)
-    scores = score_label_sets(np.zeros((3, 2)), nothing, nothing)
-    assert (scores.pop("subset_accuracy"), scores.pop("best_micro_f1_threshold")) == (1.0, 0.5)
+    scores = score([[-1.0, -1.0]] * 3, [[0, 0]] * 3)
+    assert scores.pop("subset_accuracy") == 1.0
+    assert scores.pop("best_micro_f1_threshold") == pytest.approx(1 / (1 + np.exp(1)))
     assert scores == dict.fromkeys(scores, 0.0)

@@ -1,5 +1,3 @@
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -7,8 +5,7 @@ from transformers import PreTrainedTokenizerFast
 from dcft_cli.errors import DataError
 from dcft_cli.recipe import DataSection, TaskSection
 from dcft_cli.tasks import LoadedTask, load_task
-
-Write = Callable[..., str]
+from tests.tasks.conftest import Write
 
 
 def load(path: str, **task: str) -> LoadedTask:

@@ -42,10 +42,6 @@ class Answer:
     text: str
     no_answer_score: float
 
-    def given(self, null_threshold: float) -> str:
-        """Return `text`, or "" if "no answer" leads by more than the threshold."""
-        return "" if self.no_answer_score > null_threshold else self.text
-
 
 def decode(
     start_logits: NDArray[Any],
@@ -90,11 +86,7 @@ def _best_span(
 ) -> tuple[float, int, int] | None:
     """Return score, first and last token of the best span; None if there is no valid one.
 
-    Args:
-        start: logits of the context tokens, (tokens,).
-        end: like `start`.
-        n_best: number of candidates.
-        max_length: longest span in tokens.
+    `start` and `end` are the logits of the context tokens, (tokens,).
     """
     starts = np.argsort(-start, kind="stable")[:n_best]
     ends = np.argsort(-end, kind="stable")[:n_best]

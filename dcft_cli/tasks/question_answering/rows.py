@@ -1,6 +1,5 @@
 """Rows of question answering: questions, contexts, ids and reference answers."""
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,11 +7,8 @@ from datasets import Dataset, Features, List, Value
 
 from dcft_cli.data.rows import Rows, format_value
 
-ID_COLUMN = "id"
-
 _FEATURES = Features(
     {
-        "id": Value("string"),
         "question": Value("string"),
         "context": Value("string"),
         "answers": {"text": List(Value("string")), "answer_start": List(Value("int64"))},
@@ -23,61 +19,41 @@ _FEATURES = Features(
 def prepare_questions(
     rows: Rows, question: str, context: str, answers: str, *, unanswerable: bool
 ) -> Dataset:
-    """Check rows and put them into the columns of SQuAD: `id`, `question`, `context`, `answers`.
-
-    Args:
-        rows: as they were read; without a column `id`, it is the row's number.
-        question: name of the question column.
-        context: name of the context column.
-        answers: name of the answers column: {"text": [...], "answer_start": [...]}.
-        unanswerable: whether questions may have no answer.
+    """Check rows and put them into the columns of SQuAD: `question`, `context`, `answers`.
 
     Raises:
-        DataError: a missing column; a missing or empty text; a repeated id; a question without an
-            answer; an answer that is malformed or not at its offset.
+        DataError: a missing column; a missing or empty text; a question without an answer; an
+            answer that is malformed or not at its offset.
     """
     questions, contexts = rows.texts(question), rows.texts(context)
-    ids = _ids(rows)
-    references = rows.checked_values(
+    references = rows.values(answers, "data.label")
+    rows.check(
         answers,
-        "data.label",
+        references,
         lambda value: "" if _well_formed(value) else f"is {format_value(value)}",
         "malformed answers",
         'Each row needs {"text": [...], "answer_start": [...]} as in SQuAD, which a jsonl or'
         " parquet file can hold, but not a csv or tsv file.",
     )
-    unanswered = [
-        (index, f"question {ids[index]}")
-        for index, value in enumerate(references)
-        if not unanswerable and not value["text"]
-    ]
-    hint = "Allow it with task.unanswerable=true (or task.name=squad_v2)."
-    rows.raise_for(unanswered, "question without an answer", hint)
-    misplaced = [
-        (index, f"question {ids[index]}: {problem}")
-        for index, value in enumerate(references)
-        if (problem := _offset_problem(value, contexts[index]))
-    ]
-    hint = "answer_start counts the characters of the context from 0, not bytes or words."
-    rows.raise_for(misplaced, "answer that is not at its offset", hint)
+    if not unanswerable:
+        rows.check(
+            answers,
+            references,
+            lambda value: "" if value["text"] else "is empty",
+            "question without an answer",
+            "Allow it with task.unanswerable=true (or task.name=squad_v2).",
+        )
+    rows.raise_for(
+        list(map(_offset_problem, references, contexts)),
+        "answer that is not at its offset",
+        "answer_start counts the characters of the context from 0, not bytes or words.",
+    )
     columns = {
-        "id": ids,
         "question": questions,
         "context": contexts,
         "answers": [{key: value[key] for key in ("text", "answer_start")} for value in references],
     }
     return Dataset.from_dict(columns, features=_FEATURES)
-
-
-def _ids(rows: Rows) -> list[str]:
-    if ID_COLUMN not in rows.columns:
-        return [str(row) for row in range(1, len(rows.records) + 1)]
-    values = enumerate(rows.values(ID_COLUMN, ""), start=1)
-    ids = [str(row if value is None else value) for row, value in values]
-    counts = Counter(ids)
-    repeated = [(index, f"`{ID_COLUMN}` is {id}") for index, id in enumerate(ids) if counts[id] > 1]
-    rows.raise_for(repeated, "id that is used more than once")
-    return ids
 
 
 def _well_formed(answers: object) -> bool:

@@ -6,6 +6,7 @@ articles a, an, the, and superfluous spaces; of several references the best one 
 any answer.
 """
 
+import math
 import re
 import string
 from collections import Counter
@@ -67,10 +68,8 @@ def score_answers(
         and the score of the best threshold for this very set (`best_*`, with
         `best_*_threshold`).
     """
-    if null_threshold is None:
-        given = [answer.text for answer in answers]
-    else:
-        given = [answer.given(null_threshold) for answer in answers]
+    limit = math.inf if null_threshold is None else null_threshold
+    given = ["" if answer.no_answer_score > limit else answer.text for answer in answers]
     scores: dict[str, float] = {}
     answerable = np.array([bool(texts) for texts in references])
     for name, metric in (("exact_match", exact_match), ("f1", f1)):

@@ -1,43 +1,40 @@
 """Question answering as a task."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasets import Dataset
 from numpy.typing import NDArray
 
 from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.data.rows import Rows
-from dcft_cli.data.token_cache import encode_rows
+from dcft_cli.data.token_cache import Tokenizer, encode_rows
 from dcft_cli.recipe.schema import DataSection, TaskSection
-from dcft_cli.tasks.base import Task, longest_first
+from dcft_cli.tasks.base import Task, Tensor, longest_first
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.metrics import require_finite
 from dcft_cli.tasks.question_answering.decoding import Answer, Window, decode
-from dcft_cli.tasks.question_answering.rows import ID_COLUMN, prepare_questions
+from dcft_cli.tasks.question_answering.rows import prepare_questions
 from dcft_cli.tasks.question_answering.scoring import score_answers
 from dcft_cli.tasks.question_answering.windows import (
-    answer_tokens,
+    answer_span,
     check_windows,
     cls_index,
     context_tokens,
     encode_windows,
 )
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import BatchEncoding, PreTrainedTokenizerBase
-
 Logits = tuple[NDArray[Any], NDArray[Any]]
 """Start and end logits, each (windows, longest input)."""
 
+_NOT_INPUTS = ("offset_mapping", "overflow_to_sample_mapping")
 _WINDOW_COLUMNS = ["row", "cls", "first", "spans"]
 
 
 class QuestionAnswering(Task):
     """Find the answer to a question in a context, or that there is none.
 
-    Prepared rows have the columns of SQuAD: `id`, `question`, `context`, `answers`.
+    Prepared rows have the columns of SQuAD: `question`, `context`, `answers`.
 
     Attributes:
         null_threshold: "no answer" is given if it leads by more; None if every question must
@@ -51,7 +48,6 @@ class QuestionAnswering(Task):
     needs_offsets = True
     default_text = ("question", "context")
     default_label = "answers"
-    optional_columns = (ID_COLUMN,)
 
     def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str] = ()) -> None:
         super().__init__(task, data, labels)
@@ -64,92 +60,47 @@ class QuestionAnswering(Task):
         self.n_best = task.n_best
         self.max_answer_length = task.max_answer_length
 
-    @property
-    def model_settings(self) -> Mapping[str, Any]:
-        """See `Task.model_settings`: two outputs, start and end, are every model's default."""
-        return {}
-
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""
         unanswerable = self.null_threshold is not None
         return prepare_questions(rows, *self.text, *self.label, unanswerable=unanswerable)
 
-    def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
+    def encode_training(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
         """See `Task.encode_training`; the targets are `start_positions` and `end_positions`.
 
         They are those of the first reference answer. In a window that does not contain all of it,
         they point at the "no answer" token.
 
         Raises:
-            ModelError: a tokenizer that is not a fast one.
             RecipeError: `document_stride` and `max_length` do not fit together.
         """
-        check_windows(tokenizer, self.max_length, self.document_stride)
+        return self._encode(dataset, tokenizer, targets=True)
 
-        def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
-            encoded = self._windows(batch, tokenizer)
-            targets = [
-                _target(encoded, window, batch["answers"][row], tokenizer)
-                for window, row in enumerate(encoded["overflow_to_sample_mapping"])
-            ]
-            return _inputs(encoded) | {
-                "start_positions": [start for start, _ in targets],
-                "end_positions": [end for _, end in targets],
-            }
-
-        settings = ("answers", self.max_length, self.document_stride)
-        return encode_rows(dataset, encode, tokenizer, settings)
-
-    def evaluation_set(
-        self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
-    ) -> EvaluationSet:
+    def evaluation_set(self, name: str, dataset: Dataset, tokenizer: Tokenizer) -> EvaluationSet:
         """See `Task.evaluation_set`; raises the errors of `encode_training`."""
-        check_windows(tokenizer, self.max_length, self.document_stride)
-
-        def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
-            encoded = self._windows(batch, tokenizer)
-            contexts = [
-                context_tokens(encoded, window) for window in range(len(encoded["input_ids"]))
-            ]
-            return _inputs(encoded) | {
-                "row": [rows[row] for row in encoded["overflow_to_sample_mapping"]],
-                "cls": [cls_index(ids, tokenizer) for ids in encoded["input_ids"]],
-                "first": [first for first, _ in contexts],
-                "spans": [spans.reshape(-1) for _, spans in contexts],
-            }
-
-        settings = ("windows", self.max_length, self.document_stride)
-        encoded = longest_first(encode_rows(dataset, encode, tokenizer, settings))
+        encoded = longest_first(self._encode(dataset, tokenizer, targets=False))
         windows = [
             Window(window["row"], window["cls"], window["first"], window["spans"].reshape(-1, 2))
             for window in encoded.select_columns(_WINDOW_COLUMNS).with_format("numpy")
         ]
-        contexts, ids = dataset["context"][:], dataset["id"][:]
+        contexts = dataset["context"][:]
         references = [answers["text"] for answers in dataset["answers"][:]]
 
-        def answers(predictions: Logits) -> list[Answer]:
-            start, end = map(require_finite, predictions)
-            return decode(start, end, windows, contexts, self.n_best, self.max_answer_length)
-
         def score(predictions: Logits, label_ids: object = None) -> dict[str, float]:
-            return score_answers(answers(predictions), references, self.null_threshold)
-
-        def answers_by_id(predictions: Logits) -> dict[str, Answer]:
-            return dict(zip(ids, answers(predictions), strict=True))
+            start, end = map(require_finite, predictions)
+            answers = decode(start, end, windows, contexts, self.n_best, self.max_answer_length)
+            return score_answers(answers, references, self.null_threshold)
 
         def constant_scores(logits: object) -> dict[str, float]:
             empty = [Answer("", 0.0)] * len(references)
             return score_answers(empty, references, self.null_threshold)
 
-        def failure(predictions: Logits) -> str:
-            return ""  # answers to different questions are never the same
-
         features = encoded.remove_columns(_WINDOW_COLUMNS)
-        return EvaluationSet(name, features, score, constant_scores, failure, answers_by_id)
+        return EvaluationSet(name, features, score, constant_scores)
 
     def linear_examples(
-        self, features: "Tensor", batch: Mapping[str, "Tensor"]
-    ) -> "tuple[Tensor, dict[str, Tensor]]":
+        self, features: Tensor, batch: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Task.linear_examples`: windows, padded to `max_length`."""
         import torch
         from torch.nn.functional import pad
@@ -162,7 +113,7 @@ class QuestionAnswering(Task):
             "mask": pad(mask.bool(), (0, missing)),
         }
 
-    def linear_loss(self, logits: "Tensor", targets: Mapping[str, "Tensor"]) -> "Tensor":
+    def linear_loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """See `Task.linear_loss`."""
         from torch.nn.functional import cross_entropy
 
@@ -170,34 +121,31 @@ class QuestionAnswering(Task):
         start, end = logits.unbind(-1)
         return (cross_entropy(start, targets["start"]) + cross_entropy(end, targets["end"])) / 2
 
-    def _windows(
-        self, batch: Mapping[str, list[Any]], tokenizer: "PreTrainedTokenizerBase"
-    ) -> "BatchEncoding":
-        return encode_windows(
-            batch["question"], batch["context"], tokenizer, self.max_length, self.document_stride
-        )
+    def _encode(self, dataset: Dataset, tokenizer: Tokenizer, *, targets: bool) -> Dataset:
+        """Encode questions as windows, with either the targets or what decoding needs."""
+        lengths = self.max_length, self.document_stride
+        check_windows(tokenizer, *lengths)
 
+        def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
+            encoded = encode_windows(batch["question"], batch["context"], tokenizer, *lengths)
+            questions = encoded["overflow_to_sample_mapping"]
+            cls = [cls_index(ids, tokenizer) for ids in encoded["input_ids"]]
+            contexts = [context_tokens(encoded, window) for window in range(len(questions))]
+            columns: dict[str, list[Any]] = {
+                name: values for name, values in encoded.items() if name not in _NOT_INPUTS
+            }
+            columns["length"] = [len(ids) for ids in encoded["input_ids"]]
+            if targets:
+                answers = [batch["answers"][question] for question in questions]
+                spans = list(map(answer_span, answers, contexts, cls))
+                columns["start_positions"] = [start for start, _ in spans]
+                columns["end_positions"] = [end for _, end in spans]
+            else:
+                columns["row"] = [rows[question] for question in questions]
+                columns["cls"] = cls
+                columns["first"] = [first for first, _ in contexts]
+                columns["spans"] = [spans.reshape(-1) for _, spans in contexts]
+            return columns
 
-def _inputs(encoded: "BatchEncoding") -> dict[str, list[Any]]:
-    """Return the model's inputs, and their lengths."""
-    others = ("offset_mapping", "overflow_to_sample_mapping")
-    inputs = {name: values for name, values in encoded.items() if name not in others}
-    return inputs | {"length": [len(ids) for ids in encoded["input_ids"]]}
-
-
-def _target(
-    encoded: "BatchEncoding",
-    window: int,
-    answers: Mapping[str, list[Any]],
-    tokenizer: "PreTrainedTokenizerBase",
-) -> tuple[int, int]:
-    """Return the first and last token of the answer in a window, or of "no answer"."""
-    if answers["text"]:
-        text = answers["text"][0]
-        start = answers["answer_start"][0] + len(text) - len(text.lstrip())
-        first, spans = context_tokens(encoded, window)
-        found = answer_tokens(spans, start, start + len(text.strip()))
-        if found is not None:
-            return first + found[0], first + found[1]
-    cls = cls_index(encoded["input_ids"][window], tokenizer)
-    return cls, cls
+        settings = ("answers" if targets else "windows", *lengths)
+        return encode_rows(dataset, encode, tokenizer, settings)

@@ -1,15 +1,13 @@
 """Overlapping windows of tokens over questions with long contexts."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dcft_cli.errors import ModelError, RecipeError
-
-if TYPE_CHECKING:
-    from transformers import BatchEncoding, PreTrainedTokenizerBase
+from dcft_cli.data.token_cache import Encoding, Tokenizer
+from dcft_cli.errors import RecipeError
 
 MAX_QUESTION_TOKENS = 64
 """Longer questions are cut, as in BERT's reference script for SQuAD."""
@@ -20,22 +18,13 @@ def max_question_tokens(max_length: int) -> int:
     return min(MAX_QUESTION_TOKENS, max_length // 2)
 
 
-def check_windows(
-    tokenizer: "PreTrainedTokenizerBase", max_length: int, document_stride: int
-) -> None:
+def check_windows(tokenizer: Tokenizer, max_length: int, document_stride: int) -> None:
     """Check, before anything is encoded, that windows can advance through their context.
 
     Raises:
-        ModelError: the tokenizer does not report which characters a token covers.
         RecipeError: after the longest question, `document_stride` leaves no new token to the
             next window.
     """
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"Question answering needs a fast tokenizer, and {type(tokenizer).__name__} is none:"
-            " only fast tokenizers report which characters each token covers.",
-            "Use a base model whose folder holds a tokenizer.json.",
-        )
     special = tokenizer.num_special_tokens_to_add(pair=True)
     question = max_question_tokens(max_length)
     size = max_length - special - question
@@ -51,10 +40,10 @@ def check_windows(
 def encode_windows(
     questions: Sequence[str],
     contexts: Sequence[str],
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: Tokenizer,
     max_length: int,
     document_stride: int,
-) -> "BatchEncoding":
+) -> Encoding:
     """Encode each question with its context, in as many windows as the context needs.
 
     The encoding also has `offset_mapping`, the characters that each token covers, and
@@ -64,10 +53,10 @@ def encode_windows(
         questions: cut to `max_question_tokens`.
         contexts: one per question.
         tokenizer: checked by `check_windows`, as are the lengths.
-        max_length: longest window in tokens.
+        max_length: longest window, in tokens.
         document_stride: tokens of the context that neighboring windows share.
     """
-    encoded: BatchEncoding = tokenizer(
+    encoded: Encoding = tokenizer(
         _cut(questions, tokenizer, max_question_tokens(max_length)),
         list(contexts),
         truncation="only_second",
@@ -79,7 +68,7 @@ def encode_windows(
     return encoded
 
 
-def _cut(questions: Sequence[str], tokenizer: "PreTrainedTokenizerBase", limit: int) -> list[str]:
+def _cut(questions: Sequence[str], tokenizer: Tokenizer, limit: int) -> list[str]:
     # Stripped: SQuAD v2.0 has a question that is almost nothing but leading spaces.
     stripped = [question.strip() for question in questions]
     # Not by truncation=True, which cuts on the left if the tokenizer is set so.
@@ -92,7 +81,7 @@ def _cut(questions: Sequence[str], tokenizer: "PreTrainedTokenizerBase", limit: 
     ]
 
 
-def context_tokens(encoded: "BatchEncoding", window: int) -> tuple[int, NDArray[np.int64]]:
+def context_tokens(encoded: Encoding, window: int) -> tuple[int, NDArray[np.int64]]:
     """Locate the context in a window.
 
     The encoding's sequence ids are right for any arrangement of special tokens, and for models
@@ -109,18 +98,28 @@ def context_tokens(encoded: "BatchEncoding", window: int) -> tuple[int, NDArray[
     return first, np.asarray(spans, dtype=np.int64).reshape(-1, 2)
 
 
-def cls_index(input_ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase") -> int:
+def cls_index(input_ids: Sequence[int], tokenizer: Tokenizer) -> int:
     """Return the index of the "no answer" token: [CLS], or the first token if there is none."""
     cls = tokenizer.cls_token_id
     return input_ids.index(cls) if cls is not None and cls in input_ids else 0
 
 
-def answer_tokens(spans: NDArray[np.int64], start: int, end: int) -> tuple[int, int] | None:
-    """Return the first and last context token that cover the characters `start` to `end`.
+def answer_span(
+    answers: Mapping[str, Sequence[Any]], context: tuple[int, NDArray[np.int64]], cls: int
+) -> tuple[int, int]:
+    """Return the first and last token of the first answer in a window.
 
-    None if the window does not contain all of them.
+    Args:
+        answers: `text` and `answer_start` of each reference, none if there is no answer.
+        context: of `context_tokens`.
+        cls: returned twice if the window does not contain all of the answer.
     """
-    if len(spans) == 0 or spans[0, 0] > start or spans[-1, 1] < end:
-        return None
-    (covering,) = np.nonzero((spans[:, 0] < end) & (spans[:, 1] > start))
-    return (int(covering[0]), int(covering[-1])) if covering.size else None
+    first, spans = context
+    if answers["text"]:
+        text, offset = answers["text"][0], answers["answer_start"][0]
+        start = offset + len(text) - len(text.lstrip())
+        end = start + len(text.strip())
+        (covering,) = np.nonzero((spans[:, 0] < end) & (spans[:, 1] > start))
+        if covering.size and spans[0, 0] <= start and end <= spans[-1, 1]:
+            return first + int(covering[0]), first + int(covering[-1])
+    return cls, cls

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from dcft_cli.data.conll import LABELS_COLUMN, WORDS_COLUMN
 from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.data.rows import Rows
-from dcft_cli.data.token_cache import encode_rows
-from dcft_cli.errors import DataError
+from dcft_cli.data.token_cache import Tokenizer, encode_rows
 from dcft_cli.recipe.schema import DataSection, TaskSection
-from dcft_cli.tasks.base import Task, class_settings, longest_first
+from dcft_cli.tasks.base import Task, Tensor, longest_first
 from dcft_cli.tasks.metrics import accuracy, macro_f1, require_finite
 from dcft_cli.tasks.token_classification.rows import label_column, prepare_sentences
 from dcft_cli.tasks.token_classification.scoring import (
@@ -25,11 +24,7 @@ from dcft_cli.tasks.token_classification.scoring import (
     read_tag,
     score_entities,
 )
-from dcft_cli.tasks.token_classification.windows import WordWindow, encode_words
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
+from dcft_cli.tasks.token_classification.windows import assign_words, encode_words
 
 IGNORED = -100
 """Label of tokens that do not count in the loss: all but the first of each word."""
@@ -72,11 +67,6 @@ class TokenClassification(Task):
         hint = "The label of a word is a text or a whole number."
         return label_column(rows, column).class_names(hint)
 
-    @property
-    def model_settings(self) -> Mapping[str, Any]:
-        """See `Task.model_settings`."""
-        return class_settings(self.labels)
-
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""
         return prepare_sentences(rows, self.text[0], self.label[0], self.labels)
@@ -86,7 +76,7 @@ class TokenClassification(Task):
         return Counter(chain.from_iterable(dataset["labels"][:]))
 
     def collator(
-        self, tokenizer: "PreTrainedTokenizerBase", multiple: int | None = None
+        self, tokenizer: Tokenizer, multiple: int | None = None
     ) -> Callable[[Any], dict[str, Any]]:
         """See `Task.collator`: labels are padded too."""
         from transformers import DataCollatorForTokenClassification
@@ -95,15 +85,13 @@ class TokenClassification(Task):
             tokenizer, pad_to_multiple_of=multiple, label_pad_token_id=IGNORED
         )
 
-    def encode_training(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
+    def encode_training(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
         """See `Task.encode_training`; the targets are `labels`, one per token."""
-        return self._encode(dataset, tokenizer, "training").remove_columns(_WINDOW_COLUMNS)
+        return self._encode(dataset, tokenizer).remove_columns(_WINDOW_COLUMNS)
 
-    def evaluation_set(
-        self, name: str, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase"
-    ) -> EvaluationSet:
+    def evaluation_set(self, name: str, dataset: Dataset, tokenizer: Tokenizer) -> EvaluationSet:
         """See `Task.evaluation_set`."""
-        encoded = longest_first(self._encode(dataset, tokenizer, name or "validation"))
+        encoded = longest_first(self._encode(dataset, tokenizer))
         windows = [encoded[column][:] for column in _WINDOW_COLUMNS]
         expected = [np.asarray(labels, np.int64) for labels in dataset["labels"][:]]
         missing = self.labels.index(OUTSIDE) if self.tags and OUTSIDE in self.labels else -1
@@ -133,8 +121,8 @@ class TokenClassification(Task):
         return EvaluationSet(name, features, score, constant_scores, failure)
 
     def linear_examples(
-        self, features: "Tensor", batch: Mapping[str, "Tensor"]
-    ) -> "tuple[Tensor, dict[str, Tensor]]":
+        self, features: Tensor, batch: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Task.linear_examples`: the first token of every word."""
         labeled = batch["labels"] != IGNORED
         return features[labeled], {"labels": batch["labels"][labeled]}
@@ -159,36 +147,30 @@ class TokenClassification(Task):
 
         return score_entities(read(predicted), read(expected)) | {"accuracy": right}
 
-    def _encode(self, dataset: Dataset, tokenizer: "PreTrainedTokenizerBase", name: str) -> Dataset:
+    def _encode(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
         """Encode sentences as windows: model inputs, targets, and the words that count in each."""
 
         def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
-            windows = encode_words(batch["words"], tokenizer, self.max_length, self.document_stride)
-            names = windows[0].inputs if windows else tokenizer.model_input_names
+            encoded = encode_words(batch["words"], tokenizer, self.max_length, self.document_stride)
+            sentences = encoded["overflow_to_sample_mapping"]
+            assigned = assign_words(encoded)
+            kept = [window for window, words in enumerate(assigned) if words]
             columns: dict[str, list[Any]] = {
-                name: [window.inputs[name] for window in windows] for name in names
+                name: [values[window] for window in kept]
+                for name, values in encoded.items()
+                if name != "overflow_to_sample_mapping"
             }
+            labels = [[IGNORED] * len(ids) for ids in columns["input_ids"]]
+            for targets, window in zip(labels, kept, strict=True):
+                for word, token in assigned[window].items():
+                    targets[token] = batch["labels"][sentences[window]][word]
             return columns | {
-                "length": [len(window.inputs["input_ids"]) for window in windows],
-                "labels": [_targets(window, batch["labels"]) for window in windows],
-                "row": [rows[window.sentence] for window in windows],
-                "words": [window.words for window in windows],
-                "tokens": [window.tokens for window in windows],
+                "length": [len(ids) for ids in columns["input_ids"]],
+                "labels": labels,
+                "row": [rows[sentences[window]] for window in kept],
+                "words": [list(assigned[window]) for window in kept],
+                "tokens": [list(assigned[window].values()) for window in kept],
             }
 
         settings = ("words", self.max_length, self.document_stride)
-        encoded = encode_rows(dataset, encode, tokenizer, settings)
-        if not len(encoded):
-            raise DataError(
-                f"No word in the {name} data produces a token.",
-                "Check that data.text names the column of words, and that they are not blank.",
-            )
-        return encoded
-
-
-def _targets(window: WordWindow, labels: Sequence[Sequence[int]]) -> list[int]:
-    """Return the label of each token of a window."""
-    targets = [IGNORED] * len(window.inputs["input_ids"])
-    for word, token in zip(window.words, window.tokens, strict=True):
-        targets[token] = labels[window.sentence][word]
-    return targets
+        return encode_rows(dataset, encode, tokenizer, settings)

@@ -87,22 +87,15 @@ def test_scores_of_v2_by_hand() -> None:
     }
 
 
-def test_no_answer_wins_only_above_the_threshold() -> None:
-    answer = Answer("cat", 1.5)
-    assert answer.given(1.5) == "cat"
-    assert answer.given(1.4) == ""
+@pytest.mark.parametrize(("threshold", "score"), [(1.5, 100.0), (1.4, 0.0)])
+def test_no_answer_wins_only_above_the_threshold(threshold: float, score: float) -> None:
+    assert score_answers([Answer("cat", 1.5)], [["cat"]], threshold)["f1"] == score
 
 
 def test_parts_without_questions_are_not_scored() -> None:
     scores = score_answers([Answer("cat", -1.0)], [["cat"]], null_threshold=0.0)
     assert scores["has_answer_f1"] == 100.0
     assert not any(name.startswith("no_answer") for name in scores)
-
-
-def test_the_best_threshold_may_answer_nothing() -> None:
-    best, threshold = best_threshold(np.array([2.0, 5.0]), np.zeros(2), np.ones(2))
-    assert best == 100.0
-    assert threshold < 2.0
 
 
 @pytest.mark.parametrize("seed", range(50))

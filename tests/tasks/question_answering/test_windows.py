@@ -1,10 +1,12 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from dcft_cli.errors import ModelError, RecipeError
+from dcft_cli.errors import RecipeError
 from dcft_cli.tasks.question_answering.windows import (
-    answer_tokens,
+    answer_span,
     check_windows,
     context_tokens,
     encode_windows,
@@ -43,33 +45,26 @@ def test_the_largest_stride_that_passes_the_check_works(
         check_windows(any_tokenizer, 40, size)
 
 
-def test_a_fast_tokenizer_is_required() -> None:
-    class Slow:
-        is_fast = False
-
-    with pytest.raises(ModelError, match="Slow is none"):
-        check_windows(Slow(), 384, 128)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
-    ("start", "end", "tokens"),
+    ("text", "start", "tokens"),
     [
-        (4, 7, (1, 1)),
-        (4, 13, (1, 2)),
-        (5, 6, (1, 1)),  # inside a token
-        (6, 9, (1, 2)),
-        (0, 18, (0, 3)),
-        (3, 4, None),  # a space that no token covers
-        (0, 19, None),  # goes on in the next window
+        ("two", 4, (11, 11)),
+        (" two three ", 3, (11, 12)),
+        ("w", 5, (11, 11)),  # inside a token
+        ("one two three four", 0, (10, 13)),
+        (" ", 3, (0, 0)),  # that no token covers
+        ("four five", 14, (0, 0)),  # goes on in the next window
+        ("zero one", -5, (0, 0)),
     ],
 )
-def test_answer_tokens(start: int, end: int, tokens: tuple[int, int] | None) -> None:
+def test_the_answer_in_a_window(text: str, start: int, tokens: tuple[int, int]) -> None:
     spans = np.array([(0, 3), (4, 7), (8, 13), (14, 18)])
-    assert answer_tokens(spans, start, end) == tokens
+    answers = {"text": [text, "one"], "answer_start": [start, 0]}
+    assert answer_span(answers, (10, spans), cls=0) == tokens
 
 
-def test_answer_tokens_of_later_windows() -> None:
-    spans = np.array([(8, 13), (14, 18)])
-    assert answer_tokens(spans, 4, 13) is None
-    assert answer_tokens(spans, 8, 13) == (0, 0)
-    assert answer_tokens(np.empty((0, 2), dtype=np.int64), 0, 1) is None
+def test_a_window_without_an_answer() -> None:
+    nothing: dict[str, list[Any]] = {"text": [], "answer_start": []}
+    assert answer_span(nothing, (10, np.array([(0, 3)])), cls=5) == (5, 5)
+    one = {"text": ["one"], "answer_start": [0]}
+    assert answer_span(one, (0, np.empty((0, 2), dtype=np.int64)), cls=5) == (5, 5)

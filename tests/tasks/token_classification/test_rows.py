@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ from dcft_cli.data import reading
 from dcft_cli.errors import DataError
 from dcft_cli.recipe import DataSection, TaskSection
 from dcft_cli.tasks import LoadedTask, load_task
-
-Write = Callable[..., str]
+from tests.tasks.conftest import Write
 
 TAGS = ("B-LOC", "B-PER", "I-PER", "O")
 
@@ -94,13 +92,13 @@ def test_a_parquet_file_written_by_datasets_names_its_classes(tmp_path: Path) ->
         ({"tokens": [], "ner_tags": []}, r"row 2 \(line 2\): `tokens` is empty"),
         ({"tokens": "a", "ner_tags": ["O"]}, r"`tokens` is 'a', not a list"),
         ({"ner_tags": ["O"]}, r"`tokens` is missing"),
-        ({"tokens": ["a", ""], "ner_tags": ["O", "O"]}, r"`tokens`, word 2 is empty"),
-        ({"tokens": ["a", 7], "ner_tags": ["O", "O"]}, r"`tokens`, word 2 is 7, not a text"),
-        ({"tokens": ["\ud800"], "ner_tags": ["O"]}, r"`tokens`, word 1 contains half a character"),
+        ({"tokens": ["a", ""], "ner_tags": ["O", "O"]}, r"`tokens` word 2 is empty"),
+        ({"tokens": ["a", 7], "ner_tags": ["O", "O"]}, r"`tokens` word 2 is 7, not a text"),
+        ({"tokens": ["\ud800"], "ner_tags": ["O"]}, r"`tokens` word 1 contains half a character"),
         ({"tokens": ["a"], "ner_tags": "O"}, r"no list of labels .*\n.*`ner_tags` is 'O'"),
         ({"tokens": ["a"]}, r"no list of labels .*\n.*`ner_tags` is None"),
-        ({"tokens": ["a", "b"], "ner_tags": ["O", None]}, r"`ner_tags`, word 2 is None"),
-        ({"tokens": ["a", "b"], "ner_tags": ["O", 1.5]}, r"`ner_tags`, word 2 is 1\.5"),
+        ({"tokens": ["a", "b"], "ner_tags": ["O", None]}, r"`ner_tags` word 2 is None"),
+        ({"tokens": ["a", "b"], "ner_tags": ["O", 1.5]}, r"`ner_tags` word 2 is 1\.5"),
     ],
 )
 def test_rows_that_do_not_fit(jsonl: Write, bad: dict[str, Any], message: str) -> None:
@@ -108,36 +106,7 @@ def test_rows_that_do_not_fit(jsonl: Write, bad: dict[str, Any], message: str) -
         load(jsonl([ROWS[0], bad]))
 
 
-def test_an_unknown_label_in_the_validation_data(jsonl: Write) -> None:
-    train, dev = jsonl(ROWS, "train.jsonl"), jsonl([ROWS[1], row("a b", "O B-ORG")], "dev.jsonl")
-    with pytest.raises(DataError) as error:
-        load(train, validation=dev)
-    assert error.value.message == (
-        f"{dev}: unknown label in 1 row:\n  row 2 (line 2): `ner_tags`, word 2 is 'B-ORG'"
-    )
-    assert error.value.hint == "Known labels: B-LOC (0), B-PER (1), I-PER (2), O (3)."
-
-
 @pytest.mark.parametrize("task", [{}, {"labels": list(TAGS)}])
 def test_training_needs_two_classes(jsonl: Write, task: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"every label .*is O"):
         load(jsonl([ROWS[1]]), task)
-
-
-def test_a_csv_file_cannot_hold_words(jsonl: Write) -> None:
-    with pytest.raises(DataError, match="has no column `tokens`"):
-        load(jsonl([{"words": ["a", "b"], "ner_tags": ["O", "B-X"]}]))
-    csv = Path(jsonl([])).with_name("a.csv")
-    csv.write_text("tokens,ner_tags\na b,O O\nc,O\n")
-    with pytest.raises(DataError, match="no list of labels"):
-        load(str(csv))
-
-
-def test_a_held_out_part_keeps_equal_sentences_together(jsonl: Write) -> None:
-    many = [row(f"word {number // 2}", "O B-LOC") for number in range(40)]
-    section = {"train": jsonl(many), "validation": None, "holdout": {"fraction": 0.3}}
-    loaded = load("", **section)
-    assert loaded.train is not None
-    held_out = set(loaded.validation[""].dataset["text"][:])
-    assert held_out
-    assert held_out.isdisjoint(loaded.train.dataset["text"][:])

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from dcft_cli.errors import TrainingError
 from dcft_cli.tasks import EvaluationSet, LoadedTask
-from tests.tasks.token_classification.test_rows import ROWS, TAGS, Write, load, row
+from tests.tasks.conftest import Write
+from tests.tasks.token_classification.test_rows import ROWS, TAGS, load, row
 
 
 def evaluation_set(loaded: LoadedTask, tokenizer: PreTrainedTokenizerFast) -> EvaluationSet:
@@ -111,11 +111,3 @@ def test_labels_of_words_are_scored_by_the_word(
     )
     # Predicted NN VB (nothing) JJ: F1 of NN 2 / (1 + 3), of VB 1, of JJ 0.
     assert scores == pytest.approx({"accuracy": 1 / 2, "macro_f1": 1 / 2})
-
-
-def test_predictions_that_are_not_finite_are_not_scored(
-    jsonl: Write, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    eval_set = evaluation_set(load(jsonl(ROWS)), tokenizer)
-    with pytest.raises(TrainingError, match="not finite"):
-        eval_set.score(np.full((2, 20, 4), np.nan), None)
