@@ -15,12 +15,7 @@ from torch import nn
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from dcft_cli.acceleration import enable
-from dcft_cli.adapter.inject import (
-    adapter_layers,
-    head_parameters,
-    insert,
-    remove_unreached,
-)
+from dcft_cli.adapter.inject import adapter_layers, head_parameters, insert, remove_unreached
 from dcft_cli.adapter_file.load import load_tensors
 from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
 from dcft_cli.adapter_file.write import describe, save_adapter
@@ -99,7 +94,7 @@ def train(
         _open_folder(plan, checkpoint)
     if checkpoint is None:
         trainer.add_baseline(CONSTANT, constant_scores, write=True)
-        start(base, trainer, plan.preparation, plan.machine, prior, reporter)
+        start(base, trainer, plan.preparation, plan.machine, prior)
     else:
         for name, scores in folder.baselines().items():
             trainer.add_baseline(name, scores, write=False)
@@ -136,25 +131,13 @@ def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
         )
     if recipe.training.gradient_checkpointing:
         checkpoint_activations(model)
-    if note := _note_on_head(base, plan):
-        reporter.noted(note)
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    if not head and plan.adapter.head_parameters:
+        reporter.noted(f"{recipe.model.name} has a task head already, which is kept and frozen.")
+    elif (trained := sum(sizes[name] for name in head)) > plan.adapter.head_parameters:
+        parts = ", ".join(sorted({name.rpartition(".")[0] for name in head}))
+        reporter.noted(f"{trained:,} parameters that the checkpoint lacks are trained: {parts}.")
     return base
-
-
-def _note_on_head(base: BaseModel, plan: TrainingPlan) -> str:
-    """Return how the trained head differs from the plan, which was made without weights."""
-    name = plan.recipe.model.name
-    sizes = {name: p.numel() for name, p in base.model.named_parameters()}
-    trained = sum(sizes[name] for name in base.missing_keys)
-    if trained == plan.adapter.head_parameters:
-        return ""
-    if not trained:
-        return f"{name} has a task head already: it is kept as it is, frozen."
-    parts = sorted({name.rpartition(".")[0] for name in base.missing_keys})
-    return (
-        f"Also trained: {trained:,} parameters that the checkpoint of {name} lacks "
-        f"({', '.join(parts)})."
-    )
 
 
 def _load_checkpoint(path: Path, model: nn.Module, fingerprint: str, plan: TrainingPlan) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from dcft_cli.adapter.inject import adapter_layers
 from dcft_cli.recipe.schema import TrainingSection
@@ -27,8 +27,7 @@ class LearningCheck(TrainerCallback):
 
     Args:
         reporter: gets a note at the first evaluation if something is wrong.
-        metric: name of the score that picks the best checkpoint.
-        greater_is_better: whether a higher score is better.
+        metric, greater_is_better: the score that picks the best checkpoint.
         constant_loss: mean training loss of the constant prediction, if it is known.
 
     Attributes:
@@ -55,39 +54,21 @@ class LearningCheck(TrainerCallback):
         self._noted = False
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Restore the history of a resumed run."""
-        self.restore_history(state)
-
-    def restore_history(self, state: TrainerState) -> None:
-        """Read losses, gradients and evaluations from the Trainer's log."""
+        """Read losses, gradients and evaluations of a resumed run from the Trainer's log."""
         for record in state.log_history:
             self._record(record)
             self._noted = self._noted or f"eval_{self.metric}" in record
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Record loss and gradient norm."""
-        self._record(logs or {})
+        self._record(kwargs["logs"])
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Note what is wrong at the first evaluation; after the last one `conclude` does."""
         if self._noted or state.global_step >= state.max_steps:
             return
         self._noted = True
-        score = (metrics or {})[f"eval_{self.metric}"]
+        score = kwargs["metrics"][f"eval_{self.metric}"]
         problems = [f"after {state.global_step} steps {self.failure}"] if self.failure else []
         constant = self.baselines.get(CONSTANT)
         if constant is not None and self.sign * score < self.sign * constant:
@@ -109,12 +90,10 @@ class LearningCheck(TrainerCallback):
             weight_change: see `relative_change`.
             learning_rate: the highest of the run.
         """
-        rate = f"training.learning_rate from {learning_rate:g}"
         default_rate = TrainingSection.model_fields["learning_rate"].default
-        raise_it = (
-            f"Raise {rate}, to {max(10 * learning_rate, default_rate):.2g} for example, or train "
-            "for more epochs."
-        )
+        rate = f"training.learning_rate from {learning_rate:g}"
+        higher = f"{max(10 * learning_rate, default_rate):.2g}"
+        raise_it = f"Raise {rate}, to {higher} for example, or train for more epochs."
         lower_it = f"Lower {rate}, to {learning_rate / 10:.2g} for example."
         if self.largest_gradient == 0:
             return [
@@ -126,19 +105,16 @@ class LearningCheck(TrainerCallback):
                 f"The adapter did not learn: it changes the weights by {weight_change:.1e} of "
                 f"their size, next to nothing. {raise_it}"
             ]
-        beaten = best is not None and all(self._beats(best, name) for name in self.baselines)
-        if beaten and self.baselines:
-            failure = f"The last checkpoint fails: {self.failure}. {lower_it}"
-            return [failure] if self.failure else []
         problems = [self.failure] if self.failure else []
         if best is not None and self.baselines:
+            if all(self._beats(best, score) for score in self.baselines.values()):
+                return [f"The last checkpoint fails: {p}. {lower_it}" for p in problems]
             name, score = max(self.baselines.items(), key=lambda item: self.sign * item[1])
             problems.append(f"{self.metric} {best:.4g} is not better than the {name}'s {score:.4g}")
-        recent = self.losses[-_RECENT:]
-        if recent and self.constant_loss is not None and mean(recent) >= self.constant_loss:
+        loss = mean(self.losses[-_RECENT:]) if self.losses else -math.inf
+        if self.constant_loss is not None and loss >= self.constant_loss:
             problems.append(
-                f"the loss, {mean(recent):.4g}, is not below the constant's "
-                f"{self.constant_loss:.4g}"
+                f"the loss, {loss:.4g}, is not below the constant's {self.constant_loss:.4g}"
             )
         if not problems:
             return []
@@ -153,9 +129,8 @@ class LearningCheck(TrainerCallback):
             )
         return [f"This run did not learn: {'; '.join(problems)}. {hint}"]
 
-    def _beats(self, score: float, name: str) -> bool:
+    def _beats(self, score: float, baseline: float) -> bool:
         """Return whether a score is better than a baseline, or both are perfect."""
-        baseline = self.baselines[name]
         perfect = (0.0,) if self.sign < 0 else (1.0, 100.0)
         return self.sign * score > self.sign * baseline or score == baseline in perfect
 

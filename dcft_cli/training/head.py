@@ -53,20 +53,15 @@ class FittedHead:
     """A fitted last layer.
 
     Attributes:
-        name: of the layer in the model.
-        layer: the layer.
         weight, bias: of the fit, (outputs, in) and (outputs,); bias is None if the layer has none.
         mean: of the layer's inputs, (in,); zero if the layer has no bias.
-        examples: number of examples in the fit.
         penalty: the L2 penalty that was best on the held-out part.
     """
 
-    name: str
     layer: nn.Linear
     weight: Tensor
     bias: Tensor | None
     mean: Tensor
-    examples: int
     penalty: float
 
     @torch.no_grad()
@@ -154,7 +149,7 @@ def fit_head(
     if not x.isfinite().all():
         return None
     with torch.autocast(x.device.type, enabled=False):
-        return _fit(linear[layer], layer, x, y, problem)
+        return _fit(linear[layer], x, y, problem)
 
 
 def _inputs_of(
@@ -181,9 +176,7 @@ def _inputs_of(
     return None
 
 
-def _fit(
-    layer: nn.Linear, name: str, x: Tensor, y: dict[str, Tensor], problem: LinearProblem
-) -> FittedHead:
+def _fit(layer: nn.Linear, x: Tensor, y: dict[str, Tensor], problem: LinearProblem) -> FittedHead:
     prior = problem.logits.to(x)
     # Only a bias can account for the prior and for the mean of the inputs.
     center = torch.zeros_like(prior) if layer.bias is None else prior
@@ -238,4 +231,4 @@ def _fit(
         layer.bias.copy_(spread * (bias - weight @ mean) + offset)
     weight = layer.weight.detach().clone()
     full_bias = None if layer.bias is None else layer.bias.detach().clone()
-    return FittedHead(name, layer, weight, full_bias, mean, len(x), penalty)
+    return FittedHead(layer, weight, full_bias, mean, penalty)

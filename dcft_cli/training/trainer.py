@@ -116,7 +116,7 @@ class AdapterTrainer(Trainer):
         best = self.state.best_global_step or self.state.global_step
         self._load_from_checkpoint(str(checkpoint.with_name(f"checkpoint-{best}")))
         if self.check is not None:
-            self.check.restore_history(self.state)
+            self.check.on_train_begin(self.args, self.state, self.control)
 
     def compute_loss(
         self,

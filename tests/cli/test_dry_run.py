@@ -38,7 +38,7 @@ def test_the_plan_needs_no_weights(planned: tuple[Output, dict], home: Path) -> 
     assert output.code == 0, output.err
     assert not list(home.rglob("*.safetensors"))
     lines = {line.split()[0]: line for line in output.out.splitlines() if line[:1].isalpha()}
-    assert "deberta-v2, 184.4M parameters" in lines["base"]
+    assert "deberta-v2, 184,423,682 parameters" in lines["base"]
     assert "25,344 adapter + 592,130 head parameters" in lines["trained"]
     assert "in 72 layers (Q K V O FFN)" in lines["adapter"]
     assert "6 (3 per epoch, batch size 32, 200 warm-up), learning rate 0.0012" in lines["steps"]

@@ -49,7 +49,7 @@ def metrics(home: Path) -> dict:
 
 def test_train_prints_plan_progress_and_result(home: Path, trained: Output) -> None:
     plan = dict(line.split(maxsplit=1) for line in trained.err.splitlines() if line[:1].isalpha())
-    assert plan["base"].startswith("base (bert, 8.4K parameters, float32)")
+    assert plan["base"].startswith("base (bert, 8,410 parameters, float32)")
     assert plan["task"].rstrip() == "rte (classification), best by accuracy"
     assert plan["data"].startswith("train.jsonl: 21 rows, ")
     assert "dev.jsonl: 12 rows to score" in trained.err

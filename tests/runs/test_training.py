@@ -226,7 +226,7 @@ def test_differences_from_the_plan_are_noted(base: Path, tmp_path: Path) -> None
     counts = {name: job.metrics["head_parameters"] for name, job in jobs.items()}
     assert counts == {"plain": 34, "head": 0, "bare": 34 + 16 * 17}
     assert jobs["plain"].watcher.notes == []
-    assert "kept as it is, frozen" in jobs["head"].watcher.notes[0]
+    assert "has a task head already" in jobs["head"].watcher.notes[0]
     assert "bert.pooler.dense, classifier" in jobs["bare"].watcher.notes[0]
 
 

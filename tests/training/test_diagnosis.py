@@ -31,8 +31,8 @@ def checked(
     check.failure = failure
     state, control = TrainerState(global_step=step, max_steps=10), TrainerControl()
     check.on_train_begin(ARGS, state, control)
-    check.on_log(ARGS, state, control, {"loss": loss, "grad_norm": grad_norm})
-    check.on_evaluate(ARGS, state, control, {"eval_score": score})
+    check.on_log(ARGS, state, control, logs={"loss": loss, "grad_norm": grad_norm})
+    check.on_evaluate(ARGS, state, control, metrics={"eval_score": score})
     return check, watcher
 
 
@@ -68,7 +68,7 @@ def test_the_first_evaluation_notes_what_is_wrong(settings: dict, said: str) -> 
     check, watcher = checked(**{"score": 0.9, **settings})
     (note,) = watcher.notes
     assert note.startswith("Nothing is learned yet: ") and said in note
-    check.on_evaluate(ARGS, TrainerState(global_step=6, max_steps=10), TrainerControl(), {})
+    check.on_evaluate(ARGS, TrainerState(global_step=6, max_steps=10), TrainerControl(), metrics={})
     assert len(watcher.notes) == 1  # once
 
 
@@ -118,7 +118,7 @@ def test_a_resumed_run_restores_its_history() -> None:
     state = TrainerState(global_step=7, max_steps=10)
     state.log_history = [{"loss": 0.4, "grad_norm": 0.0, "step": 5}, {"eval_score": 0.6, "step": 5}]
     check.on_train_begin(ARGS, state, TrainerControl())
-    check.on_evaluate(ARGS, state, TrainerControl(), {"eval_score": 0.1})
+    check.on_evaluate(ARGS, state, TrainerControl(), metrics={"eval_score": 0.1})
     assert watcher.notes == []  # said before
     assert "every gradient was zero" in check.conclude(0.9, 0.05, 5e-3)[0]
 
@@ -126,7 +126,7 @@ def test_a_resumed_run_restores_its_history() -> None:
 def test_the_relative_change_is_the_median_of_the_layers() -> None:
     model = adapt(nn.Sequential(Fused(), Fused()), "*")
     shares = sorted(
-        (delta_of(a).norm() / a.matrix.parameter.double().norm()).item()
+        (delta_of(a).norm() / a.target.matrix.parameter.double().norm()).item()
         for a in adapter_layers(model).values()
     )
     middle = (shares[(len(shares) - 1) // 2] + shares[len(shares) // 2]) / 2
