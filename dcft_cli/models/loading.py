@@ -28,7 +28,6 @@ class BaseModel:
     """A pretrained model of a task's class.
 
     Attributes:
-        model: with its weights; those of the head are random if the checkpoint has none.
         missing_keys: parameters that the checkpoint lacks; they are trained with the adapter.
     """
 
@@ -45,11 +44,7 @@ def quiet_transformers() -> None:
 def load_config(
     section: ModelSection, settings: Mapping[str, Any] | None = None
 ) -> PreTrainedConfig:
-    """Load the base model's configuration and apply the task's settings.
-
-    Args:
-        section: names the model.
-        settings: labels and problem type of the task.
+    """Load the base model's configuration and apply the task's settings (labels, problem type).
 
     Raises:
         ModelError: no such model, or no configuration in it.

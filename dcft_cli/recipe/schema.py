@@ -31,11 +31,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
 
@@ -134,8 +130,7 @@ class DataSection(_Section):
     separator: str = Field(default="|", min_length=1)
     """Multi-label: separator between labels stored as one string."""
     max_length: int = Field(default=384, ge=4)
-    """Longest input, in tokens; longer ones are truncated (contexts of questions and sentences of
-    words: split into windows). Batches are padded only to their own longest input."""
+    """Longest input, in tokens; longer ones are truncated, or split into windows."""
     document_stride: int = Field(default=128, ge=1)
     """Tokens shared by neighboring windows of one context, or of one sentence of words."""
 
@@ -167,8 +162,7 @@ class AdapterSection(_Section):
     scale: float = Field(default=4.0, gt=0)
     """Constant factor of dW (the public implementation's alpha / r)."""
     targets: list[str] = Field(default=["Q", "K", "V", "O", "FFN"], min_length=1)
-    """Roles (Q, K, V, O, FFN, FFN_IN, FFN_OUT; CROSS, CROSS_Q, ... for cross-attention) or
-    patterns of layer names."""
+    """Roles (Q, K, V, O, FFN; CROSS for cross-attention; ...) or patterns of layer names."""
     init: Literal["gradient", "zero", "normal"] = "gradient"
     """gradient: A and B from the first gradient of the frozen weights, C = 0, so dW = 0. zero:
     random orthonormal A and B, C = 0. normal: A, B, C from N(0, 0.02^2), as the paper."""
@@ -233,8 +227,7 @@ class TrainingSection(_Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass, which saves memory and takes time."""
     acceleration: Literal["auto", "off"] = "auto"
-    """auto: compute the same numbers, up to rounding, in less time and memory where the device
-    allows it; off: plain layers. With `compile`, torch's compiler does the work."""
+    """auto: the same numbers, up to rounding, in less time and memory; off: plain layers."""
     compile: bool = False
     """Compile the model with torch.compile: takes minutes, then steps are faster."""
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"

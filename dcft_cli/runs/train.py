@@ -79,9 +79,9 @@ def train(
     fingerprint = base_fingerprint(
         base.model, base.missing_keys, recipe.model, plan.preparation.auto_class
     )
-    finished = checkpoint is not None and step_of(checkpoint) >= plan.total_steps
     if checkpoint is not None:
         _load_checkpoint(checkpoint, base.model, fingerprint, plan)
+    finished = checkpoint is not None and step_of(checkpoint) >= plan.total_steps
     if finished and folder.metrics.exists() and folder.adapter.exists():
         return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
     began = time.perf_counter()
@@ -268,10 +268,7 @@ def _metrics(plan: TrainingPlan, trainer: AdapterTrainer, seconds: float) -> dic
         "adapter_parameters": sum(p.numel() for p in parameters),
         "head_parameters": sum(p.numel() for p in head.values()),
         "train_rows": plan.train_rows,
-        "validation_rows": {
-            eval_set.name or "validation": len(eval_set.features)
-            for eval_set in plan.preparation.evaluation_sets
-        },
+        "validation_rows": plan.preparation.validation_rows,
         "seconds": round(seconds, 2),
         "tokens_per_second": trainer.reporting.tokens_per_second,
         "peak_device_bytes": torch.cuda.max_memory_allocated() if on_cuda else None,

@@ -107,11 +107,7 @@ class ReportingCallback(TrainerCallback):
         self._write(state, scores=scores)
 
     def baseline(self, name: str, scores: Mapping[str, float], *, write: bool) -> None:
-        """Report scores reached without training, which later ones must beat to be the best.
-
-        Args:
-            write: whether to add them to the log; a resumed run has them there already.
-        """
+        """Report scores reached without training, which later ones must beat to be the best."""
         self.best = max(self.best, self.sign * scores[self.metric])
         self.reporter.baseline(name, scores)
         if write:

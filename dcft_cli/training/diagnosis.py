@@ -1,7 +1,6 @@
 """Detection of runs that do not learn, with the setting to change."""
 
 import math
-from collections.abc import Mapping
 from statistics import mean, median
 from typing import Any
 
@@ -56,12 +55,17 @@ class LearningCheck(TrainerCallback):
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Read losses, gradients and evaluations of a resumed run from the Trainer's log."""
         for record in state.log_history:
-            self._record(record)
+            self.on_log(args, state, control, logs=record)
             self._noted = self._noted or f"eval_{self.metric}" in record
 
     def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Record loss and gradient norm."""
-        self._record(kwargs["logs"])
+        logs = kwargs["logs"]
+        if "loss" in logs:
+            self.losses.append(logs["loss"])
+        gradient = logs.get("grad_norm")
+        if gradient is not None and math.isfinite(gradient):
+            self.largest_gradient = max(self.largest_gradient or 0.0, gradient)
 
     def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Note what is wrong at the first evaluation; after the last one `conclude` does."""
@@ -133,13 +137,6 @@ class LearningCheck(TrainerCallback):
         """Return whether a score is better than a baseline, or both are perfect."""
         perfect = (0.0,) if self.sign < 0 else (1.0, 100.0)
         return self.sign * score > self.sign * baseline or score == baseline in perfect
-
-    def _record(self, logs: Mapping[str, float]) -> None:
-        if "loss" in logs:
-            self.losses.append(logs["loss"])
-        gradient = logs.get("grad_norm")
-        if gradient is not None and math.isfinite(gradient):
-            self.largest_gradient = max(self.largest_gradient or 0.0, gradient)
 
 
 @torch.no_grad()

@@ -35,8 +35,7 @@ class LinearProblem:
     """The convex problem of fitting a task's last linear layer.
 
     Attributes:
-        examples: `Task.linear_examples`.
-        loss: `Task.linear_loss`.
+        examples, loss: `Task.linear_examples` and `Task.linear_loss`.
         logits: initial outputs, (outputs,): those of the constant prediction.
         spread: standard deviation of regression targets, which are then standardized; None for
             classes.

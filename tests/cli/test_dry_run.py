@@ -43,6 +43,7 @@ def test_the_plan_needs_no_weights(planned: tuple[Output, dict], home: Path) -> 
     assert "in 72 layers (Q K V O FFN)" in lines["adapter"]
     assert "6 (3 per epoch, batch size 32, 200 warm-up), learning rate 0.0012" in lines["steps"]
     assert "70 rows" in lines["data"]
+    assert lines["classes"].split()[1::2] == ["entailment", "not_entailment"]
     assert "dev.jsonl: 12 rows to score" in output.out
     assert "runs/rte" in lines["output"]
     # Changes and surprises are noted next to the plan.

@@ -96,9 +96,3 @@ def test_glue_settings_are_the_published_ones(task: str) -> None:
         training.weight_decay,
         training.eval_steps,
     ) == TABLE_9[task]
-
-
-@pytest.mark.parametrize("kernel_size", [2, 4, 12])
-def test_the_stride_follows_the_kernel_size(kernel_size: int) -> None:
-    loaded = load_recipe(str(RECIPES / "rte.yaml"), [f"adapter.kernel_size={kernel_size}"])
-    assert (loaded.recipe.adapter.kernel_size, loaded.recipe.adapter.stride) == (kernel_size, None)

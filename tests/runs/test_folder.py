@@ -54,3 +54,21 @@ def test_an_unfinished_run_is_reported(tmp_path: Path) -> None:
         adapter_file(tmp_path)
     assert "resume" in unfinished.value.hint
     assert adapter_file(latest) == latest / "adapter.safetensors"
+    with pytest.raises(RunError, match="does not exist"):
+        adapter_file(tmp_path / "nowhere")
+
+
+def test_a_run_in_the_folder_is_not_lost(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.check_free(overwrite=False, resume=False)
+    with pytest.raises(RunError, match="no checkpoint to resume"):
+        run.check_free(overwrite=False, resume=True)
+    checkpoint(run.path, "checkpoint-2")
+    run.check_free(overwrite=False, resume=True)
+    run.check_free(overwrite=True, resume=False)
+    with pytest.raises(RunError, match="contains a run already") as caught:
+        run.check_free(overwrite=False, resume=False)
+    assert "--overwrite" in caught.value.hint and "--resume" in caught.value.hint
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="is a file"):
+        RunFolder(tmp_path / "file").check_free(overwrite=False, resume=False)

@@ -71,7 +71,7 @@ def test_another_base_is_rejected(job: Job, base: Path, tmp_path: Path) -> None:
     with pytest.raises(AdapterFileError, match="other base weights"):
         merge(str(tmp_path / "other"), str(job.folder), str(tmp_path / "merged"))
     with pytest.raises(AdapterFileError, match="other base weights"):
-        evaluate(str(job.folder), [], Watcher(), base=str(tmp_path / "other"))
+        evaluate(str(job.folder), [f"model.name={tmp_path / 'other'}"], Watcher())
 
 
 def test_a_quantized_checkpoint_is_rejected(base: Path, tmp_path: Path) -> None:
