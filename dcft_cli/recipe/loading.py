@@ -34,10 +34,7 @@ def load_recipe(path_or_name: str, overrides: Sequence[str] = ()) -> LoadedRecip
     Args:
         path_or_name: a YAML file. If there is no such file, a name that starts with `recipes/`
             means a recipe that comes with this package.
-        overrides: `KEY=VALUE` with dotted keys, such as `training.learning_rate=5e-4`, applied
-            before the recipe is checked. Overriding either of `data.validation` and
-            `data.holdout` removes the other; so does either of `training.warmup_steps` and
-            `training.warmup_ratio`.
+        overrides: `KEY=VALUE`, applied before the recipe is checked: see `Source.override`.
 
     Raises:
         RecipeError: there is no such recipe, it cannot be read, or it has mistakes; all of them
@@ -58,7 +55,6 @@ def recipe_from_mapping(
     Args:
         data: sections by name; not changed.
         origin: name of the recipe in messages.
-        overrides: see `load_recipe`.
 
     Raises:
         RecipeError: the recipe or an override has mistakes; all of them are listed.

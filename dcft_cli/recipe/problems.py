@@ -15,7 +15,7 @@ from dcft_cli.recipe.schema import (
     TaskSection,
     TrainingSection,
 )
-from dcft_cli.recipe.source import KeyPath, Problem, Source, dotted, show
+from dcft_cli.recipe.source import KeyPath, Place, Source, dotted, show
 
 _WORDS = {
     "string_type": "must be text",
@@ -35,7 +35,7 @@ _WORDS = {
 }
 
 
-def explain(error: ValidationError, source: Source) -> list[Problem]:
+def explain(error: ValidationError, source: Source) -> list[tuple[Place, str]]:
     """Return one problem for each invalid value.
 
     For a key that takes one of several types, pydantic reports an error for each type; these
@@ -45,7 +45,7 @@ def explain(error: ValidationError, source: Source) -> list[Problem]:
     for detail in error.errors(include_url=False):
         by_path.setdefault(_path_in(source.values, detail), []).append(detail)
     return [
-        Problem(source.place(path), f"{dotted(path) or 'recipe'}: {_describe(path, details)}")
+        (source.place(path), f"{dotted(path) or 'recipe'}: {_describe(path, details)}")
         for path, details in by_path.items()
         if not any(len(p) > len(path) and p[: len(path)] == path for p in by_path)
     ]

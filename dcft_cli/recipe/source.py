@@ -48,13 +48,6 @@ class Place(NamedTuple):
     label: str
 
 
-class Problem(NamedTuple):
-    """A mistake in a recipe."""
-
-    place: Place
-    message: str
-
-
 class PlainYamlError(ValueError):
     """Text that is not in this subset of YAML; `line` counts from 1."""
 
@@ -76,7 +69,7 @@ class Source:
     origin: str
     values: dict[str, Any]
     places: dict[KeyPath, Place] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[tuple[Place, str]] = field(default_factory=list)
 
     def place(self, path: KeyPath) -> Place:
         """Return where the value at `path`, or the nearest section around it, was written."""
@@ -90,7 +83,9 @@ class Source:
 
         KEY is dotted; missing sections are created. A VALUE that starts with a bracket, a brace
         or a quotation mark is YAML. Any other is one plain scalar, so that paths and patterns
-        (`C:\\x`, `*.query`, `a: b`) need no quotes.
+        (`C:\\x`, `*.query`, `a: b`) need no quotes. An override of either of `data.validation` and
+        `data.holdout`, or of `training.warmup_steps` and `training.warmup_ratio`, removes the
+        other.
         """
         given = {_split(argument)[0][:2] for argument in arguments}
         for number, argument in enumerate(arguments, 1):
@@ -99,7 +94,7 @@ class Source:
             try:
                 value = self._put(path, text, place)
             except ValueError as error:
-                self.problems.append(Problem(place, str(error)))
+                self.problems.append((place, str(error)))
                 continue
             other = _ALTERNATIVES.get(path[1]) if path[1:] else None
             if other and value is not None and (path[0], other) not in given:
@@ -155,12 +150,12 @@ class Source:
             here = place or Place(0, line, f"{self.origin}:{line}")
             if not isinstance(key, str):
                 where = dotted(path) or "top level"
-                self.problems.append(Problem(here, f"{where}: a key must be a string"))
+                self.problems.append((here, f"{where}: a key must be a string"))
             elif key in values:
                 first = self.places[*path, key].line
                 note = f" (first on line {first})" if first else ""
                 problem = f"{dotted((*path, key))}: given twice{note}"
-                self.problems.append(Problem(here, problem))
+                self.problems.append((here, problem))
             else:
                 self.places[*path, key] = here
                 values[key] = self.build(value_node, (*path, key), place)

@@ -98,10 +98,7 @@ def evaluate(source: str, overrides: Sequence[str], reporter: Reporter) -> Evalu
         main_metric=metric,
         metrics={name.removeprefix("eval_"): value for name, value in scores.items()},
         rows=preparation.validation_rows,
-        data={
-            name or "validation": rows.source
-            for name, rows in preparation.loaded.validation.items()
-        },
+        data={n or "validation": s.source for n, s in preparation.loaded.validation.items()},
         device=machine.device_name,
         seconds=seconds,
         is_main=machine.is_main,

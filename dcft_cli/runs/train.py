@@ -33,7 +33,7 @@ from dcft_cli.training.arguments import training_arguments
 from dcft_cli.training.callbacks import ReportingCallback
 from dcft_cli.training.checkpointing import checkpoint_activations
 from dcft_cli.training.compiling import compile_model, convert_compile_errors
-from dcft_cli.training.diagnosis import CONSTANT, LearningCheck, relative_change
+from dcft_cli.training.diagnosis import CONSTANT, diagnose, relative_change
 from dcft_cli.training.reporting import Reporter
 from dcft_cli.training.trainer import AdapterTrainer
 
@@ -89,7 +89,7 @@ def train(
     # torch.compile fuses operations itself.
     accelerated = recipe.training.acceleration == "auto" and not recipe.training.compile
     acceleration = enable(base.model) if accelerated else []
-    trainer = _trainer(plan, base, fingerprint, prior, reporter, callbacks)
+    trainer = _trainer(plan, base, fingerprint, reporter, callbacks)
     if plan.machine.is_main:  # after all checks: an earlier run is overwritten from here on
         _open_folder(plan, checkpoint)
     if checkpoint is None:
@@ -105,7 +105,7 @@ def train(
     else:
         with convert_compile_errors() if recipe.training.compile else nullcontext():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    metrics = _metrics(plan, trainer, time.perf_counter() - began)
+    metrics = _metrics(plan, trainer, prior, time.perf_counter() - began)
     metrics["acceleration"] = acceleration
     if plan.machine.is_main:
         trainer.save_adapter(folder.adapter)
@@ -168,7 +168,6 @@ def _trainer(
     plan: TrainingPlan,
     base: BaseModel,
     fingerprint: str,
-    prior: Prior | None,
     reporter: Reporter,
     callbacks: Sequence[TrainerCallback],
 ) -> AdapterTrainer:
@@ -190,11 +189,6 @@ def _trainer(
         greater_is_better=better,
         tokens_per_step=plan.tokens / plan.steps_per_epoch,
     )
-    # With the orthogonality term, training losses are not comparable to the prior's.
-    constant_loss = None if prior is None or recipe.adapter.orthogonality else prior.loss
-    check = LearningCheck(
-        reporter, metric=metric, greater_is_better=better, constant_loss=constant_loss
-    )
     save = partial(
         save_adapter,
         base.model,
@@ -215,7 +209,6 @@ def _trainer(
         head=base.missing_keys,
         save=save,
         reporting=reporting,
-        check=check,
         callbacks=[*([EarlyStoppingCallback(patience)] if patience else []), *callbacks],
     )
 
@@ -233,23 +226,36 @@ def _open_folder(plan: TrainingPlan, checkpoint: Path | None) -> None:
     plan.preparation.tokenizer.save_pretrained(folder.path)
 
 
-def _metrics(plan: TrainingPlan, trainer: AdapterTrainer, seconds: float) -> dict[str, Any]:
+def _metrics(
+    plan: TrainingPlan, trainer: AdapterTrainer, prior: Prior | None, seconds: float
+) -> dict[str, Any]:
     """Return the content of metrics.json: scores of best and last step, sizes and costs."""
     recipe, state, machine = plan.recipe, trainer.state, plan.machine
+    main_metric = plan.preparation.loaded.main_metric
     scores = {
         record["step"]: {
-            name.removeprefix("eval_"): value
-            for name, value in record.items()
-            if name.startswith("eval_")
+            n.removeprefix("eval_"): v for n, v in record.items() if n.startswith("eval_")
         }
         for record in state.log_history
-        if any(name.startswith("eval_") for name in record)
+        if f"eval_{main_metric}" in record
     }
     best_step = state.best_global_step or state.global_step
     best = scores.get(best_step, {})
-    main_metric = plan.preparation.loaded.main_metric
     weight_change = relative_change(trainer.adapted_model)
-    assert trainer.check is not None
+    main = {name: s[main_metric] for name, s in trainer.baselines.items() if main_metric in s}
+    # With the orthogonality term, training losses are not comparable to the prior's.
+    constant_loss = None if prior is None or recipe.adapter.orthogonality else prior.loss
+    notes = diagnose(
+        state.log_history,
+        best.get(main_metric),
+        main,
+        metric=main_metric,
+        greater_is_better=plan.preparation.loaded.greater_is_better,
+        failure=trainer.failure,
+        constant_loss=constant_loss,
+        weight_change=weight_change,
+        learning_rate=recipe.training.learning_rate,
+    )
     parameters = [p for layer in trainer.layers for p in (layer.A, layer.B, layer.C)]
     head = head_parameters(trainer.adapted_model)
     on_cuda = machine.device.type == "cuda"
@@ -276,7 +282,5 @@ def _metrics(plan: TrainingPlan, trainer: AdapterTrainer, seconds: float) -> dic
         "precision": machine.precision,
         "seed": recipe.training.seed,
         "base": recipe.model.name,
-        "notes": trainer.check.conclude(
-            best.get(main_metric), weight_change, recipe.training.learning_rate
-        ),
+        "notes": notes,
     }

@@ -29,7 +29,6 @@ from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.models.loading import head_outputs
 from dcft_cli.recipe import Recipe
 from dcft_cli.training.callbacks import ReportingCallback
-from dcft_cli.training.diagnosis import LearningCheck
 from dcft_cli.training.length_groups import SeededLengthGroups, SetSamplerEpoch
 
 
@@ -47,6 +46,7 @@ class AdapterTrainer(Trainer):
     Attributes:
         adapted_model: the model, never wrapped for parallel training.
         baselines: scores reached without training, by name; see `add_baseline`.
+        failure: what is wrong with the last predictions, if anything; see `EvaluationSet`.
     """
 
     def __init__(
@@ -62,7 +62,6 @@ class AdapterTrainer(Trainer):
         head: Collection[str] = (),
         save: Callable[[Path], object] = lambda path: None,
         reporting: ReportingCallback,
-        check: LearningCheck | None = None,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.recipe = recipe
@@ -71,7 +70,7 @@ class AdapterTrainer(Trainer):
         self.head = frozenset(head)
         self.save_adapter = save
         self.reporting = reporting
-        self.check = check
+        self.failure = ""
         self.adapted_model = model
         self.layers = list(adapter_layers(model).values())
         self.baselines: dict[str, Mapping[str, float]] = {}
@@ -83,7 +82,7 @@ class AdapterTrainer(Trainer):
             # `evaluate` scores evaluation_sets; the Trainer only requires that there is a set.
             eval_dataset=evaluation_sets[0].features if evaluation_sets else None,
             processing_class=tokenizer,
-            callbacks=[reporting, self.sampler_epoch, *([check] if check else []), *callbacks],
+            callbacks=[reporting, self.sampler_epoch, *callbacks],
         )
         self.remove_callback(PrinterCallback)
         if args.dataloader_num_workers:
@@ -99,16 +98,12 @@ class AdapterTrainer(Trainer):
         self.baselines[name] = scores
         if self.reporting.metric in scores:
             self.reporting.baseline(name, scores, write=write)
-            if self.check is not None:
-                self.check.baselines[name] = scores[self.reporting.metric]
 
     def restore_finished_run(self, checkpoint: Path) -> None:
         """Restore history and best adapter of a finished run from its last checkpoint."""
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         best = self.state.best_global_step or self.state.global_step
         self._load_from_checkpoint(str(checkpoint.with_name(f"checkpoint-{best}")))
-        if self.check is not None:
-            self.check.on_train_begin(self.args, self.state, self.control)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -180,8 +175,7 @@ class AdapterTrainer(Trainer):
                 found = eval_set.score(output.predictions, output.label_ids)
                 failures.append(eval_set.failure(output.predictions))
                 scores |= {f"{eval_set.prefix}{name}": value for name, value in found.items()}
-        if self.check is not None:
-            self.check.failure = failures[0] if failures else ""
+        self.failure = failures[0] if failures else ""
         return scores
 
     def prediction_step(

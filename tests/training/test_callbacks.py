@@ -55,19 +55,14 @@ def test_speed_and_time_left_exclude_evaluations(clock: Clock) -> None:
 
 def test_the_speed_of_a_resumed_run_counts_from_its_checkpoint(clock: Clock) -> None:
     watcher, callback, state = begun(step=10)
+    callback.on_step_end(ARGS, state, CONTROL)
+    at_first = watcher.steps[-1]
+    assert (at_first.loss, at_first.learning_rate) == (None, None)
+    assert (at_first.tokens_per_second, at_first.seconds_left) == (None, None)
     clock.now += 4
     state.global_step = 12
     callback.on_step_end(ARGS, state, CONTROL)
-    assert watcher.steps[-1].tokens_per_second == 25.0
-    assert watcher.steps[-1].seconds_left == 16.0
-
-
-def test_nothing_is_known_before_the_first_step(clock: Clock) -> None:
-    watcher, callback, state = begun()
-    callback.on_step_end(ARGS, state, CONTROL)
-    progress = watcher.steps[-1]
-    assert (progress.loss, progress.learning_rate) == (None, None)
-    assert (progress.tokens_per_second, progress.seconds_left) == (None, None)
+    assert (watcher.steps[-1].tokens_per_second, watcher.steps[-1].seconds_left) == (25.0, 16.0)
 
 
 def test_the_last_step_is_logged_scored_and_saved() -> None:
