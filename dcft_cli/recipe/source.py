@@ -19,7 +19,8 @@ from dcft_cli.errors import RecipeError
 KeyPath = tuple[str | int, ...]
 
 # An override of one key removes the other.
-_ALTERNATIVES = {
+_REMOVES = {
+    "name": "revision",  # a commit of the model that was named before
     "validation": "holdout",
     "holdout": "validation",
     "warmup_steps": "warmup_ratio",
@@ -85,7 +86,7 @@ class Source:
         or a quotation mark is YAML. Any other is one plain scalar, so that paths and patterns
         (`C:\\x`, `*.query`, `a: b`) need no quotes. An override of either of `data.validation` and
         `data.holdout`, or of `training.warmup_steps` and `training.warmup_ratio`, removes the
-        other.
+        other; one of `model.name` removes `model.revision`.
         """
         given = {_split(argument)[0][:2] for argument in arguments}
         for number, argument in enumerate(arguments, 1):
@@ -96,7 +97,7 @@ class Source:
             except ValueError as error:
                 self.problems.append((place, str(error)))
                 continue
-            other = _ALTERNATIVES.get(path[1]) if path[1:] else None
+            other = _REMOVES.get(path[1]) if path[1:] else None
             if other and value is not None and (path[0], other) not in given:
                 self.values[path[0]].pop(other, None)
                 self._forget((path[0], other))

@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForSequenceClassification
 
 from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter_file.read import ADAPTER_FILE
 from dcft_cli.adapter_file.write import as_module
-from dcft_cli.errors import UserError
 from dcft_cli.models.loading import load_config, quiet_transformers, skeleton
 from dcft_cli.recipe import load_recipe
 from dcft_cli.recipe.schema import ModelSection
@@ -100,12 +97,6 @@ def resolve(source: str, overrides: Sequence[str] = ()) -> Resolution:
         refuse_overrides(source, overrides)
         section, settings = ModelSection(name=source), DCFTConfig()
         auto_class = "AutoModelForSequenceClassification"
-    if Path(source).suffix == ".safetensors" or (Path(source) / ADAPTER_FILE).exists():
-        raise UserError(
-            f"{source} is neither a model nor a recipe.",
-            f"For the layers of a trained adapter: `dcft inspect {source}`. For a model, give its "
-            "folder, its config.json, or its name on the Hub.",
-        )
     config = load_config(section)
     if not is_recipe and type(config) not in AutoModelForSequenceClassification._model_mapping:
         auto_class = "AutoModel"

@@ -16,13 +16,12 @@ from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from dcft_cli.acceleration import enable
 from dcft_cli.adapter.inject import adapter_layers, head_parameters, insert, remove_unreached
-from dcft_cli.adapter_file.load import load_tensors
+from dcft_cli.adapter_file.load import check_fingerprint, load_tensors
 from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
 from dcft_cli.adapter_file.write import describe, save_adapter
-from dcft_cli.errors import AdapterFileError, RunError
+from dcft_cli.errors import RunError
 from dcft_cli.models.loading import BaseModel, base_fingerprint, load_model
 from dcft_cli.recipe import dump_recipe
-from dcft_cli.runs.adapter_plan import adapter_config
 from dcft_cli.runs.folder import RunFolder, step_of, write_json
 from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.runs.prepare import adapter_info, with_absolute_paths
@@ -118,7 +117,7 @@ def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
     recipe, preparation, device = plan.recipe, plan.preparation, plan.machine.device
     base = load_model(recipe.model, preparation.config, preparation.auto_class)
     model, head = base.model, base.missing_keys
-    config = adapter_config(recipe.adapter)
+    config = plan.adapter.config
     insert(model, find_targets(model, config.targets, exclude=head), config, head=head)
     nn.Module.to(model, device)
     assert preparation.train_set is not None
@@ -143,11 +142,7 @@ def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
 def _load_checkpoint(path: Path, model: nn.Module, fingerprint: str, plan: TrainingPlan) -> None:
     """Load a checkpoint to resume, after checking that it has this recipe's adapter and base."""
     contents = read_adapter(path / ADAPTER_FILE)
-    if contents.base["fingerprint"] != fingerprint:
-        raise AdapterFileError(
-            f"{path} was trained on other base weights than {plan.recipe.model.name}.",
-            "Resume with the recipe that the run was started with.",
-        )
+    check_fingerprint(contents, fingerprint)
     planned = replace(plan.adapter.config, stride=plan.adapter.config.effective_stride)
     head = {name: tuple(p.shape) for name, p in head_parameters(model).items()}
     same = (

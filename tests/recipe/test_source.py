@@ -165,6 +165,7 @@ def test_invalid_overrides_are_problems(argument: str, problem: str) -> None:
             ["data.holdout.fraction=1", "data.validation=v"],
             {"holdout": {"fraction": 1}, "validation": "v"},
         ),
+        ("{model: {name: a, revision: b}}", ["model.name=c"], {"name": "c"}),
         ("{training: {warmup_ratio: 1}}", ["training.warmup_steps=0"], {"warmup_steps": 0}),
         ("{training: {warmup_steps: 1}}", ["training.warmup_ratio=0.2"], {"warmup_ratio": 0.2}),
     ],
