@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +105,3 @@ def adapter_file(source: str | Path) -> Path:
     if not path.exists():
         raise RunError(f"{path} does not exist.", "Name a run folder or an adapter file.")
     return path
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

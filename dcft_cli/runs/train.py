@@ -19,10 +19,11 @@ from dcft_cli.adapter.inject import adapter_layers, head_parameters, insert, rem
 from dcft_cli.adapter_file.load import check_fingerprint, load_tensors
 from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
 from dcft_cli.adapter_file.write import describe, save_adapter
+from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import RunError
 from dcft_cli.models.loading import BaseModel, base_fingerprint, load_model
 from dcft_cli.recipe import dump_recipe
-from dcft_cli.runs.folder import RunFolder, step_of, write_json
+from dcft_cli.runs.folder import RunFolder, step_of
 from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.runs.prepare import adapter_info, with_absolute_paths
 from dcft_cli.runs.start import constant_prediction, start
@@ -108,7 +109,8 @@ def train(
     metrics["acceleration"] = acceleration
     if plan.machine.is_main:
         trainer.save_adapter(folder.adapter)
-        write_json(folder.metrics, metrics)
+        with atomic_path(folder.metrics) as path:
+            path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return TrainingResult(folder, metrics, trainer)
 
 

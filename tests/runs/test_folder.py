@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dcft_cli.errors import RunError
-from dcft_cli.runs.folder import RunFolder, adapter_file, write_json
+from dcft_cli.runs.folder import RunFolder, adapter_file
 
 
 def checkpoint(run: Path, name: str, *, whole: bool = True) -> Path:
@@ -34,15 +34,6 @@ def test_log_lines_of_later_steps_are_removed(tmp_path: Path) -> None:
         run.log.write_text("".join(lines) + torn)
         run.truncate_log(3)
         assert run.log.read_text() == "".join(lines[:3])
-
-
-def test_json_is_written_atomically(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.json"
-    write_json(path, {"a": 1.5})
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert path.read_text() == '{\n  "a": 1.5\n}\n'
-    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
 
 
 def test_an_unfinished_run_is_reported(tmp_path: Path) -> None:
