@@ -323,7 +323,7 @@ def run_cell(cell: Cell, place: Path, base: str) -> Row:
         if before is not None:
             baselines[FITTED_HEAD] = before[metric]
         if cell.method != "head":
-            fitted.scale_down(HEAD_SHARE)
+            fitted.scale(HEAD_SHARE)
         if is_dcft:
             start_adapters(loaded, preparation, machine)
         trainer.train()

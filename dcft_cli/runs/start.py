@@ -42,10 +42,11 @@ def start(
     if fitted := fit_task_head(base, preparation, machine, prior):
 
         def score_fitted_head() -> None:
-            with fitted.full_size():
-                trainer.add_baseline(FITTED_HEAD, trainer.score(), write=True)
+            fitted.scale(1.0)
+            trainer.add_baseline(FITTED_HEAD, trainer.score(), write=True)
+            fitted.scale(HEAD_SHARE)
 
-        fitted.scale_down(HEAD_SHARE)
+        fitted.scale(HEAD_SHARE)
         if preparation.evaluation_sets:
             trainer.add_callback(BeforeFirstStep(score_fitted_head))
     start_adapters(base, preparation, machine)

@@ -10,8 +10,7 @@ p / (1 - p) * sum of w_j^2 E[x_j^2] to a squared loss (Wager, Wang and Liang 201
 held-out rows.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +63,8 @@ class FittedHead:
     penalty: float
 
     @torch.no_grad()
-    def scale_down(self, share: float) -> None:
-        """Multiply the fitted weight by `share`, keeping the mean of the outputs.
+    def scale(self, share: float) -> None:
+        """Set the layer to `share` times the fitted weight, with the same mean of the outputs.
 
         With the full fit, outputs are close to their targets, so features change little in
         training, which generalizes worse. With a fraction of the fitted weight, the encoder has
@@ -75,19 +74,6 @@ class FittedHead:
         if self.bias is not None:
             self.layer.bias.copy_(self.bias + (1 - share) * self.weight @ self.mean)
         self.layer.weight.copy_(share * self.weight)
-
-    @contextmanager
-    def full_size(self) -> Iterator[None]:
-        """Context in which the layer has the fitted weights, not scaled down."""
-        parameters = list(self.layer.parameters())
-        before = [parameter.detach().clone() for parameter in parameters]
-        self.scale_down(1.0)
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for parameter, values in zip(parameters, before, strict=True):
-                    parameter.copy_(values)
 
 
 @torch.no_grad()
