@@ -20,10 +20,9 @@ class BeforeFirstStep(TrainerCallback):
     def __init__(self, function: Callable[[], object]) -> None:
         self.function = function
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Call the function, unless the run is resumed."""
-        if state.global_step == 0:
-            self.function()
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Call the function."""
+        self.function()
 
 
 class ReportingCallback(TrainerCallback):

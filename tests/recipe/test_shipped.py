@@ -58,9 +58,8 @@ def test_each_recipe_has_the_task_and_model_of_its_name(name: str) -> None:
     recipe = load_recipe(str(RECIPES / name)).recipe
     task, model = Path(name).stem, MODELS[str(Path(name).parent)]
     assert (recipe.task.name, recipe.model.name) == (task, model)
-    hub = (
-        ("nyu-mll/glue", task) if task in GLUE else (f"rajpurkar/{task.removesuffix('_v1')}", None)
-    )
+    squad = (f"rajpurkar/{task.removesuffix('_v1')}", None)
+    hub = ("nyu-mll/glue", task) if task in GLUE else squad
     assert (recipe.data.hub, recipe.data.config) == hub
     assert (recipe.data.train, recipe.data.validation, recipe.training.output) == (None,) * 3
     assert recipe.training.seed == (6 if task in GLUE else 42)
