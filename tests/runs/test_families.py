@@ -117,7 +117,8 @@ every_family = pytest.mark.parametrize("family", FAMILIES)
 
 @every_family
 def test_a_new_process_loads_the_trained_adapter(families: Families, family: str) -> None:
-    assert torch.equal(families.loaded[family], families.expected[family])
+    # Up to rounding: the trained model is accelerated.
+    torch.testing.assert_close(families.loaded[family], families.expected[family])
 
 
 @every_family
