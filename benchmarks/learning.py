@@ -275,7 +275,7 @@ def run_cell(cell: Cell, place: Path, base: str) -> Row:
     from dcft_cli.targets.resolve import find_targets
     from dcft_cli.training.arguments import training_arguments
     from dcft_cli.training.callbacks import ReportingCallback
-    from dcft_cli.training.diagnosis import CONSTANT, FITTED_HEAD, LearningCheck, relative_change
+    from dcft_cli.training.diagnosis import CONSTANT, FITTED_HEAD, diagnose, relative_change
     from dcft_cli.training.reporting import Reporter
     from dcft_cli.training.trainer import AdapterTrainer
 
@@ -304,12 +304,6 @@ def run_cell(cell: Cell, place: Path, base: str) -> Row:
         else:
             _prepare(model, cell.method, [target.matrix.path for target in targets], head)
         metric = preparation.loaded.main_metric
-        check = LearningCheck(
-            Reporter(),
-            metric=metric,
-            greater_is_better=True,
-            constant_loss=None,
-        )
         trainer = AdapterTrainer(
             model,
             args,
@@ -320,24 +314,32 @@ def run_cell(cell: Cell, place: Path, base: str) -> Row:
             evaluation_sets=preparation.evaluation_sets,
             head=head,
             reporting=ReportingCallback(Reporter(), None, metric=metric),
-            check=check,
         )
         prior, constant = constant_prediction(preparation)
-        check.baselines[CONSTANT] = constant[metric]
-        check.constant_loss = None if prior is None else prior.loss
+        baselines = {CONSTANT: constant[metric]}
         fitted = fit_task_head(loaded, preparation, machine, prior)
         assert fitted is not None
         before = trainer.score() if is_dcft or cell.method == "head" else None
         if before is not None:
-            check.baselines[FITTED_HEAD] = before[metric]
+            baselines[FITTED_HEAD] = before[metric]
         if cell.method != "head":
-            fitted.scale_down(HEAD_SHARE)
+            fitted.scale(HEAD_SHARE)
         if is_dcft:
             start_adapters(loaded, preparation, machine)
         trainer.train()
         scores = trainer.score()
         change = relative_change(model) if is_dcft else None
-        alarm = check.conclude(scores[metric], change, cell.learning_rate)
+        alarm = diagnose(
+            trainer.state.log_history,
+            scores[metric],
+            baselines,
+            metric=metric,
+            greater_is_better=True,
+            failure=trainer.failure,
+            constant_loss=None if prior is None else prior.loss,
+            weight_change=change,
+            learning_rate=cell.learning_rate,
+        )
         reported = metric.replace("choose_", "report_")
         trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
         heads = sum(count for name, count in trained.items() if name in head)

@@ -11,13 +11,17 @@ from pathlib import Path
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path next to `path`, and rename it to `path` on success.
 
-    The caller creates a file or a folder there. If the block raises, it is removed and `path`
-    stays as it was. An existing file, or an empty folder, at `path` is replaced.
+    The caller creates a file or a folder there; parents are created here. If the block raises, it
+    is removed and `path` stays as it was. An existing file, or an empty folder, at `path` is
+    replaced.
     """
     # In the same folder: a rename is atomic only within one file system.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
+        if temporary.is_dir() and path.is_dir():  # Windows replaces no folder
+            path.rmdir()
         temporary.replace(path)
     finally:
         if temporary.is_dir():

@@ -9,7 +9,7 @@ from dcft_cli.atomic import atomic_path
 
 @pytest.mark.parametrize("is_folder", [False, True])
 def test_it_appears_on_success_only(tmp_path: Path, is_folder: bool) -> None:
-    target = tmp_path / "target"
+    target = tmp_path / "new" / "target"
 
     def create(path: Path) -> None:
         if is_folder:
@@ -21,10 +21,10 @@ def test_it_appears_on_success_only(tmp_path: Path, is_folder: bool) -> None:
     with pytest.raises(ZeroDivisionError), atomic_path(target) as path:
         create(path)
         raise ZeroDivisionError
-    assert list(tmp_path.iterdir()) == []
+    assert list(target.parent.iterdir()) == []
     with atomic_path(target) as path:
         create(path)
-    assert list(tmp_path.iterdir()) == [target]
+    assert list(target.parent.iterdir()) == [target]
     assert target.is_dir() == is_folder
     assert (target / "file" if is_folder else target).read_text() == "content"
 
@@ -38,3 +38,12 @@ def test_a_file_is_replaced_on_success_only(tmp_path: Path) -> None:
     with atomic_path(target) as path:
         path.write_text("new")
     assert (target.read_text(), list(tmp_path.iterdir())) == ("new", [target])
+
+
+def test_an_empty_folder_is_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    with atomic_path(target) as path:
+        path.mkdir()
+        (path / "file").touch()
+    assert [file.name for file in target.iterdir()] == ["file"]

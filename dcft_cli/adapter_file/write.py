@@ -1,7 +1,6 @@
 """Writing adapter files."""
 
 import json
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from dcft_cli.adapter_file.read import (
     file_in,
 )
 from dcft_cli.adapter_file.spec import Module
+from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import ModelError
 from dcft_cli.targets.resolve import Target
 
@@ -99,13 +99,8 @@ def save_adapter(
     }
     text = json.dumps(description, separators=(",", ":"))
     metadata = {"format": "pt", "dcft": text, "dcft_crc32": checksum(text.encode())}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_bytes(_safetensors(stored, metadata))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(_safetensors(stored, metadata))
     return path
 
 

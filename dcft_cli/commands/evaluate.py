@@ -10,16 +10,12 @@ from dcft_cli.commands.options import Json, Overrides
 def evaluate(
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder or adapter file.")],
     overrides: Overrides = None,
-    base: Annotated[
-        str | None,
-        typer.Option(help="Base model, if it has moved since training.", show_default=False),
-    ] = None,
     json: Json = False,
 ) -> None:
     """Score an adapter on its recipe's validation data or on other data.
 
     dcft eval runs/rte
-    dcft eval runs/rte data.validation=other.jsonl --json
+    dcft eval runs/rte model.name=DIR data.validation=other.jsonl --json
     """
     from dcft_cli.commands.imports import gc_paused
     from dcft_cli.console.output import print_json
@@ -30,7 +26,7 @@ def evaluate(
         from dcft_cli.runs.evaluate import evaluate as run
 
     with reporter(scores=False) as view:
-        result = run(adapter, overrides or (), view, base=base)
+        result = run(adapter, overrides or (), view)
     if not result.is_main:
         return
     if json:

@@ -1,18 +1,8 @@
 """`dcft merge`."""
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-
-
-class DType(StrEnum):
-    """Types of a stored merged model."""
-
-    base = "base"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
 
 
 def merge(
@@ -25,8 +15,9 @@ def merge(
         str, typer.Argument(metavar="OUT", help="New or empty folder for the merged model.")
     ],
     dtype: Annotated[
-        DType, typer.Option(help="Type of the stored weights; base: as in the base's config.json.")
-    ] = DType.base,
+        Literal["base", "float32", "bfloat16", "float16"],
+        typer.Option(help="Type of the stored weights; base: as in the base's config.json."),
+    ] = "base",
 ) -> None:
     """Merge an adapter into its base model and verify the result.
 
@@ -41,5 +32,5 @@ def merge(
         with gc_paused():
             from dcft_cli.merging import merge as merging
 
-        result = merging.merge(base, adapter, out, dtype=dtype.value)
+        result = merging.merge(base, adapter, out, dtype=dtype)
     show_merge(result)

@@ -14,13 +14,12 @@ from rich.text import Text
 from dcft_cli.console.output import err, print_note
 from dcft_cli.training.reporting import Progress, Reporter, Scores
 
-_SHOWN_EVALUATIONS = 8
 _SECONDS_BETWEEN_LINES = 5
 
 
 @contextmanager
 def reporter(*, active: bool = True, scores: bool = True) -> Iterator[Reporter]:
-    """Yield a live view if stderr is a terminal, else a reporter of plain lines.
+    """Yield a reporter of lines, with a live view below them if stderr is a terminal.
 
     Args:
         active: False in all processes but the main one.
@@ -28,19 +27,19 @@ def reporter(*, active: bool = True, scores: bool = True) -> Iterator[Reporter]:
     """
     if not active:
         yield Reporter()
-        return
-    if not err.is_terminal:
-        yield PlainReporter() if scores else Reporter()
-        return
-    live = LiveReporter(scores)
-    with Live(get_renderable=live.render, console=err, refresh_per_second=4):
-        yield live
+    elif not err.is_terminal:
+        yield LineReporter(scores)
+    else:
+        live = LiveReporter(scores)
+        with Live(get_renderable=live.render, console=err, refresh_per_second=4):
+            yield live
 
 
-class PlainReporter(Reporter):
-    """Prints a line every few seconds, and one per evaluation."""
+class LineReporter(Reporter):
+    """Prints a line for each evaluation, and one every few seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, with_scores: bool) -> None:
+        self._with_scores = with_scores
         self._next = 0.0
 
     def noted(self, text: str) -> None:
@@ -49,33 +48,30 @@ class PlainReporter(Reporter):
 
     def logged(self, progress: Progress) -> None:
         """Print one line, unless the last one is recent."""
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
-        err.print(f"step {progress.step}/{progress.total_steps}  " + "  ".join(_figures(progress)))
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
+            step = f"step {progress.step}/{progress.total_steps}"
+            err.print("  ".join([step, *_figures(progress)]))
 
     def baseline(self, name: str, scores: Scores) -> None:
         """Print one line."""
-        err.print(f"{name}  {_in_line(scores)}")
+        if self._with_scores:
+            err.print(f"{name}  {_in_line(scores)}")
 
     def evaluated(self, step: int, scores: Scores, best: bool) -> None:
         """Print one line."""
-        err.print(f"step {step}  {_in_line(scores)}{'  (best so far)' if best else ''}")
+        if self._with_scores:
+            mark = "  (best so far)" if best else ""
+            err.print(f"step {step}  {_in_line(scores)}{mark}", style="green" if best else None)
 
 
-class LiveReporter(Reporter):
-    """Shows a table of scores; below it a bar, loss, learning rate, speed and time left."""
+class LiveReporter(LineReporter):
+    """Shows a bar, loss, learning rate, speed and time left below the lines of evaluations."""
 
     def __init__(self, with_scores: bool) -> None:
-        self._with_scores = with_scores
+        super().__init__(with_scores)
         self._progress: Progress | None = None
         self._evaluating = ""
-        self._evaluations: list[tuple[str, Scores]] = []
-        self._best = -1
-
-    def noted(self, text: str) -> None:
-        """Print a line above the view."""
-        print_note(text)
 
     def progress(self, progress: Progress) -> None:
         """Advance the bar."""
@@ -89,55 +85,18 @@ class LiveReporter(Reporter):
         """Show the progress of the evaluation."""
         self._evaluating = f"scoring {done}/{total}" if done < total else ""
 
-    def baseline(self, name: str, scores: Scores) -> None:
-        """Add a row."""
-        self._evaluating = ""
-        self._evaluations.append((name, scores))
-
-    def evaluated(self, step: int, scores: Scores, best: bool) -> None:
-        """Add a row."""
-        self._evaluating = ""
-        if best:
-            self._best = len(self._evaluations)
-        self._evaluations.append((str(step), scores))
-
     def render(self) -> RenderableType:
         """Return the current view."""
-        parts: list[RenderableType] = []
-        if self._evaluations and self._with_scores:
-            parts.append(self._scores())
-        if self._progress is not None:
-            parts.append(self._bar(self._progress))
-        if self._evaluating or not parts:
-            parts.append(Text(self._evaluating or "starting", style="dim"))
-        return Group(*parts)
-
-    def _scores(self) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("step", justify="right")
-        for name in self._evaluations[0][1]:
-            table.add_column(name, justify="right")
-        table.add_column("")
-        numbered = list(enumerate(self._evaluations))
-        # The best row is always shown.
-        shown = numbered[-_SHOWN_EVALUATIONS:]
-        if 0 <= self._best < shown[0][0]:
-            shown[0] = numbered[self._best]
-        for number, (step, scores) in shown:
-            best = number == self._best
-            values = (f"{value:.4f}" for value in scores.values())
-            table.add_row(step, *values, "best" if best else "", style="green" if best else None)
-        return table
-
-    def _bar(self, progress: Progress) -> RenderableType:
+        if self._progress is None:
+            return Text(self._evaluating or "starting", style="dim")
         bar = Table.grid(padding=(0, 2))
         bar.add_row(
-            Text(f"step {progress.step}/{progress.total_steps}", style="bold"),
-            ProgressBar(total=progress.total_steps, completed=progress.step, width=40),
+            Text(f"step {self._progress.step}/{self._progress.total_steps}", style="bold"),
+            ProgressBar(self._progress.total_steps, self._progress.step, width=40),
         )
         # On a second line: one line would exceed 80 columns.
-        figures = Text("  ".join(_figures(progress)), no_wrap=True, overflow="ellipsis")
-        return Group(bar, figures)
+        figures = [*_figures(self._progress), self._evaluating]
+        return Group(bar, Text("  ".join(figures), no_wrap=True, overflow="ellipsis"))
 
 
 def _in_line(scores: Scores) -> str:

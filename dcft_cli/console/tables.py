@@ -43,7 +43,7 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
     (out if dry_run else err).print(
         facts(
             ("base", f"{recipe.model.name} ({preparation.config.model_type}, "
-                     f"{abbreviated(adapter.base_parameters)} parameters, "
+                     f"{adapter.base_parameters:,} parameters, "
                      f"{recipe.model.quantization or recipe.model.dtype})"),
             ("task", f"{task_name}, best by {task.main_metric}"),
             *_classes(plan),
@@ -151,11 +151,3 @@ def _classes(plan: "TrainingPlan") -> list[tuple[str, str]]:
     if len(labels) > _MAX_CLASSES:
         listed.append(f"and {len(labels) - _MAX_CLASSES} more")
     return [("classes", ", ".join(listed))]
-
-
-def abbreviated(number: int) -> str:
-    """Return 22,713,985 as 22.7M."""
-    for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
-        if number >= size:
-            return f"{number / size:.1f}{unit}"
-    return str(number)

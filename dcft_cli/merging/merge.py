@@ -1,10 +1,6 @@
 """`dcft merge`: merge an adapter into its base model and verify the result."""
 
 import gc
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from dcft_cli.adapter.merge import merge as merge_adapters
 from dcft_cli.adapter_file.load import load_adapter
 from dcft_cli.adapter_file.read import AdapterContents, read_adapter
+from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import AdapterFileError, MergeError, RunError
 from dcft_cli.merging.proof import TOLERANCE, largest_difference, load_merged, logits, probes
 from dcft_cli.merging.shards import checkpoint_files, find_layout, write_shards
@@ -83,7 +80,8 @@ def merge(base: str, adapter: str, out: str, *, dtype: DTypeChoice = "base") -> 
     tokenizer = load_tokenizer(section)
     config = _config(section, contents, tokenizer)
     model_class = str(contents.model["class"])
-    with _new_folder(folder) as part:
+    with atomic_path(folder) as part:
+        part.mkdir()
         difference, rounding = _write_model(section, config, contents, stored, part)
         if not difference <= TOLERANCE:  # NaN is a failure
             raise MergeError(
@@ -103,21 +101,6 @@ def merge(base: str, adapter: str, out: str, *, dtype: DTypeChoice = "base") -> 
         layers=len(contents.modules),
         bytes=sum(file.stat().st_size for file in folder.iterdir()),
     )
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder that takes the place of `folder` on success, and is removed else."""
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
-    part.mkdir(parents=True)
-    try:
-        yield part
-        if folder.exists():
-            folder.rmdir()
-        part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _write_model(

@@ -19,11 +19,6 @@ from dcft_cli.errors import ModelError
 from dcft_cli.models.quantization import make_trainable, quantization_settings
 from dcft_cli.recipe.schema import ModelSection
 
-# Names of the dropout before the task head, by family.
-_HEAD_DROPOUT = ("classifier_dropout", "cls_dropout", "seq_classif_dropout")
-# Families that read the name, but whose configurations have it only if it was set.
-_UNSET_HEAD_DROPOUT = {"deberta": "cls_dropout", "deberta-v2": "cls_dropout"}
-
 _MAX_SKELETONS = 4
 _skeletons: dict[str, nn.Module] = {}
 
@@ -33,7 +28,6 @@ class BaseModel:
     """A pretrained model of a task's class.
 
     Attributes:
-        model: with its weights; those of the head are random if the checkpoint has none.
         missing_keys: parameters that the checkpoint lacks; they are trained with the adapter.
     """
 
@@ -50,11 +44,7 @@ def quiet_transformers() -> None:
 def load_config(
     section: ModelSection, settings: Mapping[str, Any] | None = None
 ) -> PreTrainedConfig:
-    """Load the base model's configuration and apply the task's settings.
-
-    Args:
-        section: names the model; its classifier dropout is applied if the family has one.
-        settings: labels and problem type of the task.
+    """Load the base model's configuration and apply the task's settings (labels, problem type).
 
     Raises:
         ModelError: no such model, or no configuration in it.
@@ -66,11 +56,6 @@ def load_config(
     except (OSError, ValueError, KeyError) as error:
         raise not_loaded("configuration", section, error) from error
     config.update(dict(settings or {}))
-    dropout = section.classifier_dropout
-    if dropout is not None:
-        for name in _HEAD_DROPOUT:
-            if hasattr(config, name) or _UNSET_HEAD_DROPOUT.get(config.model_type) == name:
-                setattr(config, name, dropout)
     return config
 
 
@@ -91,42 +76,31 @@ def skeleton(config: PreTrainedConfig, auto_class: str) -> nn.Module:
 
 
 def _build_skeleton(config: PreTrainedConfig, auto_class: str) -> nn.Module:
-    auto = getattr(transformers, auto_class)
+    auto, model_type = getattr(transformers, auto_class), config.model_type
     if type(config) not in auto._model_mapping:
         raise ModelError(
-            f"transformers {transformers.__version__} has no {auto_class} "
-            f"for models of type {config.model_type}.",
+            f"transformers {transformers.__version__} has no {auto_class} for models of type "
+            f"{model_type}.",
             "Choose another base model for this task.",
         )
-    with torch.device("meta"):
-        try:
-            model: nn.Module = auto.from_config(config)
-        except ImportError as error:
-            raise ModelError(
-                f"Models of type {config.model_type} need a package that is not installed: "
-                f"{' '.join(str(error).split())}",
-                "Install it, or choose another base model.",
-            ) from error
-        except Exception as error:
-            raise ModelError(
-                "Could not build a model from the configuration "
-                f"(type {config.model_type}): {error}",
-                "Repair config.json, or choose another base model.",
-            ) from error
-    return model
+    try:
+        with torch.device("meta"):
+            return auto.from_config(config)  # type: ignore[no-any-return]
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"Models of type {model_type} need a package that is not installed: {reason}",
+            "Install it, or choose another base model.",
+        ) from error
+    except Exception as error:
+        raise ModelError(
+            f"Could not build a model from the configuration (type {model_type}): {error}",
+            "Repair config.json, or choose another base model.",
+        ) from error
 
 
-def load_model(
-    section: ModelSection,
-    config: PreTrainedConfig,
-    auto_class: str,
-    tensors: Mapping[str, Tensor] | None = None,
-) -> BaseModel:
+def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str) -> BaseModel:
     """Load the base model: frozen weights in the section's type, missing ones in float32.
-
-    Args:
-        tensors: the checkpoint's tensors by name; None reads them. Those of the model's type
-            become its parameters without a copy.
 
     Raises:
         ModelError: the weights cannot be loaded or quantized.
@@ -141,8 +115,7 @@ def load_model(
         settings |= quantization_settings(section, skeleton(config, auto_class))
     try:
         model, report = getattr(transformers, auto_class).from_pretrained(
-            source_of(section.name) if tensors is None else None,
-            state_dict=tensors,
+            source_of(section.name),
             revision=revision_of(section),
             config=config,
             dtype=getattr(torch, section.dtype),
@@ -162,7 +135,7 @@ def load_model(
     for name in missing:
         parameters[name].data = parameters[name].data.float()
     if section.classifier_dropout is not None:
-        _set_head_dropout(model, config, section.classifier_dropout)
+        _set_head_dropout(model, section.classifier_dropout)
     return BaseModel(model, frozenset(missing))
 
 
@@ -211,13 +184,11 @@ def _check_encoder(
             )
 
 
-def _set_head_dropout(model: nn.Module, config: PreTrainedConfig, dropout: float) -> None:
-    """Set the head's dropout for families whose configuration has no name for it (MPNet)."""
-    if any(hasattr(config, name) for name in _HEAD_DROPOUT):
-        return
-    encoder = f"{getattr(model, 'base_model_prefix', '')}."
+def _set_head_dropout(model: nn.Module, dropout: float) -> None:
+    """Set the dropout before the task head: families name it differently in configurations."""
+    outside = (f"{getattr(model, 'base_model_prefix', '')}.", "pooler.")
     for name, module in model.named_modules():
-        if isinstance(module, nn.Dropout) and not name.startswith(encoder):
+        if isinstance(module, nn.Dropout) and not name.startswith(outside):
             module.p = dropout
 
 

@@ -60,19 +60,12 @@ def agree_on_padding(
     Raises:
         ModelError: there is no token to pad with.
     """
-    parts = {id(part): part for part in (config, config.get_text_config())}.values()
     if tokenizer.pad_token is None:
-        ids = [getattr(part, "pad_token_id", None) for part in parts]
-        valid = [n for n in ids if isinstance(n, int) and 0 <= n < len(tokenizer)]
-        tokenizer.pad_token = (
-            str(tokenizer.convert_ids_to_tokens(valid[0]))
-            if valid
-            else tokenizer.eos_token or tokenizer.unk_token
-        )
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
         raise ModelError(
             f"The tokenizer of {section.name} has no token to pad batches with.",
             "Set one: tokenizer.pad_token = ..., then tokenizer.save_pretrained(DIR).",
         )
-    for part in parts:
+    for part in (config, config.get_text_config()):
         part.pad_token_id = tokenizer.pad_token_id

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+import yaml
 from pydantic import ValidationError
 
 from dcft_cli.errors import RecipeError
-from dcft_cli.recipe.plain_yaml import to_yaml
-from dcft_cli.recipe.problems import explain, take_unknown_keys
+from dcft_cli.recipe.problems import explain
 from dcft_cli.recipe.schema import Recipe
-from dcft_cli.recipe.source import Source, read_source
+from dcft_cli.recipe.source import Source, plain_value, read_source
 
 _FOLDER = "recipes"
 
@@ -34,10 +34,7 @@ def load_recipe(path_or_name: str, overrides: Sequence[str] = ()) -> LoadedRecip
     Args:
         path_or_name: a YAML file. If there is no such file, a name that starts with `recipes/`
             means a recipe that comes with this package.
-        overrides: `KEY=VALUE` with dotted keys, such as `training.learning_rate=5e-4`, applied
-            before the recipe is checked. Overriding either of `data.validation` and
-            `data.holdout` removes the other; so does either of `training.warmup_steps` and
-            `training.warmup_ratio`.
+        overrides: `KEY=VALUE`, applied before the recipe is checked: see `Source.override`.
 
     Raises:
         RecipeError: there is no such recipe, it cannot be read, or it has mistakes; all of them
@@ -58,7 +55,6 @@ def recipe_from_mapping(
     Args:
         data: sections by name; not changed.
         origin: name of the recipe in messages.
-        overrides: see `load_recipe`.
 
     Raises:
         RecipeError: the recipe or an override has mistakes; all of them are listed.
@@ -73,20 +69,44 @@ def dump_recipe(recipe: Recipe) -> str:
     return f"# A dcft recipe with every setting resolved.\n\n{text}"
 
 
+def to_yaml(values: Mapping[str, object]) -> str:
+    """Write plain values in their order, so that a recipe reads back the same."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists on one line, and quotes text that would not read back as text."""
+
+
+def _write_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # PyYAML also quotes what YAML 1.1 does not read as a string, for other readers.
+    quotes = None if plain_value(text) == text and text.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=quotes)
+
+
+def _write_list(dumper: _Dumper, entries: list[object]) -> yaml.SequenceNode:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", entries, flow_style=True)
+
+
+_Dumper.add_representer(str, _write_text)
+_Dumper.add_representer(list, _write_list)
+
+
 def _checked(source: Source, overrides: Sequence[str]) -> Recipe:
     source.override(overrides)
     # A section whose keys are all commented out is null in YAML: it gets its defaults.
     for name in Recipe.model_fields:
         if name in source.values and source.values[name] is None:
             source.values[name] = {}
-    problems = [*source.problems, *take_unknown_keys(source)]
+    problems = list(source.problems)
     try:
         recipe = Recipe.model_validate(source.values)
     except ValidationError as error:
         problems += explain(error, source)
     if problems:
+        lines = [f"{place.label}: {message}" for place, message in sorted(problems)]
         hint = "Correct the recipe or the overrides and try again."
-        raise RecipeError("\n".join(map(str, sorted(problems))), hint)
+        raise RecipeError("\n".join(lines), hint)
     return recipe
 
 
@@ -119,17 +139,12 @@ def _packaged_folder() -> Path:
 
 
 def _read_text(path: Path, origin: str) -> str:
-    if path.is_dir():
-        raise RecipeError(f"{origin} is a folder, not a recipe.", "Name a YAML file.")
     try:
-        content = path.read_bytes()
+        return path.read_text("utf-8-sig")
     except OSError as error:
         raise RecipeError(f"{origin} cannot be read: {error.strerror}.") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise RecipeError(f"{origin}:{line}: not UTF-8 text", "Save it as UTF-8.") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{origin} is not UTF-8 text.", "Save it as UTF-8.") from None
 
 
 def _short_name(path: Path) -> str:

@@ -1,16 +1,21 @@
 """Validation errors of the schema in plain words: key, value, and the nearest valid one."""
 
 import re
-from collections.abc import Iterator
 from difflib import get_close_matches
-from inspect import isclass
-from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from dcft_cli.recipe.schema import Recipe
-from dcft_cli.recipe.source import KeyPath, Problem, Source, dotted, show
+from dcft_cli.recipe.schema import (
+    AdapterSection,
+    DataSection,
+    HoldoutSection,
+    ModelSection,
+    Recipe,
+    TaskSection,
+    TrainingSection,
+)
+from dcft_cli.recipe.source import KeyPath, Place, Source, dotted, show
 
 _WORDS = {
     "string_type": "must be text",
@@ -30,31 +35,7 @@ _WORDS = {
 }
 
 
-def take_unknown_keys(source: Source) -> list[Problem]:
-    """Remove unknown keys and return a problem for each.
-
-    With unknown keys in a section, pydantic would not check rules about several keys.
-    """
-    problems = []
-    for section, model in _SECTIONS.items():
-        values = _at(source.values, section)
-        for key in [key for key in values if key not in model.model_fields]:
-            path = (*section, key)
-            value = show(values.pop(key))
-            message = f"{dotted(path)}: unknown key (value {value}); {_nearest_key(path)}"
-            problems.append(Problem(source.location(path), message))
-    return problems
-
-
-def _at(values: dict[str, object], section: tuple[str, ...]) -> dict[str, object]:
-    """Return the mapping at a section's path; empty if there is none."""
-    for key in section:
-        inner = values.get(key)
-        values = inner if isinstance(inner, dict) else {}
-    return values
-
-
-def explain(error: ValidationError, source: Source) -> list[Problem]:
+def explain(error: ValidationError, source: Source) -> list[tuple[Place, str]]:
     """Return one problem for each invalid value.
 
     For a key that takes one of several types, pydantic reports an error for each type; these
@@ -64,23 +45,10 @@ def explain(error: ValidationError, source: Source) -> list[Problem]:
     for detail in error.errors(include_url=False):
         by_path.setdefault(_path_in(source.values, detail), []).append(detail)
     return [
-        Problem(
-            source.location(_culprit(path, details[0], source)),
-            f"{dotted(path) or 'recipe'}: {_describe(path, details)}",
-        )
+        (source.place(path), f"{dotted(path) or 'recipe'}: {_describe(path, details)}")
         for path, details in by_path.items()
         if not any(len(p) > len(path) and p[: len(path)] == path for p in by_path)
     ]
-
-
-def _culprit(path: KeyPath, detail: ErrorDetails, source: Source) -> KeyPath:
-    """Return the path, for a rule about several keys that of the first one that is given."""
-    if detail["type"] == "value_error":
-        given = _at(source.values, tuple(map(str, path)))
-        for key in re.findall(r"`(\w+)", str(detail["ctx"]["error"])):
-            if key in given:
-                return (*path, key)
-    return path
 
 
 def _path_in(values: object, detail: ErrorDetails) -> KeyPath:
@@ -98,9 +66,12 @@ def _path_in(values: object, detail: ErrorDetails) -> KeyPath:
 
 def _describe(path: KeyPath, details: list[ErrorDetails]) -> str:
     detail = details[0]
+    keys = tuple(map(str, path))
     match detail["type"]:
         case "missing":
-            return _missing(tuple(map(str, path)))
+            return _missing(keys)
+        case "extra_forbidden":
+            return f"unknown key (value {show(detail['input'])}); {_nearest_key(keys)}"
         case "value_error":
             return str(detail["ctx"]["error"])
         case "literal_error":
@@ -156,14 +127,12 @@ def _alike(key: str, names: list[str]) -> list[str]:
     return get_close_matches(key, names, n=1, cutoff=0.7) or initials
 
 
-def _sections(
-    model: type[BaseModel], path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
-    yield path, model
-    for name, field in model.model_fields.items():
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isclass(kind) and issubclass(kind, BaseModel):
-                yield from _sections(kind, (*path, name))
-
-
-_SECTIONS = dict(_sections(Recipe))
+_SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
+    (): Recipe,
+    ("model",): ModelSection,
+    ("task",): TaskSection,
+    ("data",): DataSection,
+    ("data", "holdout"): HoldoutSection,
+    ("adapter",): AdapterSection,
+    ("training",): TrainingSection,
+}

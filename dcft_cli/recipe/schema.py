@@ -1,5 +1,6 @@
 """The schema of recipes: sections and keys of the YAML file, their types and defaults.
 
+docs/recipes.md says what each key means; here are notes on those that the name does not explain.
 Imports neither torch nor transformers, so that mistakes show before these are loaded.
 """
 
@@ -31,11 +32,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
 
@@ -45,13 +42,10 @@ class ModelSection(_Section):
     name: str
     """Hub name, local folder, or `package://PACKAGE/PATH` inside an installed package."""
     revision: str | None = None
-    """Hub revision: branch, tag or commit."""
     dtype: DType = "float32"
-    """Type of the frozen weights; the adapter always trains in float32."""
     quantization: Literal["4bit", "8bit"] | None = None
     """Quantization of the frozen linear layers, by bitsandbytes; None: none."""
     classifier_dropout: Fraction | None = None
-    """Dropout before the task head; None: the base model's own."""
 
 
 class TaskSection(_Section):
@@ -64,17 +58,12 @@ class TaskSection(_Section):
     labels: list[str] | None = Field(default=None, min_length=2)
     """Class names in the order of their numbers; None: those found in the training data."""
     metric: str | None = None
-    """Metric that picks the best checkpoint; None: the task's first one."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
-    """Multi-label: a label is predicted when its probability reaches this threshold."""
     unanswerable: bool = False
-    """Question answering: whether questions may have no answer (as in SQuAD v2.0)."""
     null_threshold: float = 0.0
     """Question answering: "no answer" is predicted when it scores higher by more than this."""
     n_best: int = Field(default=20, ge=1)
-    """Question answering: number of start and end candidates per window."""
     max_answer_length: int = Field(default=30, ge=1)
-    """Question answering: longest answer, in tokens."""
 
     @model_validator(mode="after")
     def _name_or_type(self) -> Self:
@@ -101,30 +90,21 @@ class HoldoutSection(_Section):
     group_prefix: int | None = Field(default=None, ge=1)
     """Rows whose first text starts with the same characters (this many) stay together."""
     seed: int = 0
-    """Seed of the split."""
 
 
 class DataSection(_Section):
     """The data: a Hub data set or local files."""
 
     hub: str | None = None
-    """Data set on the Hub."""
     config: str | None = None
-    """The Hub data set's configuration (subset)."""
     revision: str | None = None
-    """The Hub data set's branch, tag or commit."""
     train: str | None = None
-    """Split of the Hub data set, or path or `package://` address of a file."""
     validation: str | dict[str, str] | None = None
     """As `train`; a mapping names several sets, each scored separately."""
     holdout: HoldoutSection | None = None
-    """Validation rows from the training data, instead of `validation`."""
     format: Literal["jsonl", "csv", "tsv", "parquet", "conll"] | None = None
-    """Format of local files; None: by the file's suffix."""
     columns: list[str] | None = Field(default=None, min_length=1)
-    """Column names of a csv or tsv file without a header, or of a conll file."""
     quoting: bool = True
-    """Whether quotation marks in csv and tsv files enclose fields."""
     text: list[str] | None = Field(default=None, min_length=1, max_length=2)
     """One text column, or two for pairs (question answering: question and context; token
     classification: the column of words)."""
@@ -132,12 +112,8 @@ class DataSection(_Section):
     """Label column (question answering: the answers). Multi-label: a column of lists, or several
     columns of 0 and 1, each named after its label."""
     separator: str = Field(default="|", min_length=1)
-    """Multi-label: separator between labels stored as one string."""
     max_length: int = Field(default=384, ge=4)
-    """Longest input, in tokens; longer ones are truncated (contexts of questions and sentences of
-    words: split into windows). Batches are padded only to their own longest input."""
     document_stride: int = Field(default=128, ge=1)
-    """Tokens shared by neighboring windows of one context, or of one sentence of words."""
 
     @model_validator(mode="before")
     @classmethod
@@ -157,7 +133,6 @@ class AdapterSection(_Section):
     """The DCFT adapter (arXiv 2503.01419, section 3)."""
 
     method: Literal["dcft"] = "dcft"
-    """Kind of adapter."""
     kernel_size: int = Field(default=8, ge=1)
     """d, size of the deconvolution kernel; larger kernels make smaller adapters."""
     stride: int | None = Field(default=None, ge=1)
@@ -167,8 +142,6 @@ class AdapterSection(_Section):
     scale: float = Field(default=4.0, gt=0)
     """Constant factor of dW (the public implementation's alpha / r)."""
     targets: list[str] = Field(default=["Q", "K", "V", "O", "FFN"], min_length=1)
-    """Roles (Q, K, V, O, FFN, FFN_IN, FFN_OUT; CROSS, CROSS_Q, ... for cross-attention) or
-    patterns of layer names."""
     init: Literal["gradient", "zero", "normal"] = "gradient"
     """gradient: A and B from the first gradient of the frozen weights, C = 0, so dW = 0. zero:
     random orthonormal A and B, C = 0. normal: A, B, C from N(0, 0.02^2), as the paper."""
@@ -191,7 +164,6 @@ class TrainingSection(_Section):
     """The training loop."""
 
     learning_rate: float = Field(default=5e-3, gt=0)
-    """Peak learning rate of AdamW."""
     head_learning_rate: float | None = Field(default=None, gt=0)
     """Peak learning rate of the parameters outside the encoder; None: `learning_rate`."""
     fit_head: Literal["auto", "off"] = "auto"
@@ -199,50 +171,31 @@ class TrainingSection(_Section):
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the training data; None: 3, or as many as make 150 optimizer steps."""
     max_steps: int | None = Field(default=None, ge=1)
-    """Number of optimizer steps; overrides `epochs`."""
     batch_size: int = Field(default=32, ge=1)
-    """Rows per device and batch in training."""
     eval_batch_size: int | None = Field(default=None, ge=1)
-    """Rows per device and batch in evaluations; None: twice `batch_size`."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
-    """Batches per optimizer step."""
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
-    """Learning rate schedule after the warm-up."""
     warmup_steps: int | None = Field(default=None, ge=0)
-    """Steps over which the learning rate rises from 0."""
     warmup_ratio: Fraction | None = None
     """Warm-up as a share of all steps; instead of `warmup_steps`. Neither: 0.1."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Weight decay of AdamW; biases are exempt."""
     max_grad_norm: float = Field(default=1.0, gt=0)
-    """Norm to which gradients are clipped."""
     seed: int = Field(default=42, ge=0)
-    """Seed of initial values, data order and dropout."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-    """auto: CUDA, else Apple's GPU, else the CPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Mixed precision of the computation; auto: bfloat16 on CUDA devices that support it."""
     eval_steps: int | None = Field(default=None, ge=1)
     """Steps between evaluations; None: an epoch, with at most ten evaluations."""
     logging_steps: int = Field(default=10, ge=1)
-    """Steps between reports of the loss."""
     early_stopping_patience: int | None = Field(default=None, ge=1)
-    """Stop after this many evaluations without a better score."""
     group_by_length: bool = True
-    """Batch rows of similar length, which reduces padding."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass, which saves memory and takes time."""
     acceleration: Literal["auto", "off"] = "auto"
-    """auto: compute the same numbers, up to rounding, in less time and memory where the device
-    allows it; off: plain layers. With `compile`, torch's compiler does the work."""
     compile: bool = False
-    """Compile the model with torch.compile: takes minutes, then steps are faster."""
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Processes that load batches; auto: two for a CUDA device, else none."""
     report_to: list[str] = []
-    """Experiment trackers, by their names in transformers."""
     output: str | None = None
-    """Run folder; None: runs/NAME, after the recipe."""
 
     @model_validator(mode="after")
     def _one_warmup(self) -> Self:

@@ -1,23 +1,39 @@
-"""A recipe's values before they are checked, each with its location in the file."""
+"""A recipe as written, in YAML and `KEY=VALUE` overrides, with the place of each value.
+
+The YAML has mappings, lists and scalars. Tags, anchors and aliases are rejected, so that values
+are only strings, numbers, true, false and null. Plain scalars follow YAML 1.2 rather than PyYAML's
+1.1: `5e-4` is a number; `no`, `on`, `1:30` and `2024-01-01` are strings.
+"""
 
 import json
-from collections.abc import Callable, Sequence
+import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import yaml
 
 from dcft_cli.errors import RecipeError
-from dcft_cli.recipe.plain_yaml import PlainYamlError, compose, plain_value
 
 KeyPath = tuple[str | int, ...]
 
 # An override of one key removes the other.
-_ALTERNATIVES: dict[KeyPath, KeyPath] = {
-    ("data", "validation"): ("data", "holdout"),
-    ("data", "holdout"): ("data", "validation"),
-    ("training", "warmup_steps"): ("training", "warmup_ratio"),
-    ("training", "warmup_ratio"): ("training", "warmup_steps"),
+_REMOVES = {
+    "name": "revision",  # a commit of the model that was named before
+    "validation": "holdout",
+    "holdout": "validation",
+    "warmup_steps": "warmup_ratio",
+    "warmup_ratio": "warmup_steps",
 }
+_CONSTANTS = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+# Longer digit strings are names (such as commits), not counts.
+_WHOLE = re.compile(r"[-+]?[0-9]{1,18}")
+_DECIMAL = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
 _QUOTE_HINT = "Text with special characters (* & ! % @ { [ or a colon and a blank) needs quotes."
 _SECTIONS_HINT = (
     "A recipe is a YAML mapping with the sections model, task, data, adapter and training; "
@@ -25,144 +41,125 @@ _SECTIONS_HINT = (
 )
 
 
-@dataclass(frozen=True, order=True)
-class SourceLocation:
-    """Where a value was written; locations sort in reading order."""
+class Place(NamedTuple):
+    """Where a value was written; sorts in reading order: the file, then the overrides."""
 
     override: int
-    """0: in the recipe itself; n: in the n-th override."""
     line: int
-    """Line of the recipe's file; 0: unknown."""
     label: str
 
-    def __str__(self) -> str:
-        return f"{self.label}:{self.line}" if self.line else self.label
 
+class PlainYamlError(ValueError):
+    """Text that is not in this subset of YAML; `line` counts from 1."""
 
-@dataclass(frozen=True, order=True)
-class Problem:
-    """A mistake in a recipe."""
-
-    location: SourceLocation
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.location}: {self.message}"
+    def __init__(self, reason: str, line: int) -> None:
+        super().__init__(f"not valid YAML: {reason}")
+        self.line = line
 
 
 @dataclass
 class Source:
-    """A recipe as written, with the mistakes found in reading it."""
+    """A recipe as written, with the mistakes found in reading it.
+
+    Attributes:
+        origin: the recipe's name in messages, usually its path.
+        values: sections by name.
+        places: of each key, as far as known.
+    """
 
     origin: str
-    """The recipe's name in messages, usually its path."""
-    values: dict[str, object]
-    locations: dict[KeyPath, SourceLocation] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    values: dict[str, Any]
+    places: dict[KeyPath, Place] = field(default_factory=dict)
+    problems: list[tuple[Place, str]] = field(default_factory=list)
 
-    def location(self, path: KeyPath) -> SourceLocation:
+    def place(self, path: KeyPath) -> Place:
         """Return where the value at `path`, or the nearest section around it, was written."""
         for length in range(len(path), 0, -1):
-            if path[:length] in self.locations:
-                return self.locations[path[:length]]
-        return SourceLocation(0, 0, self.origin)
+            if path[:length] in self.places:
+                return self.places[path[:length]]
+        return Place(0, 0, self.origin)
 
     def override(self, arguments: Sequence[str]) -> None:
         """Apply `KEY=VALUE` arguments in order; invalid ones become problems.
 
         KEY is dotted; missing sections are created. A VALUE that starts with a bracket, a brace
         or a quotation mark is YAML. Any other is one plain scalar, so that paths and patterns
-        (`C:\\x`, `*.query`, `a: b`) need no quotes.
+        (`C:\\x`, `*.query`, `a: b`) need no quotes. An override of either of `data.validation` and
+        `data.holdout`, or of `training.warmup_steps` and `training.warmup_ratio`, removes the
+        other; one of `model.name` removes `model.revision`.
         """
         given = {_split(argument)[0][:2] for argument in arguments}
         for number, argument in enumerate(arguments, 1):
-            location = SourceLocation(number, 0, f'override "{argument}"')
+            place = Place(number, 0, f'override "{argument}"')
             path, text = _split(argument)
-            if text is None or not all(path):
-                problem = "must be KEY=VALUE, such as training.learning_rate=5e-4"
-                self.problems.append(Problem(location, problem))
-            elif (section := self._section_for(path, location)) is not None:
-                self._put(section, path, text, location)
-                other = _ALTERNATIVES.get(path[:2])
-                if other and other not in given and section.get(path[-1]) is not None:
-                    self._remove(other)
+            try:
+                value = self._put(path, text, place)
+            except ValueError as error:
+                self.problems.append((place, str(error)))
+                continue
+            other = _REMOVES.get(path[1]) if path[1:] else None
+            if other and value is not None and (path[0], other) not in given:
+                self.values[path[0]].pop(other, None)
+                self._forget((path[0], other))
 
-    def _section_for(
-        self, path: tuple[str, ...], location: SourceLocation
-    ) -> dict[str, object] | None:
-        """Return the mapping that contains `path`, created if missing; None if it is a value."""
+    def _put(self, path: tuple[str, ...], text: str | None, place: Place) -> object:
+        """Set and return a value.
+
+        Raises:
+            ValueError: the path leads through a value, or the text is not plain YAML.
+        """
+        if text is None or not all(path):
+            raise ValueError("must be KEY=VALUE, such as training.learning_rate=5e-4")
         section = self.values
         for length, key in enumerate(path[:-1], 1):
             if section.get(key) is None:
                 section[key] = {}
-                self.locations.setdefault(path[:length], location)
-            inner = section[key]
-            if not isinstance(inner, dict):
-                problem = f"{dotted(path[:length])}: is not a section (value {show(inner)})"
-                self.problems.append(Problem(location, problem))
-                return None
-            section = inner
-        return section
-
-    def _put(
-        self, section: dict[str, object], path: tuple[str, ...], text: str, location: SourceLocation
-    ) -> None:
+                self.places.setdefault(path[:length], place)
+            section = section[key]
+            if not isinstance(section, dict):
+                where = dotted(path[:length])
+                raise ValueError(f"{where}: is not a section (value {show(section)})")
         node = None
         if text.startswith(("[", "{", '"', "'")):
             try:
                 node = compose(text)
             except PlainYamlError as error:
-                problem = f"{dotted(path)}: not valid YAML: {error.reason}. {_QUOTE_HINT}"
-                self.problems.append(Problem(location, problem))
-                return
+                raise ValueError(f"{dotted(path)}: {error}. {_QUOTE_HINT}") from None
         self._forget(path)
-        self.locations[path] = location
-        section[path[-1]] = (
-            plain_value(text) if node is None else self._build(node, path, lambda _: location)
-        )
-
-    def _remove(self, path: KeyPath) -> None:
-        section = self.values.get(str(path[0]))
-        if isinstance(section, dict):
-            section.pop(path[1], None)
-        self._forget(path)
+        self.places[path] = place
+        section[path[-1]] = plain_value(text) if node is None else self.build(node, path, place)
+        return section[path[-1]]
 
     def _forget(self, path: KeyPath) -> None:
-        """Remove the locations at and below `path`, whose value changes."""
-        self.locations = {key: at for key, at in self.locations.items() if key[: len(path)] != path}
+        """Remove the places at and below `path`, whose value changes."""
+        self.places = {key: at for key, at in self.places.items() if key[: len(path)] != path}
 
-    def _build(
-        self, node: yaml.Node, path: KeyPath, at: Callable[[yaml.Node], SourceLocation]
-    ) -> object:
-        """Return the value of a YAML node, recording the location of each key and entry."""
-        if isinstance(node, yaml.MappingNode):
-            return self._build_mapping(node, path, at)
+    def build(self, node: yaml.Node, path: KeyPath = (), place: Place | None = None) -> Any:
+        """Return the value of a YAML node, and record the places of the keys in it.
+
+        Args:
+            path: of the value.
+            place: of all keys; None: their lines.
+        """
+        if isinstance(node, yaml.ScalarNode):
+            return node.value if node.style else plain_value(node.value)
         if isinstance(node, yaml.SequenceNode):
-            entries: list[object] = []
-            for index, entry in enumerate(node.value):
-                self.locations[*path, index] = at(entry)
-                entries.append(self._build(entry, (*path, index), at))
-            return entries
-        assert isinstance(node, yaml.ScalarNode)
-        return node.value if node.style else plain_value(node.value)
-
-    def _build_mapping(
-        self, node: yaml.MappingNode, path: KeyPath, at: Callable[[yaml.Node], SourceLocation]
-    ) -> dict[str, object]:
-        values: dict[str, object] = {}
+            return [self.build(entry, (*path, n), place) for n, entry in enumerate(node.value)]
+        values: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key, location = key_node.value, at(key_node)
+            key, line = key_node.value, key_node.start_mark.line + 1
+            here = place or Place(0, line, f"{self.origin}:{line}")
             if not isinstance(key, str):
                 where = dotted(path) or "top level"
-                self.problems.append(Problem(location, f"{where}: a key must be a string"))
+                self.problems.append((here, f"{where}: a key must be a string"))
             elif key in values:
-                first = self.locations[*path, key].line
-                problem = f"{dotted((*path, key))}: given twice"
-                problem += f" (first on line {first})" if first else ""
-                self.problems.append(Problem(location, problem))
+                first = self.places[*path, key].line
+                note = f" (first on line {first})" if first else ""
+                problem = f"{dotted((*path, key))}: given twice{note}"
+                self.problems.append((here, problem))
             else:
-                self.locations[*path, key] = location
-                values[key] = self._build(value_node, (*path, key), at)
+                self.places[*path, key] = here
+                values[key] = self.build(value_node, (*path, key), place)
         return values
 
 
@@ -175,8 +172,7 @@ def read_source(text: str, origin: str) -> Source:
     try:
         node = compose(text)
     except PlainYamlError as error:
-        message = f"{origin}:{error.line}: not valid YAML: {error.reason}"
-        raise RecipeError(message, _QUOTE_HINT) from None
+        raise RecipeError(f"{origin}:{error.line}: {error}", _QUOTE_HINT) from None
     if node is None:
         raise RecipeError(f"{origin}: the recipe is empty", _SECTIONS_HINT)
     if not isinstance(node, yaml.MappingNode):
@@ -185,10 +181,48 @@ def read_source(text: str, origin: str) -> Source:
             f"{origin}:{line}: the recipe is not a mapping of sections", _SECTIONS_HINT
         )
     source = Source(origin, {})
-    source.values = source._build_mapping(
-        node, (), lambda part: SourceLocation(0, part.start_mark.line + 1, origin)
-    )
+    source.values = source.build(node)
     return source
+
+
+def compose(text: str) -> yaml.Node | None:
+    """Parse YAML text into nodes, which have line numbers; None for an empty document.
+
+    Raises:
+        PlainYamlError: the text is not YAML, or has tags, anchors or aliases.
+    """
+    try:
+        for event in yaml.parse(text, Loader=yaml.BaseLoader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                reason = "anchors and aliases (& and *) are not supported"
+                raise PlainYamlError(reason, _line(event.start_mark))
+            if tag := getattr(event, "tag", None):
+                reason = f"the tag {tag} is not supported, only plain values are"
+                raise PlainYamlError(reason, _line(event.start_mark))
+        return yaml.compose(text, Loader=yaml.BaseLoader)
+    except yaml.MarkedYAMLError as error:
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
+        raise PlainYamlError(reason, _line(error.problem_mark)) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise PlainYamlError("it contains a control character", line) from None
+    except RecursionError:
+        raise PlainYamlError("it is nested too deeply", 1) from None
+
+
+def _line(mark: object) -> int:
+    return int(getattr(mark, "line", 0)) + 1
+
+
+def plain_value(text: str) -> str | int | float | bool | None:
+    """Return the value of an unquoted scalar: null, a bool, a finite number, else the string."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    if _DECIMAL.fullmatch(text) and math.isfinite(number := float(text)):
+        return number
+    return text
 
 
 def dotted(path: KeyPath) -> str:

@@ -1,6 +1,6 @@
 """The adapter that a recipe describes: layers and counts, from a model's configuration only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from transformers import PreTrainedConfig
 
@@ -23,14 +23,12 @@ class AdapterPlan:
         head_parameters: outside the pretrained encoder. Fewer are trained if the checkpoint has a
             task head already, more if it lacks a pooler.
         base_parameters: of the whole base model, head included.
-        can_checkpoint: whether the model supports gradient checkpointing.
     """
 
     config: DCFTConfig
     modules: tuple[Module, ...]
     head_parameters: int
     base_parameters: int
-    can_checkpoint: bool
 
     @property
     def adapter_parameters(self) -> int:
@@ -40,14 +38,8 @@ class AdapterPlan:
 
 def adapter_config(section: AdapterSection) -> DCFTConfig:
     """Return the method's settings in a recipe's adapter section."""
-    return DCFTConfig(
-        kernel_size=section.kernel_size,
-        stride=section.stride,
-        rank=section.rank,
-        scale=section.scale,
-        targets=tuple(section.targets),
-        init=section.init,
-    )
+    names = {field.name for field in fields(DCFTConfig)}
+    return DCFTConfig(**section.model_dump(include=names))
 
 
 def plan_adapter(section: AdapterSection, config: PreTrainedConfig, auto_class: str) -> AdapterPlan:
@@ -65,5 +57,4 @@ def plan_adapter(section: AdapterSection, config: PreTrainedConfig, auto_class: 
         modules=modules,
         head_parameters=sum(sizes[name] for name in head),
         base_parameters=sum(sizes.values()),
-        can_checkpoint=bool(getattr(model, "supports_gradient_checkpointing", False)),
     )

@@ -29,7 +29,6 @@ class EvaluationResult:
     """Scores of one adapter.
 
     Attributes:
-        adapter: the adapter file.
         rows: number of scored rows (windows, if inputs are split) by validation set.
         data: where each validation set came from.
         seconds: time of scoring, without loading.
@@ -54,24 +53,19 @@ class EvaluationResult:
         return values
 
 
-def evaluate(
-    source: str, overrides: Sequence[str], reporter: Reporter, *, base: str | None = None
-) -> EvaluationResult:
+def evaluate(source: str, overrides: Sequence[str], reporter: Reporter) -> EvaluationResult:
     """Score a run's adapter, or an adapter file, on the recipe's validation data.
 
     Args:
         source: run folder, checkpoint folder or adapter file. The recipe is the run's, or else
             comes from the adapter file.
         overrides: `KEY=VALUE` for the recipe, such as `data.validation=test.jsonl`.
-        base: base model instead of the one that the adapter names.
 
     Raises:
         UserError: no adapter, no data, or another base model than it was trained on.
     """
     path = adapter_file(source)
     contents = read_adapter(path)
-    if base is not None:
-        overrides = [*overrides, f"model.name={base}", "model.revision=null"]
     recipe = _recipe(path, contents, overrides)
     machine = find_machine(recipe.training, recipe.model)
     preparation = prepare(recipe, labels=contents.model["labels"], training=False)
@@ -103,14 +97,8 @@ def evaluate(
         base=recipe.model.name,
         main_metric=metric,
         metrics={name.removeprefix("eval_"): value for name, value in scores.items()},
-        rows={
-            eval_set.name or "validation": len(eval_set.features)
-            for eval_set in preparation.evaluation_sets
-        },
-        data={
-            name or "validation": rows.source
-            for name, rows in preparation.loaded.validation.items()
-        },
+        rows=preparation.validation_rows,
+        data={n or "validation": s.source for n, s in preparation.loaded.validation.items()},
         device=machine.device_name,
         seconds=seconds,
         is_main=machine.is_main,

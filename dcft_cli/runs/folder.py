@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,7 @@ from dcft_cli.errors import RunError
 
 
 class RunFolder:
-    """The files that a run writes.
-
-    Attributes:
-        adapter: the best checkpoint's adapter.
-        recipe: the recipe with every setting resolved.
-        metrics: scores of the best and the last checkpoint, sizes and costs.
-        log: losses and scores, one JSON object per line.
-        checkpoints: the best and the last checkpoint, with everything needed to resume.
-    """
+    """The files that a run writes; docs/recipes.md says what is in each."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,6 +21,7 @@ class RunFolder:
         self.metrics = path / "metrics.json"
         self.log = path / "log.jsonl"
         self.checkpoints = path / "checkpoints"
+        self._files = (self.adapter, self.recipe, self.metrics, self.log)
 
     def last_checkpoint(self) -> Path | None:
         """Return the checkpoint to resume from."""
@@ -56,11 +48,10 @@ class RunFolder:
                     f"{self.path} has no checkpoint to resume from.",
                     "Start over without --resume (with --overwrite if the folder is not empty).",
                 )
-        elif not overwrite and any(p.exists() for p in (*self._files(), self.checkpoints)):
+        elif not overwrite and any(p.exists() for p in (*self._files, self.checkpoints)):
             raise RunError(
                 f"{self.path} contains a run already.",
-                "Choose another --output, or --overwrite to replace it, or --resume to continue "
-                "it.",
+                "Choose another --output, --overwrite to replace it, or --resume to continue it.",
             )
 
     def truncate_log(self, step: int) -> None:
@@ -82,13 +73,10 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove the files of an earlier run, and no others."""
-        for path in self._files():
+        for path in self._files:
             path.unlink(missing_ok=True)
         for path in self.checkpoints.glob("checkpoint-*"):
             shutil.rmtree(path)
-
-    def _files(self) -> list[Path]:
-        return [self.adapter, self.recipe, self.metrics, self.log]
 
 
 def step_of(checkpoint: Path) -> int:
@@ -117,9 +105,3 @@ def adapter_file(source: str | Path) -> Path:
     if not path.exists():
         raise RunError(f"{path} does not exist.", "Name a run folder or an adapter file.")
     return path
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

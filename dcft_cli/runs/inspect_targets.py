@@ -2,16 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from torch import nn
-from transformers import PreTrainedConfig
+from transformers import AutoModelForSequenceClassification
 
 from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter_file.read import ADAPTER_FILE
 from dcft_cli.adapter_file.write import as_module
-from dcft_cli.errors import ModelError, UserError
 from dcft_cli.models.loading import load_config, quiet_transformers, skeleton
 from dcft_cli.recipe import load_recipe
 from dcft_cli.recipe.schema import ModelSection
@@ -29,11 +25,10 @@ class LayerKind:
     """Layers whose names differ only in numbers.
 
     Attributes:
-        role: of the layers; None if only a name pattern can select them.
-        name: of the layers, with `*` for numbers.
-        layout: how their weights are stored (docs/architectures.md).
-        count: number of adapters.
-        parameters: number of trained parameters in all of these adapters.
+        role: None if only a name pattern can select the layers.
+        name: with `*` for numbers.
+        layout: how the weights are stored (docs/architectures.md).
+        count, parameters: of the adapters for all of these layers.
         chosen: whether the targets select them.
     """
 
@@ -52,9 +47,7 @@ class Resolution:
     """How targets resolve in a model.
 
     Attributes:
-        source: the recipe or model that was inspected.
-        model: name of the model.
-        model_class: its transformers class.
+        model_class: the model's transformers class.
         layers: all layers that a target can select: first those that the targets do select, then
             others with a role, then those without.
         head: modules outside the encoder, which are trained in full.
@@ -75,15 +68,12 @@ class Resolution:
 
     def to_json(self) -> dict[str, Any]:
         """Return the output of `--json`."""
+        values = {name: value for name, value in vars(self).items() if name != "config"}
         return {
-            "source": self.source,
-            "model": self.model,
-            "model_type": self.model_type,
-            "model_class": self.model_class,
+            **values,
             "targets": list(self.config.targets),
             "adapter_parameters": self.adapter_parameters,
-            "head": list(self.head),
-            "layers": [{**vars(kind), "layout": list(kind.layout)} for kind in self.layers],
+            "layers": [vars(kind) for kind in self.layers],
         }
 
 
@@ -102,19 +92,15 @@ def resolve(source: str, overrides: Sequence[str] = ()) -> Resolution:
     if is_recipe:
         recipe = load_recipe(source, overrides).recipe
         section, settings = recipe.model, adapter_config(recipe.adapter)
-        classes = [FAMILIES[recipe.task.kind].auto_class]
+        auto_class = FAMILIES[recipe.task.kind].auto_class
     else:
         refuse_overrides(source, overrides)
         section, settings = ModelSection(name=source), DCFTConfig()
-        classes = ["AutoModelForSequenceClassification", "AutoModel"]
-    if Path(source).suffix == ".safetensors" or (Path(source) / ADAPTER_FILE).exists():
-        raise UserError(
-            f"{source} is neither a model nor a recipe.",
-            f"For the layers of a trained adapter: `dcft inspect {source}`. For a model, give its "
-            "folder, its config.json, or its name on the Hub.",
-        )
+        auto_class = "AutoModelForSequenceClassification"
     config = load_config(section)
-    model = _model(config, classes)
+    if not is_recipe and type(config) not in AutoModelForSequenceClassification._model_mapping:
+        auto_class = "AutoModel"
+    model = skeleton(config, auto_class)
     head = outside_encoder(model)
     with_role = find_roles(model, exclude=head)
     if not is_recipe:  # the default targets that the model has
@@ -145,17 +131,6 @@ def resolve(source: str, overrides: Sequence[str] = ()) -> Resolution:
         layers=_kinds(layers, settings),
         head=sorted({name.rpartition(".")[0] or name for name in head}),
     )
-
-
-def _model(config: PreTrainedConfig, classes: Sequence[str]) -> nn.Module:
-    """Return a skeleton of the first class that transformers has for this type of model."""
-    for name in classes:
-        try:
-            return skeleton(config, name)
-        except ModelError:
-            if name == classes[-1]:
-                raise
-    raise AssertionError(classes)
 
 
 def _kinds(targets: Sequence[tuple[bool, Target]], config: DCFTConfig) -> list[LayerKind]:

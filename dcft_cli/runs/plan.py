@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dcft_cli.errors import ModelError, RecipeError
+from dcft_cli.errors import RecipeError, UserError
+from dcft_cli.models.loading import skeleton
 from dcft_cli.recipe import LoadedRecipe, Recipe
 from dcft_cli.runs.adapter_plan import AdapterPlan, plan_adapter
 from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.prepare import Preparation, prepare
 from dcft_cli.training.arguments import check_trackers, optimizer_steps, warmup_steps
-from dcft_cli.training.compiling import check_one_device
 from dcft_cli.training.machine import Machine, find_machine
 
 
@@ -18,9 +18,6 @@ class TrainingPlan:
     """A training run, checked.
 
     Attributes:
-        preparation: data, tokenizer and configuration.
-        adapter: layers and counts.
-        machine: device and precision.
         folder: where the run writes.
         steps_per_epoch, total_steps: optimizer steps.
         tokens: input tokens of the training set, without padding.
@@ -80,25 +77,24 @@ def plan_training(
     folder.check_free(overwrite=overwrite, resume=resume)
     machine = find_machine(training, loaded.recipe.model)
     check_trackers(training.report_to)
-    if training.compile:
-        check_one_device(machine.devices)
+    if training.compile and machine.devices > 1:
+        raise UserError(
+            "training.compile=true works with one device per process, and "
+            f"{machine.devices} are visible.",
+            "Start with torchrun, name one device (CUDA_VISIBLE_DEVICES=0), or train without: "
+            "training.compile=false.",
+        )
     preparation = prepare(loaded.recipe)
     if training.early_stopping_patience and not preparation.evaluation_sets:
         raise RecipeError(
             "training.early_stopping_patience needs validation data, and there is none.",
             "Set data.validation or data.holdout.",
         )
-    model_type = preparation.config.model_type
-    if hasattr(preparation.config, "axial_pos_shape"):
-        raise ModelError(
-            f"Models of type {model_type} train on inputs of one fixed length, to which "
-            "`dcft train` does not pad.",
-            "Train it in Python: inject(model, config), see docs/python.md.",
-        )
-    adapter = plan_adapter(preparation.recipe.adapter, preparation.config, preparation.auto_class)
-    if training.gradient_checkpointing and not adapter.can_checkpoint:
+    config, auto_class = preparation.config, preparation.auto_class
+    model = skeleton(config, auto_class)
+    if training.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise RecipeError(
-            f"Models of type {model_type} do not support gradient checkpointing.",
+            f"Models of type {config.model_type} do not support gradient checkpointing.",
             "Set training.gradient_checkpointing=false, and a smaller batch with "
             "training.gradient_accumulation_steps.",
         )
@@ -108,7 +104,7 @@ def plan_training(
     )
     return TrainingPlan(
         preparation=preparation,
-        adapter=adapter,
+        adapter=plan_adapter(preparation.recipe.adapter, config, auto_class),
         machine=machine,
         folder=folder,
         steps_per_epoch=steps_per_epoch,

@@ -30,8 +30,6 @@ class Preparation:
 
     Attributes:
         recipe: with labels as found in the data and lengths that the model can take.
-        loaded: task and checked rows.
-        config: of the task's model.
         train_set: encoded training rows; None for an evaluation.
         evaluation_sets: encoded validation rows.
         max_positions: longest input, in tokens, that model and tokenizer take.
@@ -51,6 +49,11 @@ class Preparation:
     def auto_class(self) -> str:
         """Name of the transformers class that loads the task's model."""
         return self.loaded.task.auto_class
+
+    @property
+    def validation_rows(self) -> dict[str, int]:
+        """Number of rows to score (windows, if inputs are split) by validation set."""
+        return {e.name or "validation": len(e.features) for e in self.evaluation_sets}
 
     def collator(self, device: torch.device) -> Callable[[Any], dict[str, Any]]:
         """Return the function that pads rows to a batch for a device."""
@@ -135,26 +138,21 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
         local = not address.startswith(SCHEME) and local_path(address).exists()
         return str(local_path(address).absolute()) if local else address
 
-    def absolute_file(address: str) -> str:
-        is_split = recipe.data.hub is not None and not is_file_address(address)
-        return address if is_split else absolute(address)
+    def absolute_data(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: absolute_data(address) for name, address in value.items()}
+        is_split = value is None or (recipe.data.hub is not None and not is_file_address(value))
+        return value if is_split else absolute(value)
 
-    data = recipe.data
-    validation = data.validation
-    if isinstance(validation, Mapping):
-        validation = {name: absolute_file(address) for name, address in validation.items()}
-    elif validation is not None:
-        validation = absolute_file(validation)
-    train = data.train and absolute_file(data.train)
+    train, validation = absolute_data(recipe.data.train), absolute_data(recipe.data.validation)
     recipe = _replace(recipe, "data", train=train, validation=validation)
     recipe = _replace(recipe, "model", name=absolute(recipe.model.name))
     return _replace(recipe, "training", output=str(folder.absolute()))
 
 
 def _is_local(value: str | Mapping[str, str] | None) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_is_local, value.values()))
-    return value is not None and is_file_address(value) and not value.startswith(SCHEME)
+    addresses = value.values() if isinstance(value, Mapping) else [value or ""]
+    return any(is_file_address(a) and not a.startswith(SCHEME) for a in addresses)
 
 
 def _replace(recipe: Recipe, section: str, **values: object) -> Recipe:

@@ -11,13 +11,11 @@ from dcft_cli.adapter.initialization import start_from_gradient
 from dcft_cli.adapter.merge import merged
 from dcft_cli.models.loading import BaseModel
 from dcft_cli.runs.prepare import Preparation
-from dcft_cli.targets.resolve import general_name
 from dcft_cli.tasks.prior import Prior
 from dcft_cli.training.callbacks import BeforeFirstStep
 from dcft_cli.training.diagnosis import FITTED_HEAD
 from dcft_cli.training.head import FittedHead, LinearProblem, fit_head
 from dcft_cli.training.machine import Machine
-from dcft_cli.training.reporting import Reporter
 from dcft_cli.training.trainer import AdapterTrainer
 
 # Initial size of a fitted head, as a share of the fit; docs/findings.md compares shares.
@@ -32,7 +30,6 @@ def start(
     preparation: Preparation,
     machine: Machine,
     prior: Prior | None,
-    reporter: Reporter,
 ) -> None:
     """Fit the head and start the adapters as the recipe says, and add the fitted head's baseline.
 
@@ -45,19 +42,14 @@ def start(
     if fitted := fit_task_head(base, preparation, machine, prior):
 
         def score_fitted_head() -> None:
-            with fitted.full_size():
-                trainer.add_baseline(FITTED_HEAD, trainer.score(), write=True)
+            fitted.scale(1.0)
+            trainer.add_baseline(FITTED_HEAD, trainer.score(), write=True)
+            fitted.scale(HEAD_SHARE)
 
-        fitted.scale_down(HEAD_SHARE)
+        fitted.scale(HEAD_SHARE)
         if preparation.evaluation_sets:
             trainer.add_callback(BeforeFirstStep(score_fitted_head))
-    elif preparation.recipe.training.fit_head == "auto" and base.missing_keys:
-        reporter.noted(
-            "The head starts at random: the model's outputs are not those of a linear layer of its "
-            "head."
-        )
-    if note := start_adapters(base, preparation, machine):
-        reporter.noted(note)
+    start_adapters(base, preparation, machine)
 
 
 def constant_prediction(preparation: Preparation) -> tuple[Prior | None, dict[str, float]]:
@@ -102,26 +94,15 @@ def fit_task_head(
         return fit_head(base.model, base.missing_keys, batches, problem)
 
 
-def start_adapters(base: BaseModel, preparation: Preparation, machine: Machine) -> str:
-    """Start the adapters from the first gradient, if the recipe asks for it.
-
-    Returns:
-        A note on adapters without a gradient; empty if all have one.
-    """
+def start_adapters(base: BaseModel, preparation: Preparation, machine: Machine) -> None:
+    """Start the adapters from the first gradient, if the recipe asks for it."""
     recipe = preparation.recipe
     if recipe.adapter.init != "gradient":
-        return ""
+        return
     with _without_dropout(base.model, machine, training=recipe.training.gradient_checkpointing):
         size = recipe.training.batch_size
         batches = training_batches(base.model, preparation, machine, _GRADIENT_ROWS, size)
-        without = start_from_gradient(base.model, batches)
-    if not without:
-        return ""
-    names = ", ".join(sorted({general_name(name) for name in without}))
-    return (
-        f"{len(without)} adapters have no gradient at the base model and start as with "
-        f"adapter.init=zero ({names})."
-    )
+        start_from_gradient(base.model, batches)
 
 
 def training_batches(

@@ -15,20 +15,15 @@ from torch import nn
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from dcft_cli.acceleration import enable
-from dcft_cli.adapter.inject import (
-    adapter_layers,
-    head_parameters,
-    insert,
-    remove_unreached,
-)
-from dcft_cli.adapter_file.load import load_tensors
+from dcft_cli.adapter.inject import adapter_layers, head_parameters, insert, remove_unreached
+from dcft_cli.adapter_file.load import check_fingerprint, load_tensors
 from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
 from dcft_cli.adapter_file.write import describe, save_adapter
-from dcft_cli.errors import AdapterFileError, RunError
+from dcft_cli.atomic import atomic_path
+from dcft_cli.errors import RunError
 from dcft_cli.models.loading import BaseModel, base_fingerprint, load_model
 from dcft_cli.recipe import dump_recipe
-from dcft_cli.runs.adapter_plan import adapter_config
-from dcft_cli.runs.folder import RunFolder, step_of, write_json
+from dcft_cli.runs.folder import RunFolder, step_of
 from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.runs.prepare import adapter_info, with_absolute_paths
 from dcft_cli.runs.start import constant_prediction, start
@@ -38,7 +33,7 @@ from dcft_cli.training.arguments import training_arguments
 from dcft_cli.training.callbacks import ReportingCallback
 from dcft_cli.training.checkpointing import checkpoint_activations
 from dcft_cli.training.compiling import compile_model, convert_compile_errors
-from dcft_cli.training.diagnosis import CONSTANT, LearningCheck, relative_change
+from dcft_cli.training.diagnosis import CONSTANT, diagnose, relative_change
 from dcft_cli.training.reporting import Reporter
 from dcft_cli.training.trainer import AdapterTrainer
 
@@ -84,9 +79,9 @@ def train(
     fingerprint = base_fingerprint(
         base.model, base.missing_keys, recipe.model, plan.preparation.auto_class
     )
-    finished = checkpoint is not None and step_of(checkpoint) >= plan.total_steps
     if checkpoint is not None:
         _load_checkpoint(checkpoint, base.model, fingerprint, plan)
+    finished = checkpoint is not None and step_of(checkpoint) >= plan.total_steps
     if finished and folder.metrics.exists() and folder.adapter.exists():
         return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
     began = time.perf_counter()
@@ -94,12 +89,12 @@ def train(
     # torch.compile fuses operations itself.
     accelerated = recipe.training.acceleration == "auto" and not recipe.training.compile
     acceleration = enable(base.model) if accelerated else []
-    trainer = _trainer(plan, base, fingerprint, prior, reporter, callbacks)
+    trainer = _trainer(plan, base, fingerprint, reporter, callbacks)
     if plan.machine.is_main:  # after all checks: an earlier run is overwritten from here on
         _open_folder(plan, checkpoint)
     if checkpoint is None:
         trainer.add_baseline(CONSTANT, constant_scores, write=True)
-        start(base, trainer, plan.preparation, plan.machine, prior, reporter)
+        start(base, trainer, plan.preparation, plan.machine, prior)
     else:
         for name, scores in folder.baselines().items():
             trainer.add_baseline(name, scores, write=False)
@@ -110,11 +105,12 @@ def train(
     else:
         with convert_compile_errors() if recipe.training.compile else nullcontext():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    metrics = _metrics(plan, trainer, time.perf_counter() - began)
+    metrics = _metrics(plan, trainer, prior, time.perf_counter() - began)
     metrics["acceleration"] = acceleration
     if plan.machine.is_main:
         trainer.save_adapter(folder.adapter)
-        write_json(folder.metrics, metrics)
+        with atomic_path(folder.metrics) as path:
+            path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return TrainingResult(folder, metrics, trainer)
 
 
@@ -123,7 +119,7 @@ def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
     recipe, preparation, device = plan.recipe, plan.preparation, plan.machine.device
     base = load_model(recipe.model, preparation.config, preparation.auto_class)
     model, head = base.model, base.missing_keys
-    config = adapter_config(recipe.adapter)
+    config = plan.adapter.config
     insert(model, find_targets(model, config.targets, exclude=head), config, head=head)
     nn.Module.to(model, device)
     assert preparation.train_set is not None
@@ -136,35 +132,19 @@ def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
         )
     if recipe.training.gradient_checkpointing:
         checkpoint_activations(model)
-    if note := _note_on_head(base, plan):
-        reporter.noted(note)
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    if not head and plan.adapter.head_parameters:
+        reporter.noted(f"{recipe.model.name} has a task head already, which is kept and frozen.")
+    elif (trained := sum(sizes[name] for name in head)) > plan.adapter.head_parameters:
+        parts = ", ".join(sorted({name.rpartition(".")[0] for name in head}))
+        reporter.noted(f"{trained:,} parameters that the checkpoint lacks are trained: {parts}.")
     return base
-
-
-def _note_on_head(base: BaseModel, plan: TrainingPlan) -> str:
-    """Return how the trained head differs from the plan, which was made without weights."""
-    name = plan.recipe.model.name
-    sizes = {name: p.numel() for name, p in base.model.named_parameters()}
-    trained = sum(sizes[name] for name in base.missing_keys)
-    if trained == plan.adapter.head_parameters:
-        return ""
-    if not trained:
-        return f"{name} has a task head already: it is kept as it is, frozen."
-    parts = sorted({name.rpartition(".")[0] for name in base.missing_keys})
-    return (
-        f"Also trained: {trained:,} parameters that the checkpoint of {name} lacks "
-        f"({', '.join(parts)})."
-    )
 
 
 def _load_checkpoint(path: Path, model: nn.Module, fingerprint: str, plan: TrainingPlan) -> None:
     """Load a checkpoint to resume, after checking that it has this recipe's adapter and base."""
     contents = read_adapter(path / ADAPTER_FILE)
-    if contents.base["fingerprint"] != fingerprint:
-        raise AdapterFileError(
-            f"{path} was trained on other base weights than {plan.recipe.model.name}.",
-            "Resume with the recipe that the run was started with.",
-        )
+    check_fingerprint(contents, fingerprint)
     planned = replace(plan.adapter.config, stride=plan.adapter.config.effective_stride)
     head = {name: tuple(p.shape) for name, p in head_parameters(model).items()}
     same = (
@@ -185,7 +165,6 @@ def _trainer(
     plan: TrainingPlan,
     base: BaseModel,
     fingerprint: str,
-    prior: Prior | None,
     reporter: Reporter,
     callbacks: Sequence[TrainerCallback],
 ) -> AdapterTrainer:
@@ -207,11 +186,6 @@ def _trainer(
         greater_is_better=better,
         tokens_per_step=plan.tokens / plan.steps_per_epoch,
     )
-    # With the orthogonality term, training losses are not comparable to the prior's.
-    constant_loss = None if prior is None or recipe.adapter.orthogonality else prior.loss
-    check = LearningCheck(
-        reporter, metric=metric, greater_is_better=better, constant_loss=constant_loss
-    )
     save = partial(
         save_adapter,
         base.model,
@@ -232,7 +206,6 @@ def _trainer(
         head=base.missing_keys,
         save=save,
         reporting=reporting,
-        check=check,
         callbacks=[*([EarlyStoppingCallback(patience)] if patience else []), *callbacks],
     )
 
@@ -250,23 +223,36 @@ def _open_folder(plan: TrainingPlan, checkpoint: Path | None) -> None:
     plan.preparation.tokenizer.save_pretrained(folder.path)
 
 
-def _metrics(plan: TrainingPlan, trainer: AdapterTrainer, seconds: float) -> dict[str, Any]:
+def _metrics(
+    plan: TrainingPlan, trainer: AdapterTrainer, prior: Prior | None, seconds: float
+) -> dict[str, Any]:
     """Return the content of metrics.json: scores of best and last step, sizes and costs."""
     recipe, state, machine = plan.recipe, trainer.state, plan.machine
+    main_metric = plan.preparation.loaded.main_metric
     scores = {
         record["step"]: {
-            name.removeprefix("eval_"): value
-            for name, value in record.items()
-            if name.startswith("eval_")
+            n.removeprefix("eval_"): v for n, v in record.items() if n.startswith("eval_")
         }
         for record in state.log_history
-        if any(name.startswith("eval_") for name in record)
+        if f"eval_{main_metric}" in record
     }
     best_step = state.best_global_step or state.global_step
     best = scores.get(best_step, {})
-    main_metric = plan.preparation.loaded.main_metric
     weight_change = relative_change(trainer.adapted_model)
-    assert trainer.check is not None
+    main = {name: s[main_metric] for name, s in trainer.baselines.items() if main_metric in s}
+    # With the orthogonality term, training losses are not comparable to the prior's.
+    constant_loss = None if prior is None or recipe.adapter.orthogonality else prior.loss
+    notes = diagnose(
+        state.log_history,
+        best.get(main_metric),
+        main,
+        metric=main_metric,
+        greater_is_better=plan.preparation.loaded.greater_is_better,
+        failure=trainer.failure,
+        constant_loss=constant_loss,
+        weight_change=weight_change,
+        learning_rate=recipe.training.learning_rate,
+    )
     parameters = [p for layer in trainer.layers for p in (layer.A, layer.B, layer.C)]
     head = head_parameters(trainer.adapted_model)
     on_cuda = machine.device.type == "cuda"
@@ -285,10 +271,7 @@ def _metrics(plan: TrainingPlan, trainer: AdapterTrainer, seconds: float) -> dic
         "adapter_parameters": sum(p.numel() for p in parameters),
         "head_parameters": sum(p.numel() for p in head.values()),
         "train_rows": plan.train_rows,
-        "validation_rows": {
-            eval_set.name or "validation": len(eval_set.features)
-            for eval_set in plan.preparation.evaluation_sets
-        },
+        "validation_rows": plan.preparation.validation_rows,
         "seconds": round(seconds, 2),
         "tokens_per_second": trainer.reporting.tokens_per_second,
         "peak_device_bytes": torch.cuda.max_memory_allocated() if on_cuda else None,
@@ -296,7 +279,5 @@ def _metrics(plan: TrainingPlan, trainer: AdapterTrainer, seconds: float) -> dic
         "precision": machine.precision,
         "seed": recipe.training.seed,
         "base": recipe.model.name,
-        "notes": trainer.check.conclude(
-            best.get(main_metric), weight_change, recipe.training.learning_rate
-        ),
+        "notes": notes,
     }

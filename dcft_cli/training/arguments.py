@@ -142,9 +142,4 @@ def _workers(training: TrainingSection, machine: Machine) -> int:
     """
     if training.num_workers != "auto":
         return training.num_workers
-    if machine.device.type != "cuda":
-        return 0
-    # Before Python 3.13 only Linux says how many of the processors this process may use.
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun
-    return min(2, max((usable or 1) // processes - 1, 0))
+    return min(2, (os.cpu_count() or 1) - 1) if machine.device.type == "cuda" else 0

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from dcft_cli.errors import TrainingError
 from dcft_cli.training.reporting import Progress, Reporter
@@ -20,21 +20,18 @@ class BeforeFirstStep(TrainerCallback):
     def __init__(self, function: Callable[[], object]) -> None:
         self.function = function
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Call the function, unless the run is resumed."""
-        if state.global_step == 0:
-            self.function()
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Call the function."""
+        self.function()
 
 
 class ReportingCallback(TrainerCallback):
     """Report every step, loss and score, and append them to the log file.
 
     Args:
-        reporter: shows progress to the user.
         log: file of one JSON object per line; None writes none.
+        metric, greater_is_better: the score that picks the best checkpoint.
         tokens_per_step: mean number of input tokens of an optimizer step, without padding.
-        metric: name of the score that picks the best checkpoint.
-        greater_is_better: whether a higher score is better.
     """
 
     def __init__(
@@ -75,72 +72,47 @@ class ReportingCallback(TrainerCallback):
             control.should_save = args.save_strategy != "no"
             control.should_evaluate = args.eval_strategy != "no"
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Report loss and learning rate from the Trainer's log.
 
         Raises:
             TrainingError: the loss or its gradient is not finite.
         """
-        if not logs or "loss" not in logs:
+        logs = kwargs["logs"]
+        if "loss" not in logs:
             return
-        self.loss, self.learning_rate = logs["loss"], logs["learning_rate"]
-        grad_norm: float | None = logs.get("grad_norm")
-        if grad_norm is not None and args.fp16 and not math.isfinite(grad_norm):
-            grad_norm = None  # float16 searches for its loss scale; such a step is skipped
-        if not (math.isfinite(self.loss) and math.isfinite(grad_norm or 0.0)):
+        record = {name: logs.get(name) for name in ("loss", "learning_rate", "grad_norm")}
+        self.loss, self.learning_rate = record["loss"], record["learning_rate"]
+        if args.fp16 and not math.isfinite(record["grad_norm"] or 0.0):
+            record["grad_norm"] = None  # float16 searches for its loss scale; the step is skipped
+        if not all(math.isfinite(value or 0.0) for value in record.values()):
             raise TrainingError(
-                f"Training diverged: loss {self.loss}, gradient norm {grad_norm} "
+                f"Training diverged: loss {self.loss}, gradient norm {record['grad_norm']} "
                 f"at step {state.global_step}.",
                 "Lower training.learning_rate, or set training.precision=float32. "
                 "Earlier checkpoints are kept.",
             )
         progress = self._progress(state)
         self.reporter.logged(progress)
-        self._write(
-            state,
-            loss=self.loss,
-            learning_rate=self.learning_rate,
-            grad_norm=grad_norm,
-            tokens_per_second=progress.tokens_per_second,
-        )
+        self._write(state, **record, tokens_per_second=progress.tokens_per_second)
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Report the scores."""
-        scores = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
+        scores = {name.removeprefix("eval_"): value for name, value in kwargs["metrics"].items()}
         score = self.sign * scores[self.metric]
-        if best := score > self.best:
-            self.best = score
+        best = score > self.best
+        self.best = max(self.best, score)
         self.reporter.evaluated(state.global_step, scores, best)
         self._write(state, scores=scores)
 
     def baseline(self, name: str, scores: Mapping[str, float], *, write: bool) -> None:
-        """Report scores reached without training, which later ones must beat to be the best.
-
-        Args:
-            write: whether to add them to the log; a resumed run has them there already.
-        """
+        """Report scores reached without training, which later ones must beat to be the best."""
         self.best = max(self.best, self.sign * scores[self.metric])
         self.reporter.baseline(name, scores)
         if write:
             self._write(TrainerState(), baseline=name, scores=scores)
 
-    def on_prediction_step(
-        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
-    ) -> None:
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Report how much of the validation data is scored."""
         self._batches_done += 1
         self.reporter.evaluating(self._batches_done, self._batches_total)
@@ -153,13 +125,8 @@ class ReportingCallback(TrainerCallback):
         yield
         self._scoring_seconds += time.perf_counter() - began
 
-    @property
-    def training_seconds(self) -> float:
-        """Seconds since training began, evaluations excluded."""
-        return time.perf_counter() - self._began - self._scoring_seconds
-
     def _progress(self, state: TrainerState) -> Progress:
-        seconds = self.training_seconds
+        seconds = time.perf_counter() - self._began - self._scoring_seconds
         steps = state.global_step - self.first_step
         speed = steps / seconds if steps and seconds else None
         self.tokens_per_second = speed and speed * self.tokens_per_step

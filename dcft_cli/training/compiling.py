@@ -5,17 +5,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from dcft_cli.errors import TrainingError, UserError
-
-
-def check_one_device(devices: int) -> None:
-    """Raise UserError if a process would spread a compiled model over several devices."""
-    if devices > 1:
-        raise UserError(
-            f"training.compile=true works with one device per process, and {devices} are visible.",
-            "Start with torchrun, name one device (CUDA_VISIBLE_DEVICES=0), or train without: "
-            "training.compile=false.",
-        )
+from dcft_cli.errors import TrainingError
 
 
 def compile_model(model: nn.Module, backend: str = "inductor") -> None:

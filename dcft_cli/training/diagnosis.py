@@ -1,17 +1,13 @@
 """Detection of runs that do not learn, with the setting to change."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import mean, median
-from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from dcft_cli.adapter.inject import adapter_layers
 from dcft_cli.recipe.schema import TrainingSection
-from dcft_cli.training.reporting import Reporter
 
 # Baselines that a run must beat.
 CONSTANT = "constant"
@@ -22,149 +18,70 @@ _LARGE_CHANGE = 1.0
 _RECENT = 5  # losses, each the mean of training.logging_steps
 
 
-class LearningCheck(TrainerCallback):
-    """Compare a run with what is reached without training.
+def diagnose(
+    history: Sequence[Mapping[str, float]],
+    best: float | None,
+    baselines: Mapping[str, float],
+    *,
+    metric: str,
+    greater_is_better: bool,
+    failure: str,
+    constant_loss: float | None,
+    weight_change: float | None,
+    learning_rate: float,
+) -> list[str]:
+    """Return what a finished run did not learn and the setting to change; empty if it learned.
 
     Args:
-        reporter: gets a note at the first evaluation if something is wrong.
-        metric: name of the score that picks the best checkpoint.
-        greater_is_better: whether a higher score is better.
-        constant_loss: mean training loss of the constant prediction, if it is known.
-
-    Attributes:
+        history: the Trainer's log.
+        best: the best main score, if anything was scored.
         baselines: main score of each baseline that the run must beat, by name.
         failure: what is wrong with the last predictions, if anything; see `EvaluationSet`.
+        constant_loss: mean training loss of the constant prediction, if it is known.
+        weight_change: see `relative_change`.
+        learning_rate: the highest of the run.
     """
-
-    def __init__(
-        self,
-        reporter: Reporter,
-        *,
-        metric: str,
-        greater_is_better: bool,
-        constant_loss: float | None,
-    ) -> None:
-        self.reporter = reporter
-        self.metric = metric
-        self.sign = 1 if greater_is_better else -1
-        self.constant_loss = constant_loss
-        self.baselines: dict[str, float] = {}
-        self.failure = ""
-        self.losses: list[float] = []
-        self.largest_gradient: float | None = None
-        self._noted = False
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Restore the history of a resumed run."""
-        self.restore_history(state)
-
-    def restore_history(self, state: TrainerState) -> None:
-        """Read losses, gradients and evaluations from the Trainer's log."""
-        for record in state.log_history:
-            self._record(record)
-            self._noted = self._noted or f"eval_{self.metric}" in record
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Record loss and gradient norm."""
-        self._record(logs or {})
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Note what is wrong at the first evaluation; after the last one `conclude` does."""
-        if self._noted or state.global_step >= state.max_steps:
-            return
-        self._noted = True
-        score = (metrics or {})[f"eval_{self.metric}"]
-        problems = [f"after {state.global_step} steps {self.failure}"] if self.failure else []
-        constant = self.baselines.get(CONSTANT)
-        if constant is not None and self.sign * score < self.sign * constant:
-            problems.append(
-                f"{self.metric} {score:.4g} is worse than the constant's {constant:.4g}"
-            )
-        if self.largest_gradient == 0:
-            problems.append("every gradient has been zero")
-        if problems:
-            self.reporter.noted(f"Nothing is learned yet: {'; '.join(problems)}.")
-
-    def conclude(
-        self, best: float | None, weight_change: float | None, learning_rate: float
-    ) -> list[str]:
-        """Return what a finished run did not learn and the setting to change; empty if it learned.
-
-        Args:
-            best: the best main score, if anything was scored.
-            weight_change: see `relative_change`.
-            learning_rate: the highest of the run.
-        """
-        rate = f"training.learning_rate from {learning_rate:g}"
-        default_rate = TrainingSection.model_fields["learning_rate"].default
-        raise_it = (
-            f"Raise {rate}, to {max(10 * learning_rate, default_rate):.2g} for example, or train "
-            "for more epochs."
+    default_rate = TrainingSection.model_fields["learning_rate"].default
+    rate = f"training.learning_rate from {learning_rate:g}"
+    higher = f"{max(10 * learning_rate, default_rate):.2g}"
+    raise_it = f"Raise {rate}, to {higher} for example, or train for more epochs."
+    lower_it = f"Lower {rate}, to {learning_rate / 10:.2g} for example."
+    gradients = [record["grad_norm"] for record in history if "grad_norm" in record]
+    if gradients and not any(gradients):
+        return [
+            "This run did not learn: every gradient was zero. The loss does not depend on the "
+            "trained parameters: check adapter.targets, and whether the model has its own head."
+        ]
+    if weight_change is not None and weight_change < _NO_CHANGE:
+        return [
+            f"The adapter did not learn: it changes the weights by {weight_change:.1e} of "
+            f"their size, next to nothing. {raise_it}"
+        ]
+    problems = [failure] if failure else []
+    if best is not None and baselines:
+        sign = 1 if greater_is_better else -1
+        perfect = (1.0, 100.0) if greater_is_better else (0.0,)  # can only be equaled
+        if all(sign * best > sign * b or best == b in perfect for b in baselines.values()):
+            return [f"The last checkpoint fails: {failure}. {lower_it}"] if failure else []
+        name, score = max(baselines.items(), key=lambda item: sign * item[1])
+        problems.append(f"{metric} {best:.4g} is not better than the {name}'s {score:.4g}")
+    losses = [record["loss"] for record in history if "loss" in record][-_RECENT:]
+    if losses and constant_loss is not None and mean(losses) >= constant_loss:
+        problems.append(
+            f"the loss, {mean(losses):.4g}, is not below the constant's {constant_loss:.4g}"
         )
-        lower_it = f"Lower {rate}, to {learning_rate / 10:.2g} for example."
-        if self.largest_gradient == 0:
-            return [
-                "This run did not learn: every gradient was zero. The loss does not depend on the "
-                "trained parameters: check adapter.targets, and whether the model has its own head."
-            ]
-        if weight_change is not None and weight_change < _NO_CHANGE:
-            return [
-                f"The adapter did not learn: it changes the weights by {weight_change:.1e} of "
-                f"their size, next to nothing. {raise_it}"
-            ]
-        beaten = best is not None and all(self._beats(best, name) for name in self.baselines)
-        if beaten and self.baselines:
-            failure = f"The last checkpoint fails: {self.failure}. {lower_it}"
-            return [failure] if self.failure else []
-        problems = [self.failure] if self.failure else []
-        if best is not None and self.baselines:
-            name, score = max(self.baselines.items(), key=lambda item: self.sign * item[1])
-            problems.append(f"{self.metric} {best:.4g} is not better than the {name}'s {score:.4g}")
-        recent = self.losses[-_RECENT:]
-        if recent and self.constant_loss is not None and mean(recent) >= self.constant_loss:
-            problems.append(
-                f"the loss, {mean(recent):.4g}, is not below the constant's "
-                f"{self.constant_loss:.4g}"
-            )
-        if not problems:
-            return []
-        if weight_change is not None and weight_change > _LARGE_CHANGE:
-            hint = f"The adapter outweighs the base model. {lower_it}"
-        elif learning_rate < default_rate / 5:
-            hint = raise_it
-        else:
-            hint = (
-                f"Try training.learning_rate={3 * learning_rate:.2g} and {learning_rate / 3:.2g}, "
-                "more epochs, or more rows; adapter.kernel_size=2 trains more parameters."
-            )
-        return [f"This run did not learn: {'; '.join(problems)}. {hint}"]
-
-    def _beats(self, score: float, name: str) -> bool:
-        """Return whether a score is better than a baseline, or both are perfect."""
-        baseline = self.baselines[name]
-        perfect = (0.0,) if self.sign < 0 else (1.0, 100.0)
-        return self.sign * score > self.sign * baseline or score == baseline in perfect
-
-    def _record(self, logs: Mapping[str, float]) -> None:
-        if "loss" in logs:
-            self.losses.append(logs["loss"])
-        gradient = logs.get("grad_norm")
-        if gradient is not None and math.isfinite(gradient):
-            self.largest_gradient = max(self.largest_gradient or 0.0, gradient)
+    if not problems:
+        return []
+    if weight_change is not None and weight_change > _LARGE_CHANGE:
+        hint = f"The adapter outweighs the base model. {lower_it}"
+    elif learning_rate < default_rate / 5:
+        hint = raise_it
+    else:
+        hint = (
+            f"Try training.learning_rate={3 * learning_rate:.2g} and {learning_rate / 3:.2g}, "
+            "more epochs, or more rows; adapter.kernel_size=2 trains more parameters."
+        )
+    return [f"This run did not learn: {'; '.join(problems)}. {hint}"]
 
 
 @torch.no_grad()

@@ -10,8 +10,7 @@ p / (1 - p) * sum of w_j^2 E[x_j^2] to a squared loss (Wager, Wang and Liang 201
 held-out rows.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +34,7 @@ class LinearProblem:
     """The convex problem of fitting a task's last linear layer.
 
     Attributes:
-        examples: `Task.linear_examples`.
-        loss: `Task.linear_loss`.
+        examples, loss: `Task.linear_examples` and `Task.linear_loss`.
         logits: initial outputs, (outputs,): those of the constant prediction.
         spread: standard deviation of regression targets, which are then standardized; None for
             classes.
@@ -53,25 +51,20 @@ class FittedHead:
     """A fitted last layer.
 
     Attributes:
-        name: of the layer in the model.
-        layer: the layer.
         weight, bias: of the fit, (outputs, in) and (outputs,); bias is None if the layer has none.
         mean: of the layer's inputs, (in,); zero if the layer has no bias.
-        examples: number of examples in the fit.
         penalty: the L2 penalty that was best on the held-out part.
     """
 
-    name: str
     layer: nn.Linear
     weight: Tensor
     bias: Tensor | None
     mean: Tensor
-    examples: int
     penalty: float
 
     @torch.no_grad()
-    def scale_down(self, share: float) -> None:
-        """Multiply the fitted weight by `share`, keeping the mean of the outputs.
+    def scale(self, share: float) -> None:
+        """Set the layer to `share` times the fitted weight, with the same mean of the outputs.
 
         With the full fit, outputs are close to their targets, so features change little in
         training, which generalizes worse. With a fraction of the fitted weight, the encoder has
@@ -81,19 +74,6 @@ class FittedHead:
         if self.bias is not None:
             self.layer.bias.copy_(self.bias + (1 - share) * self.weight @ self.mean)
         self.layer.weight.copy_(share * self.weight)
-
-    @contextmanager
-    def full_size(self) -> Iterator[None]:
-        """Context in which the layer has the fitted weights, not scaled down."""
-        parameters = list(self.layer.parameters())
-        before = [parameter.detach().clone() for parameter in parameters]
-        self.scale_down(1.0)
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for parameter, values in zip(parameters, before, strict=True):
-                    parameter.copy_(values)
 
 
 @torch.no_grad()
@@ -154,7 +134,7 @@ def fit_head(
     if not x.isfinite().all():
         return None
     with torch.autocast(x.device.type, enabled=False):
-        return _fit(linear[layer], layer, x, y, problem)
+        return _fit(linear[layer], x, y, problem)
 
 
 def _inputs_of(
@@ -181,9 +161,7 @@ def _inputs_of(
     return None
 
 
-def _fit(
-    layer: nn.Linear, name: str, x: Tensor, y: dict[str, Tensor], problem: LinearProblem
-) -> FittedHead:
+def _fit(layer: nn.Linear, x: Tensor, y: dict[str, Tensor], problem: LinearProblem) -> FittedHead:
     prior = problem.logits.to(x)
     # Only a bias can account for the prior and for the mean of the inputs.
     center = torch.zeros_like(prior) if layer.bias is None else prior
@@ -238,4 +216,4 @@ def _fit(
         layer.bias.copy_(spread * (bias - weight @ mean) + offset)
     weight = layer.weight.detach().clone()
     full_bias = None if layer.bias is None else layer.bias.detach().clone()
-    return FittedHead(name, layer, weight, full_bias, mean, len(x), penalty)
+    return FittedHead(layer, weight, full_bias, mean, penalty)

@@ -16,8 +16,6 @@ class SeededLengthGroups(LengthGroupedSampler):
 
     Args:
         batch_size: rows of one optimizer step on one device.
-        lengths: of all rows.
-        seed: of the run.
 
     Attributes:
         epoch: set before each epoch. The Trainer's set_epoch does not reach a sampler that is
@@ -36,11 +34,7 @@ class SeededLengthGroups(LengthGroupedSampler):
 
 
 class SetSamplerEpoch(TrainerCallback):
-    """Set the sampler's epoch, in resumed runs too.
-
-    Attributes:
-        sampler: None until the Trainer asks for one.
-    """
+    """Set the sampler's epoch, in resumed runs too."""
 
     sampler: SeededLengthGroups | None = None
 

@@ -20,11 +20,10 @@ class Machine:
     """Where a run computes, and in which type.
 
     Attributes:
-        device: of this process.
         devices: number of devices that this process spreads a batch over.
         processes: number of processes (torchrun starts several).
         is_main: whether this process writes the files and reports to the user.
-        precision: of the computation: float32, bfloat16 or float16.
+        precision: float32, bfloat16 or float16.
     """
 
     device: torch.device
@@ -72,12 +71,9 @@ def find_machine(training: TrainingSection, model: ModelSection) -> Machine:
     precision = _precision(training, model, available["cuda"] and not use_cpu)
     state = PartialState(cpu=use_cpu, timeout=_TIMEOUT)
     distributed = state.distributed_type != DistributedType.NO
-    if distributed:
-        device = state.device
-    elif use_cpu:
-        device = torch.device("cpu")
-    else:  # the Trainer's own order
-        device = torch.device("mps" if available["mps"] else "cuda:0")
+    # In one process, the Trainer's own order.
+    name = "cpu" if use_cpu else "mps" if available["mps"] else "cuda:0"
+    device = state.device if distributed else torch.device(name)
     spread = device.type == "cuda" and not distributed
     return Machine(
         device=device,

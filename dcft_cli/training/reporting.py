@@ -11,10 +11,8 @@ class Progress:
     """The state of a training run.
 
     Attributes:
-        step, total_steps: optimizer steps.
         epoch: passes over the training data so far, with the fraction.
         loss: mean since the last report, orthogonality term included; None before the first.
-        learning_rate: the current one; None before the first report.
         tokens_per_second: input tokens trained on, without padding; evaluations excluded.
         seconds_left: of training, evaluations excluded.
     """

@@ -29,7 +29,6 @@ from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.models.loading import head_outputs
 from dcft_cli.recipe import Recipe
 from dcft_cli.training.callbacks import ReportingCallback
-from dcft_cli.training.diagnosis import LearningCheck
 from dcft_cli.training.length_groups import SeededLengthGroups, SetSamplerEpoch
 
 
@@ -38,19 +37,16 @@ class AdapterTrainer(Trainer):
 
     Args:
         model: a model with adapters.
-        args: the Trainer's own settings.
         recipe: for the settings that the Trainer does not have.
-        tokenizer, collator: of the batches.
         train_set: encoded training rows with a `length` column; None to evaluate only.
         evaluation_sets: the sets that `evaluate` scores.
         head: names of the trained parameters outside the encoder.
         save: writes an adapter file, for checkpoints.
-        reporting: reports progress to the user.
-        check: compares predictions with the baselines.
 
     Attributes:
         adapted_model: the model, never wrapped for parallel training.
         baselines: scores reached without training, by name; see `add_baseline`.
+        failure: what is wrong with the last predictions, if anything; see `EvaluationSet`.
     """
 
     def __init__(
@@ -66,7 +62,6 @@ class AdapterTrainer(Trainer):
         head: Collection[str] = (),
         save: Callable[[Path], object] = lambda path: None,
         reporting: ReportingCallback,
-        check: LearningCheck | None = None,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.recipe = recipe
@@ -75,7 +70,7 @@ class AdapterTrainer(Trainer):
         self.head = frozenset(head)
         self.save_adapter = save
         self.reporting = reporting
-        self.check = check
+        self.failure = ""
         self.adapted_model = model
         self.layers = list(adapter_layers(model).values())
         self.baselines: dict[str, Mapping[str, float]] = {}
@@ -87,7 +82,7 @@ class AdapterTrainer(Trainer):
             # `evaluate` scores evaluation_sets; the Trainer only requires that there is a set.
             eval_dataset=evaluation_sets[0].features if evaluation_sets else None,
             processing_class=tokenizer,
-            callbacks=[reporting, self.sampler_epoch, *([check] if check else []), *callbacks],
+            callbacks=[reporting, self.sampler_epoch, *callbacks],
         )
         self.remove_callback(PrinterCallback)
         if args.dataloader_num_workers:
@@ -99,31 +94,19 @@ class AdapterTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
 
     def add_baseline(self, name: str, scores: Mapping[str, float], *, write: bool) -> None:
-        """Record and report scores reached without training.
-
-        Args:
-            write: whether to add them to the log file.
-        """
+        """Record and report scores reached without training; with `write`, log them too."""
         self.baselines[name] = scores
         if self.reporting.metric in scores:
             self.reporting.baseline(name, scores, write=write)
-            if self.check is not None:
-                self.check.baselines[name] = scores[self.reporting.metric]
 
     def restore_finished_run(self, checkpoint: Path) -> None:
         """Restore history and best adapter of a finished run from its last checkpoint."""
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         best = self.state.best_global_step or self.state.global_step
         self._load_from_checkpoint(str(checkpoint.with_name(f"checkpoint-{best}")))
-        if self.check is not None:
-            self.check.restore_history(self.state)
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Compute the model's loss; in training plus the weighted orthogonality term (Eq. 4)."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
@@ -163,22 +146,16 @@ class AdapterTrainer(Trainer):
         """Return 0: counting would walk through the whole model at every step."""
         return 0
 
-    def evaluate(
-        self,
-        eval_dataset: object = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> dict[str, float]:
-        """Score every evaluation set; metric names in the result have the prefix."""
-        scores = self.score(metric_key_prefix)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Score every evaluation set, and log the scores; their names have the prefix `eval_`."""
+        metrics = {f"eval_{name}": value for name, value in self.score().items()}
         self.log(dict(metrics))  # the Trainer adds the epoch to what it logs
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
 
-    def score(self, metric_key_prefix: str = "eval") -> dict[str, float]:
+    def score(self) -> dict[str, float]:
         """Score every evaluation set without logging; return scores by metric name.
 
         In distributed training, only after `train` has wrapped the model: the Trainer would not
@@ -193,24 +170,16 @@ class AdapterTrainer(Trainer):
         with self.reporting.scoring(sum(map(len, loaders))), weights:
             for eval_set, loader in zip(self.evaluation_sets, loaders, strict=True):
                 output = self.evaluation_loop(
-                    loader,
-                    description=eval_set.name,
-                    prediction_loss_only=False,
-                    metric_key_prefix=metric_key_prefix,
+                    loader, description=eval_set.name, prediction_loss_only=False
                 )
                 found = eval_set.score(output.predictions, output.label_ids)
                 failures.append(eval_set.failure(output.predictions))
                 scores |= {f"{eval_set.prefix}{name}": value for name, value in found.items()}
-        if self.check is not None:
-            self.check.failure = failures[0] if failures else ""
+        self.failure = failures[0] if failures else ""
         return scores
 
     def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
+        self, model: Any, inputs: Any, *args: Any, **kwargs: Any
     ) -> tuple[None, Any, Tensor | None]:
         """Return logits and labels; models may output more, which scores do not need."""
         inputs = self._prepare_inputs(inputs)
@@ -236,9 +205,7 @@ class AdapterTrainer(Trainer):
         if self.args.should_save:
             self.save_adapter(Path(output_dir or str(self.args.output_dir)) / ADAPTER_FILE)
 
-    def _load_from_checkpoint(
-        self, resume_from_checkpoint: str, model: nn.Module | None = None
-    ) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_tensors(self.adapted_model, read_adapter(Path(resume_from_checkpoint) / ADAPTER_FILE))
 
     def _load_best_model(self) -> None:

@@ -38,11 +38,12 @@ def test_the_plan_needs_no_weights(planned: tuple[Output, dict], home: Path) -> 
     assert output.code == 0, output.err
     assert not list(home.rglob("*.safetensors"))
     lines = {line.split()[0]: line for line in output.out.splitlines() if line[:1].isalpha()}
-    assert "deberta-v2, 184.4M parameters" in lines["base"]
+    assert "deberta-v2, 184,423,682 parameters" in lines["base"]
     assert "25,344 adapter + 592,130 head parameters" in lines["trained"]
     assert "in 72 layers (Q K V O FFN)" in lines["adapter"]
     assert "6 (3 per epoch, batch size 32, 200 warm-up), learning rate 0.0012" in lines["steps"]
     assert "70 rows" in lines["data"]
+    assert lines["classes"].split()[1::2] == ["entailment", "not_entailment"]
     assert "dev.jsonl: 12 rows to score" in output.out
     assert "runs/rte" in lines["output"]
     # Changes and surprises are noted next to the plan.

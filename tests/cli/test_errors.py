@@ -10,7 +10,6 @@ import torch
 
 from dcft_cli.merging import merge as merging
 from tests.cli.conftest import RunCli, shell
-from tests.families import save_base
 from tests.jobs import Job, overrides, recipe, train
 from tests.samples import Row, rows_of, write_rows
 
@@ -89,43 +88,6 @@ def test_all_mistakes_are_reported_together(error_of: ErrorOf, tmp_path: Path) -
     for part in (":1: model.nome", ":2: task.name", ":4: training.epochs", "adapter.rank=0"):
         assert part in output
     assert "recipes/rte.yaml" in error_of("train", "recipes/rta.yaml")
-
-
-def test_unusable_folders_are_errors(
-    error_of: ErrorOf, command: list[str], job: Job, tmp_path: Path
-) -> None:
-    taken = [*command[:-1], str(job.folder)]
-    assert "contains a run already" in error_of(*taken)
-    assert "no checkpoint to resume" in error_of(*command, "--resume")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "letter").touch()
-    base, full = job.metrics["base"], str(tmp_path / "full")
-    assert "exists already" in error_of("merge", base, str(job.folder), full)
-    assert "nowhere" in error_of("eval", str(tmp_path / "nowhere"))
-    assert "nowhere" in error_of("inspect", str(tmp_path / "nowhere"))
-    assert "There is no recipe" in error_of("inspect", "nowhere.yaml")
-
-
-def test_unusable_adapters_are_errors(error_of: ErrorOf, job: Job, tmp_path: Path) -> None:
-    other = str(save_base(tmp_path / "other", initializer_range=0.1))
-    run, out = str(job.folder), str(tmp_path / "merged")
-    assert "trained on other base weights" in error_of("merge", other, run, out)
-    assert "trained on other base weights" in error_of("eval", run, "--base", other)
-    cut = tmp_path / "cut.safetensors"
-    cut.write_bytes((job.folder / "adapter.safetensors").read_bytes()[:-10])
-    for arguments in (["inspect", str(cut)], ["eval", str(cut)], ["merge", other, str(cut), out]):
-        assert "truncated" in error_of(*arguments, hint=False)
-    assert "only recipes take KEY=VALUE" in error_of("inspect", run, "adapter.rank=1")
-    assert not Path(out).exists()
-
-
-def test_divergence_is_a_failure(run_cli: RunCli, command: list[str]) -> None:
-    output = run_cli(*command, "training.learning_rate=1e30", "training.eval_steps=1")
-    assert output.code == 1
-    error, hint = output.err.splitlines()[-2:]
-    assert error.startswith("Error: ") and "not finite" in error
-    assert hint.startswith("Hint: ") and "training.learning_rate" in hint
-    assert "Traceback" not in output.err
 
 
 def test_a_failed_verification_is_a_failure(

@@ -10,26 +10,17 @@ from dcft_cli.commands.imports import gc_paused
 
 def test_the_collector_is_restored() -> None:
     assert gc.isenabled()
-    with gc_paused():
-        assert not gc.isenabled()
-    assert gc.isenabled()
     with pytest.raises(ImportError), gc_paused():
+        assert not gc.isenabled()
         raise ImportError
     assert gc.isenabled()
-    gc.disable()
-    try:
-        with gc_paused():
-            pass
-        assert not gc.isenabled()
-    finally:
-        gc.enable()
 
 
 def test_imported_objects_are_frozen() -> None:
     gc.unfreeze()
-    with gc_paused():
-        assert gc.get_freeze_count() == 0
     try:
+        with gc_paused():
+            assert gc.get_freeze_count() == 0
         assert gc.get_freeze_count() > len(sys.modules)
     finally:
         gc.unfreeze()

@@ -41,7 +41,7 @@ def probe(*arguments: str, cwd: Path) -> str:
         (["--help"], ["train", "eval", "merge", "inspect", "--version"]),
         (["-h"], ["train", "eval", "merge", "inspect"]),
         (["train", "--help"], ["RECIPE", "KEY=VALUE", "--output", "--dry-run", "--resume"]),
-        (["eval", "--help"], ["ADAPTER", "KEY=VALUE", "--base", "--json"]),
+        (["eval", "--help"], ["ADAPTER", "KEY=VALUE", "--json"]),
         (["merge", "--help"], ["BASE", "ADAPTER", "OUT", "--debug"]),
         (["inspect", "--help"], ["SOURCE", "KEY=VALUE", "--json"]),
         (["--version"], [__version__]),

@@ -49,7 +49,7 @@ def metrics(home: Path) -> dict:
 
 def test_train_prints_plan_progress_and_result(home: Path, trained: Output) -> None:
     plan = dict(line.split(maxsplit=1) for line in trained.err.splitlines() if line[:1].isalpha())
-    assert plan["base"].startswith("base (bert, 8.4K parameters, float32)")
+    assert plan["base"].startswith("base (bert, 8,410 parameters, float32)")
     assert plan["task"].rstrip() == "rte (classification), best by accuracy"
     assert plan["data"].startswith("train.jsonl: 21 rows, ")
     assert "dev.jsonl: 12 rows to score" in trained.err
@@ -112,7 +112,7 @@ def test_eval_of_a_file_with_moved_base_and_data(
 ) -> None:
     monkeypatch.chdir(home / "runs")
     adapter = str(home / "runs" / "rte" / "adapter.safetensors")
-    output = ok(run_cli("eval", adapter, "data.validation=../dev.jsonl", "--base", "../base"))
+    output = ok(run_cli("eval", adapter, "data.validation=../dev.jsonl", "model.name=../base"))
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in output.out.splitlines()}
     assert lines["accuracy"].rstrip() == f"{metrics(home)['metrics']['accuracy']:.4f}"
     assert lines["data"].rstrip() == "../dev.jsonl (12 rows)"

@@ -1,4 +1,4 @@
-"""The two streams, errors, and numbers as they are written."""
+"""The two streams, errors, and tables."""
 
 import json
 from io import StringIO
@@ -9,7 +9,6 @@ from rich.console import Console
 
 from dcft_cli.console import inspections
 from dcft_cli.console.output import out, print_error, print_json, print_note
-from dcft_cli.console.tables import abbreviated
 from dcft_cli.errors import DCFTError
 from dcft_cli.runs.inspect_adapter import inspect
 from dcft_cli.runs.inspect_targets import resolve
@@ -44,14 +43,6 @@ def test_json_is_the_only_output(capfd: Capture) -> None:
     said = capfd.readouterr()
     assert json.loads(said.out) == data
     assert said.err == ""
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(7, "7"), (8_402, "8.4K"), (22_713_985, "22.7M"), (1_566_000_000, "1.6B")],
-)
-def test_large_numbers(number: int, text: str) -> None:
-    assert abbreviated(number) == text
 
 
 @pytest.mark.parametrize("width", [80, 120])

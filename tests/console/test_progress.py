@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from dcft_cli.console import progress as module
-from dcft_cli.console.progress import LiveReporter, PlainReporter, reporter
+from dcft_cli.console.progress import LineReporter, LiveReporter, reporter
 from dcft_cli.training.reporting import Progress, Reporter
 
 STEP = Progress(
@@ -34,56 +34,26 @@ def test_a_live_view_fits_80_columns() -> None:
     view.progress(FIRST)
     assert "step 1/12500" in rendered(view)[0]
     view.logged(STEP)
-    view.evaluated(1_000, {"accuracy": 0.5, "f1": 0.25}, True)
-    view.evaluated(1_200, {"accuracy": 0.75, "f1": 0.5}, True)
-    view.evaluated(1_250, {"accuracy": 0.7, "f1": 0.45}, False)
-    lines = [line.rstrip() for line in rendered(view)]
-    assert [line.split() for line in lines[:4]] == [
-        ["step", "accuracy", "f1"],
-        ["1000", "0.5000", "0.2500"],
-        ["1200", "0.7500", "0.5000", "best"],
-        ["1250", "0.7000", "0.4500"],
-    ]
-    assert lines[4] == f"step 1250/12500  {'━' * 4}"  # a tenth of the bar
-    assert lines[5:] == ["epoch 0.75  loss 0.6931  lr 1.2e-03  123,457 tokens/s  1:02:05 left"]
-    assert all(len(line) <= 80 for line in lines)
-
-
-def test_many_scores_fit_a_narrow_terminal() -> None:
-    view = LiveReporter(True)
-    view.progress(STEP)
-    view.evaluated(1_250, {f"a_long_name_{n}": n / 3 for n in range(9)}, True)
+    bar, figures = (line.rstrip() for line in rendered(view))
+    assert bar == f"step 1250/12500  {'━' * 4}"  # a tenth of the bar
+    assert figures == "epoch 0.75  loss 0.6931  lr 1.2e-03  123,457 tokens/s  1:02:05 left"
     assert all(len(line) <= 40 for line in rendered(view, 40))
 
 
 def test_evaluations_show_their_progress() -> None:
     view = LiveReporter(True)
-    view.progress(STEP)
     view.evaluating(3, 10)
-    assert rendered(view)[-1] == "scoring 3/10"
-    view.evaluated(1_250, {"f1": 0.5}, True)
+    assert rendered(view) == ["scoring 3/10"]
+    view.progress(FIRST)
+    assert rendered(view)[-1].split()[-2:] == ["scoring", "3/10"]
+    view.evaluating(10, 10)
     assert "scoring" not in " ".join(rendered(view))
-
-
-def test_only_the_latest_evaluations_are_shown_and_the_best() -> None:
-    view = LiveReporter(True)
-    for step in range(1, 21):
-        view.evaluated(step, {"f1": step / 100}, step == 2)
-    rows = [line.split() for line in rendered(view)[1:]]
-    assert [row[0] for row in rows] == ["2", *map(str, range(14, 21))]
-    assert rows[0][-1] == "best"
-
-
-def test_scores_that_are_the_result_are_not_shown() -> None:
-    view = LiveReporter(False)
-    view.evaluated(0, {"f1": 0.5}, True)
-    assert "0.5" not in " ".join(rendered(view))
 
 
 def test_plain_lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    view = PlainReporter()
+    view = LineReporter(True)
     view.progress(STEP)  # every step would be too much
     view.logged(STEP)
     view.logged(STEP)  # too soon
@@ -103,19 +73,21 @@ def test_plain_lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
 
 
 def test_the_reporter_depends_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipe, terminal = Console(file=StringIO()), Console(file=StringIO(), force_terminal=True)
+    pipe = Console(file=StringIO())
+    terminal = Console(file=StringIO(), force_terminal=True, color_system=None)
     monkeypatch.setattr(module, "err", pipe)
-    for settings, kind in (
-        ({}, PlainReporter),
-        ({"scores": False}, Reporter),
-        ({"active": False}, Reporter),
-    ):
-        with reporter(**settings) as view:
-            assert type(view) is kind
+    with reporter() as view:
+        assert type(view) is LineReporter
+    with reporter(scores=False) as view:
+        view.evaluated(0, {"f1": 0.5}, True)
+        view.baseline("constant", {"f1": 0.5})
+    assert pipe.file.getvalue() == ""
     monkeypatch.setattr(module, "err", terminal)
     with reporter() as view:
         assert type(view) is LiveReporter
         view.progress(STEP)
-    assert "step 1250/12500" in terminal.file.getvalue()
+        view.evaluated(1_250, {"f1": 0.5}, True)
+    for shown in ("step 1250/12500", "step 1250  f1 0.5000  (best so far)"):
+        assert shown in terminal.file.getvalue()
     with reporter(active=False) as view:
         assert type(view) is Reporter

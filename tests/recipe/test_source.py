@@ -1,4 +1,4 @@
-"""YAML and overrides, before the schema: `plain_yaml` and `source`."""
+"""YAML and overrides, before the schema."""
 
 import pytest
 import yaml
@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcft_cli.errors import RecipeError
-from dcft_cli.recipe.plain_yaml import plain_value, to_yaml
-from dcft_cli.recipe.source import Source, read_source
+from dcft_cli.recipe.loading import to_yaml
+from dcft_cli.recipe.source import Source, plain_value, read_source
 
 
 @pytest.mark.parametrize(
@@ -50,20 +50,12 @@ def test_quoted_scalars_and_keys_are_strings() -> None:
     assert source.values == {"no": "5", "1": "true", "long": "7\n"}
 
 
-def test_every_key_and_entry_has_a_line() -> None:
+def test_every_key_has_a_line() -> None:
     source = read_source("a:\n  b: 1\n  c:\n  - x\n  - {d: 2}\n", "r.yaml")
-    lines = {path: location.line for path, location in source.locations.items()}
-    assert lines == {
-        ("a",): 1,
-        ("a", "b"): 2,
-        ("a", "c"): 3,
-        ("a", "c", 0): 4,
-        ("a", "c", 1): 5,
-        ("a", "c", 1, "d"): 5,
-    }
-    assert str(source.location(("a", "b"))) == "r.yaml:2"
-    assert str(source.location(("a", "missing"))) == "r.yaml:1"
-    assert str(source.location(("missing",))) == "r.yaml"
+    lines = {path: place.line for path, place in source.places.items()}
+    assert lines == {("a",): 1, ("a", "b"): 2, ("a", "c"): 3, ("a", "c", 1, "d"): 5}
+    for path, label in (("ab", "r.yaml:2"), ("ax", "r.yaml:1"), ("x", "r.yaml")):
+        assert source.place(tuple(path)).label == label
 
 
 @pytest.mark.parametrize(
@@ -94,9 +86,9 @@ def test_text_that_is_not_a_recipe(text: str, message: str) -> None:
 
 def test_duplicate_and_odd_keys_are_problems() -> None:
     source = read_source("a: {b: 1}\nc: 1\na: 2\n[x]: 3\n", "r.yaml")
-    assert [str(problem) for problem in source.problems] == [
-        "r.yaml:3: a: given twice (first on line 1)",
-        "r.yaml:4: top level: a key must be a string",
+    assert [(place.line, message) for place, message in source.problems] == [
+        (3, "a: given twice (first on line 1)"),
+        (4, "top level: a key must be a string"),
     ]
     assert source.values == {"a": {"b": 1}, "c": 1}
 
@@ -132,10 +124,9 @@ def test_overrides_replace_whole_values_and_create_sections() -> None:
     source = read_source("a: {b: {c: 1}}\nd:\n", "r.yaml")
     source.override(["a.b=[2]", "a.b=[3, 4]", "d.e.f=5"])
     assert source.values == {"a": {"b": [3, 4]}, "d": {"e": {"f": 5}}}
-    assert str(source.location(("a", "b", "c"))) == 'override "a.b=[3, 4]"'
-    assert str(source.location(("a", "b", 1))) == 'override "a.b=[3, 4]"'
-    assert str(source.location(("d", "e", "f"))) == 'override "d.e.f=5"'
-    assert str(source.location(("d",))) == "r.yaml:2"
+    assert source.place(("a", "b", 1)).label == 'override "a.b=[3, 4]"'
+    assert source.place(("d", "e", "f")).label == 'override "d.e.f=5"'
+    assert source.place(("d",)).label == "r.yaml:2"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +148,9 @@ def test_overrides_replace_whole_values_and_create_sections() -> None:
 def test_invalid_overrides_are_problems(argument: str, problem: str) -> None:
     source = read_source("a: {b: 1}", "r.yaml")
     source.override([argument])
-    assert str(source.problems[0]).startswith(f'override "{argument}": {problem}')
+    (place, message), *_ = source.problems
+    assert place.label == f'override "{argument}"'
+    assert message.startswith(problem)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +165,7 @@ def test_invalid_overrides_are_problems(argument: str, problem: str) -> None:
             ["data.holdout.fraction=1", "data.validation=v"],
             {"holdout": {"fraction": 1}, "validation": "v"},
         ),
+        ("{model: {name: a, revision: b}}", ["model.name=c"], {"name": "c"}),
         ("{training: {warmup_ratio: 1}}", ["training.warmup_steps=0"], {"warmup_steps": 0}),
         ("{training: {warmup_steps: 1}}", ["training.warmup_ratio=0.2"], {"warmup_ratio": 0.2}),
     ],
@@ -210,5 +204,5 @@ def test_what_is_written_reads_back_the_same(values: dict[str, object]) -> None:
 
 def test_pyyaml_reads_the_same() -> None:
     texts = ["no", "5e-4", "0x1", "1:30"]
-    values = {"a": texts, "again": texts, "b": 5e-05, "c": 1e-3, "d": 2.0, "e": "no"}
+    values = {"a": texts, "b": 5e-05, "c": 1e-3, "d": 2.0, "e": "no"}
     assert yaml.safe_load(to_yaml(values)) == values

@@ -7,12 +7,10 @@ import torch
 import transformers
 from tokenizers.processors import TemplateProcessing
 
-from dcft_cli.errors import ModelError
 from dcft_cli.merging.merge import merge
 from dcft_cli.models.loading import load_config, load_model
 from dcft_cli.models.tokenizers import agree_on_padding, load_tokenizer
 from dcft_cli.recipe import ModelSection, load_recipe
-from dcft_cli.runs.plan import plan_training
 from tests.architectures.tiny import tiny_config
 from tests.families import tiny_tokenizer, tokens
 from tests.jobs import recipe, train
@@ -141,9 +139,3 @@ def test_rows_of_one_token_do_not_exclude_layers(tmp_path: Path) -> None:
     job = train(loaded, tmp_path / "run")
     assert {"Q", "K", "V"} <= {adapter.target.role for adapter in job.trainer.layers}
     assert not [note for note in job.watcher.notes if "do not affect" in note]
-
-
-def test_reformer_is_rejected_early(tmp_path: Path) -> None:
-    base = save_any(tmp_path / "base", "reformer")
-    with pytest.raises(ModelError, match="inputs of one fixed length"):
-        plan_training(recipe("rte", tmp_path, base), output=str(tmp_path / "run"))

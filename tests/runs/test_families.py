@@ -13,7 +13,7 @@ import transformers
 
 from dcft_cli.adapter_file.read import read_adapter
 from dcft_cli.merging.merge import MergeResult, merge
-from tests.families import FAMILIES, config_of, save_base, tiny_tokenizer, tokens
+from tests.families import FAMILIES, save_base, tiny_tokenizer, tokens
 from tests.jobs import Job, recipe, tensors, train
 
 # Modules of a sequence classifier that AutoModel's checkpoint lacks.
@@ -117,6 +117,7 @@ every_family = pytest.mark.parametrize("family", FAMILIES)
 
 @every_family
 def test_a_new_process_loads_the_trained_adapter(families: Families, family: str) -> None:
+    # Up to rounding: the trained model is accelerated.
     torch.testing.assert_close(families.loaded[family], families.expected[family])
 
 
@@ -177,31 +178,3 @@ def test_frozen_weights_do_not_change(families: Families, family: str) -> None:
     # What the task model leaves out of the encoder is its pooler, at most.
     assert {name.split(".")[0] for name in before.keys() - now.keys()} <= {"pooler"}
     assert all(torch.equal(now[name], before[name]) for name in now)
-
-
-@pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v2"])
-@pytest.mark.parametrize(("task", "head"), [("rte", set()), ("mnli", {"classifier"})])
-def test_base_with_a_head_of_two_classes(
-    family: str, task: str, head: set[str], tmp_path: Path
-) -> None:
-    """A head of the same size stays as it is; one for other labels is trained."""
-    torch.manual_seed(0)
-    auto = transformers.AutoModelForSequenceClassification
-    model = auto.from_config(config_of(family, num_labels=2))
-    model.save_pretrained(tmp_path / "base")
-    tiny_tokenizer().save_pretrained(tmp_path / "base")
-    job = train(recipe(task, tmp_path, tmp_path / "base"), tmp_path / "run")
-    trained = {name for name in tensors(job.folder) if name.startswith("head.")}
-    last = "classifier.out_proj" if family == "roberta" else "classifier"
-    assert trained == {f"head.{last}.{kind}" for kind in ("weight", "bias") if head}
-    result = merge(str(tmp_path / "base"), str(tmp_path / "run"), str(tmp_path / "merged"))
-    assert result.difference <= 1e-5
-    merged = auto.from_pretrained(result.folder)
-    assert merged.config.num_labels == (2 if task == "rte" else 3)
-    if task == "rte":
-        assert all(
-            torch.equal(a, b)
-            for a, b in zip(
-                merged.classifier.parameters(), model.classifier.parameters(), strict=True
-            )
-        )

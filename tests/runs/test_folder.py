@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dcft_cli.errors import RunError
-from dcft_cli.runs.folder import RunFolder, adapter_file, write_json
+from dcft_cli.runs.folder import RunFolder, adapter_file
 
 
 def checkpoint(run: Path, name: str, *, whole: bool = True) -> Path:
@@ -36,15 +36,6 @@ def test_log_lines_of_later_steps_are_removed(tmp_path: Path) -> None:
         assert run.log.read_text() == "".join(lines[:3])
 
 
-def test_json_is_written_atomically(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.json"
-    write_json(path, {"a": 1.5})
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert path.read_text() == '{\n  "a": 1.5\n}\n'
-    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
-
-
 def test_an_unfinished_run_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RunError) as nothing:
         adapter_file(tmp_path)
@@ -54,3 +45,21 @@ def test_an_unfinished_run_is_reported(tmp_path: Path) -> None:
         adapter_file(tmp_path)
     assert "resume" in unfinished.value.hint
     assert adapter_file(latest) == latest / "adapter.safetensors"
+    with pytest.raises(RunError, match="does not exist"):
+        adapter_file(tmp_path / "nowhere")
+
+
+def test_a_run_in_the_folder_is_not_lost(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.check_free(overwrite=False, resume=False)
+    with pytest.raises(RunError, match="no checkpoint to resume"):
+        run.check_free(overwrite=False, resume=True)
+    checkpoint(run.path, "checkpoint-2")
+    run.check_free(overwrite=False, resume=True)
+    run.check_free(overwrite=True, resume=False)
+    with pytest.raises(RunError, match="contains a run already") as caught:
+        run.check_free(overwrite=False, resume=False)
+    assert "--overwrite" in caught.value.hint and "--resume" in caught.value.hint
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="is a file"):
+        RunFolder(tmp_path / "file").check_free(overwrite=False, resume=False)

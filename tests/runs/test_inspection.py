@@ -40,23 +40,6 @@ def test_published_counts_need_only_a_configuration(name: str, tmp_path: Path) -
     )
 
 
-@pytest.mark.parametrize(
-    ("overrides", "count"),
-    [
-        (["adapter.kernel_size=2"], 83_232),
-        (["adapter.kernel_size=12"], 24_192),
-        (["adapter.stride=1"], 169_488),
-        (["adapter.targets=[Q, K]"], 6_144),
-        (["adapter.targets=[Q, K, V, O, FFN_OUT]"], 18_816),
-        (["adapter.rank=2"], 2 * (25_344 - 72 * 64) + 72 * 64),
-    ],
-)
-def test_overrides_change_the_plan(overrides: list[str], count: int, tmp_path: Path) -> None:
-    published("deberta-v3-base").save_pretrained(tmp_path)
-    found = inspect("recipes/rte.yaml", [f"model.name={tmp_path}", *overrides])
-    assert found.adapter_parameters == count
-
-
 def test_labels_and_head_size_of_a_plan(tmp_path: Path) -> None:
     published("deberta-v3-base").save_pretrained(tmp_path)
     name = f"model.name={tmp_path}"

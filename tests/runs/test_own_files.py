@@ -50,8 +50,9 @@ def test_scores_of_the_run_are_those_of_its_adapter(job: tuple[str, Path, Job]) 
     assert (metrics["task"], metrics["base"]) == (task, str(base))
     assert list(metrics["metrics"]) == METRICS[task]
     assert metrics["main_metric"] == METRICS[task][0]
-    main = metrics["main_metric"]
-    assert metrics["metrics"][main] > metrics["baselines"]["constant"][main], "it learns"
+    constant = metrics["baselines"]["constant"][METRICS[task][0]]
+    best = metrics["metrics"][METRICS[task][0]]
+    assert best > constant + 0.3, "it learns"
     again = evaluate(str(done.folder), (), Watcher())
     assert again.metrics == metrics["metrics"]
     assert (again.task, again.main_metric) == (task, METRICS[task][0])
@@ -98,10 +99,3 @@ def test_the_merged_model_scores_the_same_with_other_libraries(
         true = [[name in row["labels"] for name in names.values()] for row in rows]
         expected = f1_of_sets(np.array(true), np.array(given), average="micro")
     assert done.metrics["metrics"][METRICS[task][0]] == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("task", METRICS)
-def test_half_precision(task: str, base: Path, tmp_path: Path) -> None:
-    half = ("model.dtype=bfloat16", "training.max_steps=2")
-    done = train(recipe(task, tmp_path, base, *half), tmp_path / "run")
-    assert evaluate(str(done.folder), (), Watcher()).metrics == done.metrics["metrics"]

@@ -84,6 +84,5 @@ def test_unresolvable_sources_and_targets_are_errors(tmp_path: Path) -> None:
         resolve("recipes/rte.yaml", [f"model.name={tmp_path}", "adapter.targets=[Q]"])
     with pytest.raises(UserError, match="KEY=VALUE"):
         resolve(str(tmp_path), ["adapter.rank=2"])
-    with pytest.raises(UserError, match="neither a model nor a recipe") as caught:
+    with pytest.raises(UserError, match="Cannot load the configuration"):
         resolve("run/adapter.safetensors")
-    assert "dcft inspect run/adapter.safetensors" in caught.value.hint

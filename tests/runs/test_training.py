@@ -172,26 +172,21 @@ def test_labels_found_in_the_data(base: Path, tmp_path: Path) -> None:
     assert result.data["validation"].endswith("other.jsonl")
 
 
-def test_an_earlier_run_is_not_overwritten_by_accident(base: Path, tmp_path: Path) -> None:
-    loaded = recipe("sst2", tmp_path, base, "training.max_steps=3")
+def test_an_earlier_run_is_replaced_on_request_only(base: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train(loaded, run)
+    train(recipe("sst2", tmp_path, base, "training.max_steps=3"), run)
     before = (run / "adapter.safetensors").read_bytes()
-    with pytest.raises(RunError, match="contains a run already") as caught:
-        train(loaded, run)
-    assert "--overwrite" in caught.value.hint
-    assert (run / "adapter.safetensors").read_bytes() == before
     (run / "notes.txt").write_text("mine")
     other = recipe("sst2", tmp_path, base, "training.max_steps=2", "training.seed=1")
+    with pytest.raises(RunError, match="contains a run already"):
+        train(other, run)
+    assert (run / "adapter.safetensors").read_bytes() == before
     train(other, run, overwrite=True)
     assert (run / "adapter.safetensors").read_bytes() != before
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["checkpoint-2"]
     steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
     assert steps == [0, 1, 2, 2]
     assert (run / "notes.txt").read_text() == "mine"
-    (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="is a file"):
-        train(loaded, tmp_path / "file")
 
 
 def test_a_run_with_relative_paths_works_from_any_folder(
@@ -226,7 +221,7 @@ def test_differences_from_the_plan_are_noted(base: Path, tmp_path: Path) -> None
     counts = {name: job.metrics["head_parameters"] for name, job in jobs.items()}
     assert counts == {"plain": 34, "head": 0, "bare": 34 + 16 * 17}
     assert jobs["plain"].watcher.notes == []
-    assert "kept as it is, frozen" in jobs["head"].watcher.notes[0]
+    assert "has a task head already" in jobs["head"].watcher.notes[0]
     assert "bert.pooler.dense, classifier" in jobs["bare"].watcher.notes[0]
 
 

@@ -55,19 +55,14 @@ def test_speed_and_time_left_exclude_evaluations(clock: Clock) -> None:
 
 def test_the_speed_of_a_resumed_run_counts_from_its_checkpoint(clock: Clock) -> None:
     watcher, callback, state = begun(step=10)
+    callback.on_step_end(ARGS, state, CONTROL)
+    at_first = watcher.steps[-1]
+    assert (at_first.loss, at_first.learning_rate) == (None, None)
+    assert (at_first.tokens_per_second, at_first.seconds_left) == (None, None)
     clock.now += 4
     state.global_step = 12
     callback.on_step_end(ARGS, state, CONTROL)
-    assert watcher.steps[-1].tokens_per_second == 25.0
-    assert watcher.steps[-1].seconds_left == 16.0
-
-
-def test_nothing_is_known_before_the_first_step(clock: Clock) -> None:
-    watcher, callback, state = begun()
-    callback.on_step_end(ARGS, state, CONTROL)
-    progress = watcher.steps[-1]
-    assert (progress.loss, progress.learning_rate) == (None, None)
-    assert (progress.tokens_per_second, progress.seconds_left) == (None, None)
+    assert (watcher.steps[-1].tokens_per_second, watcher.steps[-1].seconds_left) == (25.0, 16.0)
 
 
 def test_the_last_step_is_logged_scored_and_saved() -> None:
@@ -84,7 +79,7 @@ def test_the_last_step_is_logged_scored_and_saved() -> None:
 def test_best_so_far(earlier: float | None, flags: list[int]) -> None:
     watcher, callback, state = begun(best=earlier)
     for score in (0.5, 0.5, 0.6):
-        callback.on_evaluate(ARGS, state, CONTROL, {"eval_f1": score})
+        callback.on_evaluate(ARGS, state, CONTROL, metrics={"eval_f1": score})
     assert [flag for _, _, flag in watcher.scores] == [bool(flag) for flag in flags]
     assert watcher.scores[-1][1] == {"f1": 0.6}
 
@@ -100,7 +95,7 @@ def test_best_so_far(earlier: float | None, flags: list[int]) -> None:
 def test_a_loss_that_is_not_finite_stops_training(logs: dict[str, float]) -> None:
     watcher, callback, state = begun(step=7)
     with pytest.raises(TrainingError, match="at step 7"):
-        callback.on_log(ARGS, state, CONTROL, logs)
+        callback.on_log(ARGS, state, CONTROL, logs=logs)
     assert watcher.losses == []
 
 
@@ -108,17 +103,11 @@ def test_the_log_file(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     _, callback, state = begun(log=log)
     state.epoch = 1 / 3
-    callback.on_log(ARGS, state, CONTROL, {"loss": 0.5, "learning_rate": 0.1, "grad_norm": 2.0})
-    callback.on_log(ARGS, state, CONTROL, {"eval_f1": 0.25})  # scores come by on_evaluate
-    callback.on_log(ARGS, state, CONTROL, {"train_runtime": 3.0})
-    callback.on_evaluate(ARGS, state, CONTROL, {"eval_f1": 0.25})
+    logs = {"loss": 0.5, "learning_rate": 0.1, "grad_norm": 2.0}
+    callback.on_log(ARGS, state, CONTROL, logs=logs)
+    callback.on_log(ARGS, state, CONTROL, logs={"eval_f1": 0.25})  # scores come by on_evaluate
+    callback.on_log(ARGS, state, CONTROL, logs={"train_runtime": 3.0})
+    callback.on_evaluate(ARGS, state, CONTROL, metrics={"eval_f1": 0.25})
     losses, scores = (json.loads(line) for line in log.read_text().splitlines())
-    assert losses == {
-        "step": 0,
-        "epoch": 0.3333,
-        "loss": 0.5,
-        "learning_rate": 0.1,
-        "grad_norm": 2.0,
-        "tokens_per_second": None,
-    }
+    assert losses == {"step": 0, "epoch": 0.3333, **logs, "tokens_per_second": None}
     assert scores == {"step": 0, "epoch": 0.3333, "scores": {"f1": 0.25}}

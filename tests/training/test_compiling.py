@@ -10,9 +10,11 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch._dynamo.utils import counters
 
 from dcft_cli.errors import TrainingError, UserError
+from dcft_cli.runs import plan
 from dcft_cli.runs import train as training
 from dcft_cli.runs.evaluate import evaluate
-from dcft_cli.training.compiling import check_one_device, compile_model, convert_compile_errors
+from dcft_cli.training.compiling import compile_model, convert_compile_errors
+from dcft_cli.training.machine import Machine
 from tests.families import save_base
 from tests.jobs import Job, Watcher, largest_difference, recipe, tensors, train
 
@@ -79,10 +81,13 @@ def test_a_compiled_run_can_be_resumed(tmp_path: Path) -> None:
     assert largest_difference(resumed.folder, whole.folder) < 1e-4
 
 
-def test_one_device_per_process() -> None:
-    check_one_device(1)
+def test_one_device_per_process(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = Machine(torch.device("cuda:0"), 2, 1, True, "float32")
+    monkeypatch.setattr(plan, "find_machine", lambda *_: two)
     with pytest.raises(UserError, match="one device per process, and 2 are visible") as caught:
-        check_one_device(2)
+        job(tmp_path, base, "true")
     assert "torchrun" in caught.value.hint and "training.compile=false" in caught.value.hint
 
 

@@ -59,22 +59,6 @@ def test_auto_selects_cuda_and_bfloat16(tmp_path: Path) -> None:
     assert job.metrics["precision"] == ("bfloat16" if supported else "float32")
 
 
-def test_fused_attention(tmp_path: Path) -> None:
-    pytest.importorskip("disentangled_flash", reason="needs the extra deberta")
-    base = save_base(
-        tmp_path / "base", "deberta-v2", hidden_size=64, num_attention_heads=2,
-        pooler_hidden_size=64, initializer_range=0.1,
-    )  # fmt: skip
-    fused, auto = (
-        train(
-            recipe("stsb", tmp_path, base, f"model.attention={kind}", *STEPS), tmp_path / kind
-        ).metrics
-        for kind in ("fused", "auto")
-    )
-    assert fused["metrics"] == pytest.approx(auto["metrics"], abs=0.1)
-    assert fused["train_loss"] == pytest.approx(auto["train_loss"], rel=0.1)
-
-
 def test_the_start_equals_that_on_a_cpu(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", initializer_range=0.1)
     still = (
