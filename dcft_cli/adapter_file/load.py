@@ -36,17 +36,24 @@ def load_adapter(
     contents = read_adapter(file_in(Path(path)))
     targets = _find_targets(model, contents)
     if check_base:
-        found = base_fingerprint or fingerprint(model, exclude=contents.head.keys())
-        if found != (trained_on := str(contents.base["fingerprint"])):
-            raise AdapterFileError(
-                f"{contents.path} was trained on other base weights: "
-                f"{contents.base['name'] or 'its base'} with fingerprint {_short(trained_on)}; "
-                f"this model's is {_short(found)}.",
-                "Load the base model (and revision) that the adapter names, see `dcft inspect`.",
-            )
+        check_fingerprint(
+            contents, base_fingerprint or fingerprint(model, exclude=contents.head.keys())
+        )
     insert(model, targets, contents.config, head=contents.head.keys())
     load_tensors(model, contents)
     return model
+
+
+def check_fingerprint(contents: AdapterContents, found: str) -> None:
+    """Raise AdapterFileError if a base's fingerprint differs from that of the weights trained on."""
+    trained_on = str(contents.base["fingerprint"])
+    if found != trained_on:
+        raise AdapterFileError(
+            f"{contents.path} was trained on other base weights: "
+            f"{contents.base['name'] or 'its base'} with fingerprint {_short(trained_on)}; "
+            f"this model's is {_short(found)}.",
+            "Load the base model (and revision) that the adapter names, see `dcft inspect`.",
+        )
 
 
 @torch.no_grad()

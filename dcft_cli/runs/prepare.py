@@ -15,10 +15,7 @@ from dcft_cli.addresses import SCHEME, local_path
 from dcft_cli.models.loading import load_config, quiet_transformers, skeleton
 from dcft_cli.models.tokenizers import agree_on_padding, load_tokenizer
 from dcft_cli.recipe import Recipe, is_file_address
-from dcft_cli.tasks import EvaluationSet, LoadedTask, load_task
-
-# Tasks that locate answers or words in the text by the tokens' character offsets.
-_NEED_OFFSETS = ("question_answering", "token_classification")
+from dcft_cli.tasks import FAMILIES, EvaluationSet, LoadedTask, load_task
 
 # Tensor cores work on tiles of 8 values in half precision.
 _TILE = 8
@@ -86,7 +83,7 @@ def prepare(
     """
     quiet_transformers()
     # The tokenizer first: it takes the least time to find missing.
-    tokenizer = load_tokenizer(recipe.model, offsets=recipe.task.kind in _NEED_OFFSETS)
+    tokenizer = load_tokenizer(recipe.model, offsets=FAMILIES[recipe.task.kind].needs_offsets)
     config = load_config(recipe.model)
     agree_on_padding(recipe.model, config, tokenizer)
     if commit := getattr(config, "_commit_hash", None):  # pins a branch such as "main"

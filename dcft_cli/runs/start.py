@@ -11,6 +11,7 @@ from dcft_cli.adapter.initialization import start_from_gradient
 from dcft_cli.adapter.merge import merged
 from dcft_cli.models.loading import BaseModel
 from dcft_cli.runs.prepare import Preparation
+from dcft_cli.targets.resolve import general_name
 from dcft_cli.tasks.prior import Prior
 from dcft_cli.training.callbacks import BeforeFirstStep
 from dcft_cli.training.diagnosis import FITTED_HEAD
@@ -49,7 +50,15 @@ def start(
         fitted.scale(HEAD_SHARE)
         if preparation.evaluation_sets:
             trainer.add_callback(BeforeFirstStep(score_fitted_head))
-    start_adapters(base, preparation, machine)
+    elif preparation.recipe.training.fit_head == "auto" and base.missing_keys:
+        trainer.reporting.reporter.noted(
+            "The head starts at random: no linear layer of it computes the model's outputs."
+        )
+    if names := start_adapters(base, preparation, machine):
+        trainer.reporting.reporter.noted(
+            f"{len(names)} adapters have no gradient at the base model and start as with "
+            f"adapter.init=zero ({', '.join(sorted(set(map(general_name, names))))})."
+        )
 
 
 def constant_prediction(preparation: Preparation) -> tuple[Prior | None, dict[str, float]]:
@@ -94,15 +103,19 @@ def fit_task_head(
         return fit_head(base.model, base.missing_keys, batches, problem)
 
 
-def start_adapters(base: BaseModel, preparation: Preparation, machine: Machine) -> None:
-    """Start the adapters from the first gradient, if the recipe asks for it."""
+def start_adapters(base: BaseModel, preparation: Preparation, machine: Machine) -> list[str]:
+    """Start the adapters from the first gradient, if the recipe asks for it.
+
+    Returns:
+        Names of the adapters without a gradient.
+    """
     recipe = preparation.recipe
     if recipe.adapter.init != "gradient":
-        return
+        return []
     with _without_dropout(base.model, machine, training=recipe.training.gradient_checkpointing):
         size = recipe.training.batch_size
         batches = training_batches(base.model, preparation, machine, _GRADIENT_ROWS, size)
-        start_from_gradient(base.model, batches)
+        return start_from_gradient(base.model, batches)
 
 
 def training_batches(

@@ -142,4 +142,7 @@ def _workers(training: TrainingSection, machine: Machine) -> int:
     """
     if training.num_workers != "auto":
         return training.num_workers
-    return min(2, (os.cpu_count() or 1) - 1) if machine.device.type == "cuda" else 0
+    if machine.device.type != "cuda":
+        return 0
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun
+    return min(2, max((os.cpu_count() or 1) // processes - 1, 0))

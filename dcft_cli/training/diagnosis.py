@@ -84,6 +84,27 @@ def diagnose(
     return [f"This run did not learn: {'; '.join(problems)}. {hint}"]
 
 
+def first_impression(
+    score: float, constant: float | None, *, metric: str, greater_is_better: bool, failure: str
+) -> str:
+    """Return what the first evaluation says against a run; empty if nothing.
+
+    Args:
+        score, constant: main score, and that of the constant prediction if there is one.
+        failure: what is wrong with the predictions, if anything; see `EvaluationSet`.
+    """
+    problems = [failure] if failure else []
+    sign = 1 if greater_is_better else -1
+    if constant is not None and sign * score < sign * constant:
+        problems.append(f"{metric} {score:.4g} is worse than the constant's {constant:.4g}")
+    if not problems:
+        return ""
+    return (
+        f"Nothing is learned yet: {'; '.join(problems)}. If that stays so, stop the run and change "
+        "training.learning_rate."
+    )
+
+
 @torch.no_grad()
 def relative_change(model: nn.Module) -> float | None:
     """Return how much the adapters change the weights: median of |dW| / |W| (Frobenius).

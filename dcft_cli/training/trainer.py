@@ -29,6 +29,7 @@ from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.models.loading import head_outputs
 from dcft_cli.recipe import Recipe
 from dcft_cli.training.callbacks import ReportingCallback
+from dcft_cli.training.diagnosis import CONSTANT, first_impression
 from dcft_cli.training.length_groups import SeededLengthGroups, SetSamplerEpoch
 
 
@@ -148,8 +149,21 @@ class AdapterTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Score every evaluation set, and log the scores; their names have the prefix `eval_`."""
-        metrics = {f"eval_{name}": value for name, value in self.score().items()}
+        scores = self.score()
+        metrics = {f"eval_{name}": value for name, value in scores.items()}
+        first = not any(metrics.keys() & record for record in self.state.log_history)
         self.log(dict(metrics))  # the Trainer adds the epoch to what it logs
+        if first and 0 < self.state.global_step < self.state.max_steps:
+            metric = self.reporting.metric
+            note = first_impression(
+                scores[metric],
+                self.baselines.get(CONSTANT, {}).get(metric),
+                metric=metric,
+                greater_is_better=self.reporting.sign > 0,
+                failure=self.failure,
+            )
+            if note:
+                self.reporting.reporter.noted(note)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )

@@ -6,7 +6,13 @@ import pytest
 from torch import nn
 
 from dcft_cli import adapter_layers
-from dcft_cli.training.diagnosis import CONSTANT, FITTED_HEAD, diagnose, relative_change
+from dcft_cli.training.diagnosis import (
+    CONSTANT,
+    FITTED_HEAD,
+    diagnose,
+    first_impression,
+    relative_change,
+)
 from tests.small import Fused, adapt, delta_of
 
 ALIKE = "every row is predicted sports"
@@ -84,3 +90,24 @@ def test_the_relative_change_is_the_median_of_the_layers() -> None:
     assert relative_change(model) == pytest.approx(middle, rel=1e-5)
     zero = nn.Sequential(nn.Linear(6, 6))
     assert relative_change(zero) is None
+
+
+@pytest.mark.parametrize(
+    ("score", "constant", "better", "failure", "said"),
+    [
+        (0.9, 0.5, True, "", ""),
+        (0.5, 0.5, True, "", ""),
+        (0.5, None, True, "", ""),
+        (0.5, 0.5, True, ALIKE, ALIKE),
+        (0.4, 0.5, True, "", "score 0.4 is worse than the constant's 0.5"),
+        (0.6, 0.5, False, "", "score 0.6 is worse than the constant's 0.5"),
+    ],
+)
+def test_the_first_evaluation(
+    score: float, constant: float | None, better: bool, failure: str, said: str
+) -> None:
+    note = first_impression(
+        score, constant, metric="score", greater_is_better=better, failure=failure
+    )
+    assert bool(note) == bool(said) and said in note
+    assert not note or note.endswith("change training.learning_rate.")
