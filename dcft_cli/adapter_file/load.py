@@ -45,7 +45,7 @@ def load_adapter(
 
 
 def check_fingerprint(contents: AdapterContents, found: str) -> None:
-    """Raise AdapterFileError if a base's fingerprint differs from that of the weights trained on."""
+    """Raise AdapterFileError if the adapter was trained on weights of another fingerprint."""
     trained_on = str(contents.base["fingerprint"])
     if found != trained_on:
         raise AdapterFileError(

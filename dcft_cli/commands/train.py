@@ -1,5 +1,6 @@
 """`dcft train`."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -60,6 +61,8 @@ def train(
         show_plan(plan, dry_run=dry_run)
     if dry_run:
         return
+    # All rows are tokenized by now, and the tokenizers library would warn in every data loader.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with reporter(active=is_main) as view:
         result = run(plan, view, resume=resume)
     if is_main:

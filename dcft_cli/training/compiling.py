@@ -23,11 +23,12 @@ def compile_model(model: nn.Module, backend: str = "inductor") -> None:
 @contextmanager
 def convert_compile_errors() -> Iterator[None]:
     """Convert failures of torch.compile, such as a missing compiler, into TrainingError."""
-    from torch._dynamo.exc import TorchDynamoException  # takes a second to import
-
     try:
         yield
-    except TorchDynamoException as error:
+    except RuntimeError as error:
+        # Its exceptions have no public name.
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
         inner = getattr(error, "inner_exception", error)  # of the backend
         reason = next((line for line in str(inner).splitlines() if line.strip()), repr(inner))
         raise TrainingError(

@@ -1,6 +1,5 @@
 """transformers' Trainer with the orthogonality term, adapter-only checkpoints and task scores."""
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -86,9 +85,6 @@ class AdapterTrainer(Trainer):
             callbacks=[reporting, self.sampler_epoch, *callbacks],
         )
         self.remove_callback(PrinterCallback)
-        if args.dataloader_num_workers:
-            # Batches are padded in Python; the tokenizers library would warn in each worker.
-            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         # All losses, the orthogonality term included, are means over a batch, so accumulated ones
         # are divided by the accumulation steps. The Trainer would pass a count of label tokens
         # instead, which regression losses ignore.
