@@ -83,7 +83,3 @@ def test_a_trained_layer_has_the_gradient_of_its_weight() -> None:
     layer = OneDNNLinear(6, 4)
     layer(torch.randn(3, 6)).sum().backward()
     assert layer.weight.grad is not None and layer.bias.grad is not None
-
-
-def test_the_choice_depends_on_the_machine_only() -> None:
-    assert onednn.is_faster() is onednn.is_faster.__wrapped__()
