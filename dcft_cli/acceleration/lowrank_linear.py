@@ -15,7 +15,7 @@ W + dW for the time of its product. Saved for the backward pass: x, W, P, A' and
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -52,7 +52,8 @@ class LowRankKernel:
         """Map (..., in) to (..., out)."""
         if torch.compiler.is_compiling() or not layer.only_multiplies():
             return plain(layer, x)
-        weight, bias = layer.matrix.as_matrix(layer.matrix.parameter), layer.base.bias
+        base = layer.base  # of this replica, where nn.DataParallel has several
+        weight, bias = layer.matrix.as_matrix(cast("Tensor", base.weight)), base.bias
         if (dtype := autocast_dtype(x.device.type)) is not None:
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)

@@ -75,7 +75,7 @@ def evaluate(source: str, overrides: Sequence[str], reporter: Reporter) -> Evalu
     fingerprint = base_fingerprint(model, contents.head.keys(), recipe.model, auto_class)
     load_adapter(model, path, base_fingerprint=fingerprint)
     nn.Module.to(model, machine.device)
-    if recipe.training.acceleration == "auto":
+    if recipe.training.acceleration == "auto" and machine.devices == 1:  # no nn.DataParallel
         enable(model)
     metric = preparation.loaded.main_metric
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer requires a folder

@@ -86,9 +86,7 @@ def train(
         return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
     began = time.perf_counter()
     prior, constant_scores = constant_prediction(plan.preparation)
-    # torch.compile fuses operations itself.
-    accelerated = recipe.training.acceleration == "auto" and not recipe.training.compile
-    acceleration = enable(base.model) if accelerated else []
+    acceleration = enable(base.model) if _is_accelerated(plan) else []
     trainer = _trainer(plan, base, fingerprint, reporter, callbacks)
     if plan.machine.is_main:  # after all checks: an earlier run is overwritten from here on
         _open_folder(plan, checkpoint)
@@ -112,6 +110,13 @@ def train(
         with atomic_path(folder.metrics) as path:
             path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return TrainingResult(folder, metrics, trainer)
+
+
+def _is_accelerated(plan: TrainingPlan) -> bool:
+    """Return whether to enable acceleration: not where torch compiles the model or copies it."""
+    training = plan.recipe.training
+    # nn.DataParallel copies the layers at every step, to devices that share one set of hooks.
+    return training.acceleration == "auto" and not training.compile and plan.machine.devices == 1
 
 
 def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
