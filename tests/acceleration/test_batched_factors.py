@@ -74,14 +74,6 @@ def test_a_part_called_by_itself_is_up_to_date() -> None:
     assert not torch.equal(model(inputs()), before)
 
 
-def test_gradients_of_two_passes_before_one_backward() -> None:
-    model = network()
-    _, once = outputs_and_gradients(model, lambda model: model(inputs()))
-    _, twice = outputs_and_gradients(model, lambda model: model(inputs()) + model(inputs()))
-    for name, gradient in once.items():
-        torch.testing.assert_close(twice[name], 2 * gradient)
-
-
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpoints_inside_the_model(reentrant: bool) -> None:
     class Checkpointed(nn.Module):

@@ -62,10 +62,8 @@ def test_mode_and_weights_that_change_meanwhile_are_kept() -> None:
 @pytest.mark.parametrize("targets", [("Q", "V"), ("Q", "K", "V", "O", "FFN")])
 def test_frozen_and_adapted_layers_by_onednn(targets: tuple[str, ...]) -> None:
     model = adapt(tiny_model(), *targets).eval()
-    chosen = assert_same_both_ways(
-        model, lambda model: model(**tokens()).logits, rtol=1e-3, atol=1e-4
-    )
-    assert chosen == ["layers", "factors", "products"]
+    on = assert_same_both_ways(model, lambda m: m(**tokens()).logits, rtol=1e-3, atol=1e-4)
+    assert on == ["layers", "factors", "products"]
 
 
 @pytest.mark.usefixtures("always_onednn")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dcft_cli.adapter_file.read import read_adapter
+from dcft_cli.runs import start
 from dcft_cli.runs.folder import RunFolder
 from tests.families import save_base
 from tests.jobs import Job, largest_difference, recipe, train
@@ -112,3 +113,20 @@ def test_only_a_run_that_does_not_learn_gets_a_note(base: Path, tmp_path: Path) 
     moved = started("sst2", tmp_path / "moved", base, *more, "training.learning_rate=0.02")
     assert moved.metrics["metrics"]["accuracy"] > 0.7
     assert moved.metrics["notes"] == []
+
+
+def test_a_run_that_learns_nothing_says_so_early_and_at_the_end(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", initializer_range=1e-6)
+    still = ("training.learning_rate=1e-9", "training.fit_head=off")
+    job = train(recipe("sst2", tmp_path, base, *still), tmp_path / "run")
+    (note,) = job.watcher.notes
+    assert note.startswith("Nothing is learned yet: every row is predicted ")
+    assert job.metrics["notes"][0].startswith("This run did not learn: every row is predicted ")
+
+
+def test_adapters_without_a_gradient_are_named(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "start_from_gradient", lambda *args: ["layer.0.q", "layer.1.q"])
+    notes = started("rte", tmp_path, base, "training.max_steps=1").watcher.notes
+    assert any(n.startswith("2 adapters have no gradient") and "(layer.*.q)" in n for n in notes)
