@@ -45,7 +45,7 @@ def test_every_type_is_on_the_page() -> None:
     assert not new, (
         f"New in transformers {INSTALLED}: {', '.join(sorted(new))}. "
         "Run pytest tests/architectures with it. A tiny model that cannot be built takes an entry "
-        "in EXCEPTIONS of tiny.py, layers without a role one in adapter/roles.py, and what cannot "
+        "in EXCEPTIONS of tiny.py, layers without a role one in targets/roles.py, and what cannot "
         f"be helped one in exceptions.py, with its reason. Then: {COMMAND}"
     )
     assert not gone or INSTALLED < SHOWN, (

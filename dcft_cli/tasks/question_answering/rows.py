@@ -1,4 +1,4 @@
-"""Rows of question answering: questions, contexts, ids and reference answers."""
+"""Rows of question answering: questions, contexts and reference answers."""
 
 from collections.abc import Mapping
 from typing import Any
