@@ -1,7 +1,8 @@
 """Products of float32 matrices on AMD processors by oneDNN.
 
-torch multiplies float32 by its BLAS, usually MKL, which is slow on AMD processors: on an EPYC,
-oneDNN (which torch uses for convolutions and half precision) takes 7 to 17 % less time for a large product on one EPYC, half on another (benchmarks/RESULTS.md).
+torch multiplies float32 by its BLAS, usually MKL, which is slow on AMD processors. oneDNN, which
+torch uses for convolutions and half precision, takes 7 to 17 % less time for a large product on one
+EPYC, and half on another (benchmarks/RESULTS.md).
 """
 
 import functools
