@@ -25,6 +25,10 @@ Tensor: TypeAlias = "torch.Tensor"
 class Task(ABC):
     """A task: one family with the settings of one recipe.
 
+    A family sets `kind`, `auto_class`, `group_column` and `metrics`, and implements the abstract
+    methods; all other attributes have defaults. The training loss is that of `auto_class` for its
+    `problem_type`: a family cannot bring its own.
+
     Attributes:
         kind: the family's name.
         auto_class: name of the transformers class that loads a model for it.
