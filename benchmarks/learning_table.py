@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from learning import METHODS, PEER, SETS, Row, best_rate, read_rows
+from learning import METHODS, PEER, Row, best_rate, read_rows
+from learning_sets import SETS
 
 
 def chosen_runs(rows: Sequence[Row], encoder: str, name: str, method: str) -> dict[int, Row]:

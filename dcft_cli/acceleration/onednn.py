@@ -31,11 +31,18 @@ def is_faster() -> bool:
     return (
         torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        # What torch's own compiler calls. Private: torch has no public function for it.
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and _operation() is not None
         and "AuthenticAMD" in _processor()
         and os.environ.get("LRU_CACHE_CAPACITY") not in ("", "0")  # torch crashes without it
     )
+
+
+def _operation() -> Any:
+    """Return what torch's own compiler calls; None in a build of torch without it.
+
+    Private: torch has no public function that multiplies by oneDNN.
+    """
+    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 def _processor() -> str:
@@ -55,7 +62,7 @@ def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
     if not (by_column == 1 and by_row >= columns) and not (by_row == 1 and by_column >= rows):
         W = W.contiguous()
     # The last three: an operation to follow, its arguments, its algorithm.
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, W, bias, "none", [], "")
+    product: Tensor = _operation()(x, W, bias, "none", [], "")
     return product
 
 

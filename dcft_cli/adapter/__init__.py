@@ -1,1 +1,1 @@
-"""The method: DCFT adapters in any torch model. Usable alone; knows no recipe and no task."""
+"""The method: DCFT adapters in any torch model. Usable by itself; knows no recipe and no task."""

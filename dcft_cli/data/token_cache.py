@@ -36,7 +36,7 @@ Encode = Callable[[Mapping[str, list[Any]], list[int]], Mapping[str, list[Any]]]
 def encode_rows(
     dataset: Dataset, encode: Encode, tokenizer: Tokenizer, settings: tuple[object, ...]
 ) -> Dataset:
-    """Return the columns that `encode` makes of rows, from the cache if they are in it.
+    """Return the columns that `encode` makes from rows, out of the cache if they are there.
 
     Only large data sets and fast tokenizers are cached, and only if the folder is writable.
 
