@@ -13,6 +13,7 @@ from dcft_cli.data.rows import Rows, RowSet
 from dcft_cli.data.token_cache import Tokenizer
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe.schema import DataSection, TaskSection, TaskType
+from dcft_cli.tasks.decision import Decision
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.prior import Prior, prior_of_classes
 
@@ -44,6 +45,7 @@ class Task(ABC):
         label: names of the label columns.
         labels: class names in the order of their numbers; empty without classes.
         metrics: that `score` reports for every set; the first is the main one.
+        decision: how logits become predictions.
     """
 
     kind: ClassVar[TaskType]
@@ -64,6 +66,7 @@ class Task(ABC):
             self.metrics = known.metrics
         self.labels = tuple(labels)
         self.max_length = data.max_length
+        self.decision = Decision()
 
     @classmethod
     def columns(
