@@ -8,7 +8,8 @@ from torch import nn
 
 from dcft_cli.adapter.inject import M, adapter_layers, base_parameters, insert, refuse_adapted
 from dcft_cli.adapter_file.fingerprint import fingerprint
-from dcft_cli.adapter_file.read import AdapterContents, file_in, read_adapter
+from dcft_cli.adapter_file.hub import locate
+from dcft_cli.adapter_file.read import AdapterContents, read_adapter
 from dcft_cli.errors import AdapterFileError
 from dcft_cli.targets.resolve import Target, find_weights
 
@@ -21,7 +22,7 @@ def load_adapter(
     Args:
         model: the base model, of the class that the adapter was trained with, with as many
             labels (a task head with fresh weights is overwritten).
-        path: an adapter file, or a folder with `adapter.safetensors` in it.
+        path: an adapter file, a folder with `adapter.safetensors` in it, or `hub://USER/NAME`.
         check_base: refuse a model whose frozen weights are not those the adapter was trained on.
         base_fingerprint: of the base weights; None computes it. That of a quantized
             model cannot be computed: pass that of the weights in full precision.
@@ -33,7 +34,7 @@ def load_adapter(
         AdapterFileError: a damaged file, or one that was made for another base model.
         TargetError: the model has adapters already.
     """
-    contents = read_adapter(file_in(Path(path)))
+    contents = read_adapter(locate(path))
     targets = _find_targets(model, contents)
     if check_base:
         check_fingerprint(

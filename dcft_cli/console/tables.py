@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dcft_cli.merging.merge import MergeResult
     from dcft_cli.runs.evaluate import EvaluationResult
     from dcft_cli.runs.plan import TrainingPlan
+    from dcft_cli.runs.push import PushResult
     from dcft_cli.runs.train import TrainingResult
 
 _MAX_CLASSES = 12
@@ -126,6 +127,22 @@ def show_merge(result: "MergeResult") -> None:
             ("verified", f"largest logit difference to base + adapter: {result.difference:.2e}"),
             ("stored", stored),
             ("load", f'{result.model_class}.from_pretrained("{result.folder}")'),
+        )
+    )
+
+
+def show_push(result: "PushResult") -> None:
+    """Print where the adapter is and how to use it; the model card if nothing was sent."""
+    for note in result.notes:
+        print_note(note)
+    if result.url is None:
+        out.print(Text(result.card))
+        return
+    out.print(
+        facts(
+            ("pushed", f"{result.repository} ({decimal(result.bytes)})"),
+            ("commit", result.url),
+            ("load", f"dcft predict {result.address} --text TEXT"),
         )
     )
 

@@ -66,7 +66,7 @@ def evaluate(source: str, overrides: Sequence[str], reporter: Reporter) -> Evalu
     """
     path = adapter_file(source)
     contents = read_adapter(path)
-    recipe = _recipe(path, contents, overrides)
+    recipe = recipe_of(path, contents, overrides)
     machine = find_machine(recipe.training, recipe.model)
     preparation = prepare(recipe, labels=contents.model["labels"], training=False)
     recipe = preparation.recipe
@@ -105,8 +105,12 @@ def evaluate(source: str, overrides: Sequence[str], reporter: Reporter) -> Evalu
     )
 
 
-def _recipe(path: Path, contents: AdapterContents, overrides: Sequence[str]) -> Recipe:
-    """Return the recipe of the adapter's or checkpoint's run folder, else the adapter file's."""
+def recipe_of(path: Path, contents: AdapterContents, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of the adapter's or checkpoint's run folder, else the adapter file's.
+
+    Raises:
+        AdapterFileError: there is neither.
+    """
     folder = path.absolute().parent
     if folder.parent.name == "checkpoints":
         folder = folder.parents[1]

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from dcft_cli.adapter_file.hub import is_hub_address, locate
 from dcft_cli.adapter_file.read import ADAPTER_FILE
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import RunError
@@ -85,11 +86,14 @@ def step_of(checkpoint: Path) -> int:
 
 
 def adapter_file(source: str | Path) -> Path:
-    """Return the adapter file of a run or checkpoint folder, or the file itself.
+    """Return the adapter file of a run or checkpoint folder, of a Hub address, or the file itself.
 
     Raises:
         RunError: there is none.
+        AdapterFileError: there is none on the Hub, or it cannot be reached.
     """
+    if is_hub_address(source):
+        return locate(source)
     path = Path(source).expanduser()
     if path.suffix in (".yaml", ".yml"):
         raise RunError(f"{path} is a recipe, not an adapter.", "Train it first: dcft train.")

@@ -1,0 +1,194 @@
+"""The model card of an adapter, written from its run."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from dcft_cli.adapter_file.hub import SCHEME
+from dcft_cli.adapter_file.read import AdapterContents
+from dcft_cli.addresses import SCHEME as PACKAGE
+from dcft_cli.addresses import local_path
+from dcft_cli.recipe import Recipe
+
+_PIPELINES = {
+    "AutoModelForSequenceClassification": "text-classification",
+    "AutoModelForTokenClassification": "token-classification",
+    "AutoModelForQuestionAnswering": "question-answering",
+}
+_MAX_LABELS = 30
+_MAIN_SETTINGS = ("learning_rate", "epochs", "max_steps", "batch_size", "seed")
+# How a run was started, not what was trained.
+_PRIVATE = {"output", "device", "report_to", "num_workers"}
+
+
+def write_card(
+    contents: AdapterContents,
+    repository: str,
+    *,
+    auto_class: str,
+    recipe: Recipe,
+    metrics: Mapping[str, Any],
+) -> str:
+    """Return the README of a Hub repository that holds an adapter.
+
+    It names no local path and nothing of the machine.
+
+    Args:
+        contents: of the adapter file.
+        repository: USER/NAME.
+        auto_class: name of the transformers class that loads the task's model.
+        recipe: of the run, or what the adapter file says of it.
+        metrics: the content of metrics.json; empty if there is only an adapter file.
+    """
+    data = _metadata(repository, auto_class, recipe, metrics, contents).to_yaml()
+    body = "\n\n".join(_sections(contents, repository, recipe, metrics))
+    return f"---\n{data}\n---\n\n{body}\n"
+
+
+def public_base(name: str) -> str | None:
+    """Return a base model's name on the Hub; None for a local folder or an installed package."""
+    if not name or name.startswith(PACKAGE) or Path(name).is_absolute():
+        return None
+    return None if local_path(name).exists() else name
+
+
+def _metadata(
+    repository: str,
+    auto_class: str,
+    recipe: Recipe,
+    metrics: Mapping[str, Any],
+    contents: AdapterContents,
+) -> ModelCardData:
+    data, task = recipe.data, recipe.task
+    pipeline = _PIPELINES.get(auto_class)
+    results = [
+        EvalResult(
+            task_type=pipeline or task.kind,
+            dataset_type=data.hub or "local",
+            dataset_name=data.config or data.hub or "local files",
+            metric_type=name,
+            metric_value=round(value, 6),
+        )
+        for name, value in metrics.get("metrics", {}).items()
+    ]
+    return ModelCardData(
+        base_model=public_base(str(contents.base["name"] or "")) or None,
+        datasets=data.hub,
+        library_name="dcft",
+        model_name=repository.partition("/")[2] if results else None,
+        pipeline_tag=pipeline,
+        tags=["dcft", "adapter"],
+        eval_results=results or None,
+    )
+
+
+def _sections(
+    contents: AdapterContents, repository: str, recipe: Recipe, metrics: Mapping[str, Any]
+) -> Iterator[str]:
+    base = str(contents.base["name"] or "")
+    shown = base if base.startswith(PACKAGE) else public_base(base) or "a local base model"
+    task = f"{recipe.task.name} ({recipe.task.kind})" if recipe.task.name else recipe.task.kind
+    yield f"# {repository.partition('/')[2]}"
+    yield (
+        f"A DCFT adapter ([arXiv 2503.01419](https://arxiv.org/abs/2503.01419)) of {shown} for "
+        f"{task.replace('_', ' ')}: {contents.adapter_parameters:,} adapter and "
+        f"{contents.head_parameters:,} head parameters in {contents.file_bytes / 1000:,.0f} kB."
+    )
+    if labels := contents.model["labels"] if recipe.task.labels else []:
+        more = [f"and {len(labels) - _MAX_LABELS} more"] if len(labels) > _MAX_LABELS else []
+        yield f"Labels: {', '.join([*labels[:_MAX_LABELS], *more])}."
+    if metrics.get("metrics"):
+        yield "## Scores"
+        yield _scores(metrics)
+    yield "## Data"
+    yield _data(recipe, metrics)
+    yield "## Use"
+    yield _use(contents, repository, public_base(base) or "BASE")
+    yield "## Settings"
+    yield _table(("setting", "value"), _settings(recipe, contents))
+    yield (
+        f"Base weights: fingerprint `{contents.base['fingerprint']}`, "
+        f"revision {contents.base['revision'] or 'not recorded'}. Versions: "
+        + ", ".join(f"{name} {version}" for name, version in contents.versions.items())
+        + "."
+    )
+
+
+def _scores(metrics: Mapping[str, Any]) -> str:
+    baselines = metrics.get("baselines", {})
+    columns = {name.replace("_", " "): scores for name, scores in baselines.items() if scores}
+    columns["adapter"] = metrics["metrics"]
+    rows = [
+        (name, *(f"{s[name]:.4f}" if name in s else "" for s in columns.values()))
+        for name in metrics["metrics"]
+    ]
+    about = "The adapter's scores are those of the best evaluation on the validation rows."
+    if baselines:
+        about += (
+            " Baselines: a constant prediction; the frozen base model with a fitted last layer."
+        )
+    return f"{_table(('', *columns), rows)}\n\n{about}"
+
+
+def _data(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
+    data = recipe.data
+    name = f"{data.hub}{f' ({data.config})' if data.config else ''}" if data.hub else "Local files"
+    counts = []
+    if "train_rows" in metrics:
+        counts.append(f"{metrics['train_rows']:,} training rows")
+    counts += [f"{n:,} rows in {s}" for s, n in metrics.get("validation_rows", {}).items()]
+    return ", ".join([name, *counts]) + "."
+
+
+def _use(contents: AdapterContents, repository: str, base: str) -> str:
+    address = f"{SCHEME}{repository}"
+    folder = repository.partition("/")[2]
+    model_class = contents.model["class"]
+    return f"""With dcft:
+
+```sh
+dcft predict {address} --text "..."
+dcft merge {address} {shlex.quote(folder)}-merged
+```
+
+```python
+import dcft_cli
+
+predictor = dcft_cli.load("{address}")
+predictor(["..."])
+```
+
+With PEFT, after `dcft export {address} {folder}-peft --to peft`:
+
+```python
+from peft import PeftModel
+from transformers import {model_class}
+
+model = {model_class}.from_pretrained("{base}", num_labels={len(contents.model["labels"])})
+model = PeftModel.from_pretrained(model, "{folder}-peft")
+```"""
+
+
+def _settings(recipe: Recipe, contents: AdapterContents) -> list[tuple[str, str]]:
+    config = contents.config
+    values: dict[str, object] = {
+        "adapter.kernel_size": config.kernel_size,
+        "adapter.stride": config.effective_stride,
+        "adapter.rank": config.rank,
+        "adapter.scale": f"{config.scale:g}",
+        "adapter.targets": ", ".join(config.targets),
+        "data.max_length": recipe.data.max_length,
+    }
+    training = recipe.training
+    changed = training.model_dump(exclude_defaults=True, exclude=_PRIVATE)
+    main = {key: getattr(training, key) for key in _MAIN_SETTINGS}
+    values |= {f"training.{k}": v for k, v in (main | changed).items() if v is not None}
+    return [(f"`{key}`", str(value)) for key, value in values.items()]
+
+
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
