@@ -12,6 +12,7 @@ from dcft_cli import __version__
 from dcft_cli.commands.evaluate import evaluate
 from dcft_cli.commands.inspect import inspect
 from dcft_cli.commands.merge import merge
+from dcft_cli.commands.plot import plot
 from dcft_cli.commands.push import push
 from dcft_cli.commands.train import train
 from dcft_cli.errors import DCFTError
@@ -72,6 +73,7 @@ _command("train", train)
 _command("eval", evaluate)
 _command("merge", merge)
 _command("inspect", inspect)
+_command("plot", plot)
 _command("push", push)
 
 

@@ -15,6 +15,9 @@ from dcft_cli.console.output import err, print_note
 from dcft_cli.training.reporting import Progress, Reporter, Scores
 
 _SECONDS_BETWEEN_LINES = 5
+# Widths of the table of evaluations, in characters.
+_NAME, _NUMBER = 11, 9
+_BEST = "  best"
 
 
 @contextmanager
@@ -36,46 +39,69 @@ def reporter(*, active: bool = True, scores: bool = True) -> Iterator[Reporter]:
 
 
 class LineReporter(Reporter):
-    """Prints a line for each evaluation, and one every few seconds."""
+    """Prints a row of a table for each evaluation, and a line every few seconds."""
 
     def __init__(self, with_scores: bool) -> None:
         self._with_scores = with_scores
         self._next = 0.0
+        self._progress: Progress | None = None
+        self._columns: list[str] = []
 
     def noted(self, text: str) -> None:
         """Print one line."""
         print_note(text)
 
+    def progress(self, progress: Progress) -> None:
+        """Keep the numbers that an evaluation's row shows."""
+        self._progress = progress
+
     def logged(self, progress: Progress) -> None:
         """Print one line, unless the last one is recent."""
+        self._progress = progress
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
             step = f"step {progress.step}/{progress.total_steps}"
             err.print("  ".join([step, *_figures(progress)]))
 
     def baseline(self, name: str, scores: Scores) -> None:
-        """Print one line."""
-        if self._with_scores:
-            err.print(f"{name}  {_in_line(scores)}")
+        """Print one row."""
+        self._row(name, None, scores)
 
     def evaluated(self, step: int, scores: Scores, best: bool) -> None:
-        """Print one line."""
-        if self._with_scores:
-            mark = "  (best so far)" if best else ""
-            err.print(f"step {step}  {_in_line(scores)}{mark}", style="green" if best else None)
+        """Print one row."""
+        self._row(f"step {step}", self._progress, scores, best=best)
+
+    def _row(
+        self, name: str, progress: Progress | None, scores: Scores, *, best: bool = False
+    ) -> None:
+        """Print scores below their names; those beyond the width are left to log.jsonl."""
+        if not self._with_scores:
+            return
+        if not self._columns:
+            left = err.width - _NAME - 2 * _NUMBER - len(_BEST)
+            for column in scores:
+                left -= max(len(column), _NUMBER - 2) + 2
+                if self._columns and left < 0:
+                    break
+                self._columns.append(column)
+            names = ["epoch", "loss", *self._columns]
+            header = "".join(f"{n:>{max(len(n) + 2, _NUMBER)}}" for n in names)
+            err.print(f"{'':{_NAME}}{header}", style="bold")
+        epoch = "" if progress is None else f"{progress.epoch:.2f}"
+        loss = "" if progress is None or progress.loss is None else f"{progress.loss:.4f}"
+        cells = [f"{epoch:>{_NUMBER}}", f"{loss:>{_NUMBER}}"]
+        for column in self._columns:
+            value = f"{scores[column]:.4f}" if column in scores else ""
+            cells.append(f"{value:>{max(len(column) + 2, _NUMBER)}}")
+        err.print(f"{name:{_NAME}}{''.join(cells)}{_BEST * best}", style="green" if best else None)
 
 
 class LiveReporter(LineReporter):
-    """Shows a bar, loss, learning rate, speed and time left below the lines of evaluations."""
+    """Shows a bar, loss, learning rate, speed and time left below the rows of evaluations."""
 
     def __init__(self, with_scores: bool) -> None:
         super().__init__(with_scores)
-        self._progress: Progress | None = None
         self._evaluating = ""
-
-    def progress(self, progress: Progress) -> None:
-        """Advance the bar."""
-        self._progress = progress
 
     def logged(self, progress: Progress) -> None:
         """Show the new loss."""
@@ -89,18 +115,17 @@ class LiveReporter(LineReporter):
         """Return the current view."""
         if self._progress is None:
             return Text(self._evaluating or "starting", style="dim")
-        bar = Table.grid(padding=(0, 2))
+        step, total = self._progress.step, self._progress.total_steps
+        bar = Table.grid(padding=(0, 2), expand=True)
+        bar.add_column(no_wrap=True)
+        bar.add_column(ratio=1)
         bar.add_row(
-            Text(f"step {self._progress.step}/{self._progress.total_steps}", style="bold"),
-            ProgressBar(self._progress.total_steps, self._progress.step, width=40),
+            Text(f"step {step}/{total}", style="bold"),
+            ProgressBar(total, step, style="dim", complete_style="cyan", finished_style="cyan"),
         )
         # On a second line: one line would exceed 80 columns.
         figures = [*_figures(self._progress), self._evaluating]
         return Group(bar, Text("  ".join(figures), no_wrap=True, overflow="ellipsis"))
-
-
-def _in_line(scores: Scores) -> str:
-    return "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
 
 
 def _figures(progress: Progress) -> list[str]:

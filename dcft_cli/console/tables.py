@@ -1,5 +1,7 @@
 """Plans and results as tables."""
 
+import shlex
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
@@ -74,8 +76,9 @@ def show_training(result: "TrainingResult") -> None:
             "constant": metrics.get("baselines", {}).get("constant"),
             "fitted head": metrics.get("baselines", {}).get("fitted_head"),
             f"best (step {metrics['best_step']})": best,
-            f"last (step {metrics['last_step']})": last,
         }
+        if metrics["last_step"] != metrics["best_step"]:
+            columns[f"last (step {metrics['last_step']})"] = last
         columns = {name: scores for name, scores in columns.items() if scores}
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("")
@@ -89,17 +92,20 @@ def show_training(result: "TrainingResult") -> None:
     for note in metrics.get("notes", []):
         print_note(note)
     speed = metrics["tokens_per_second"]
+    adapter = result.folder.adapter
+    seconds = timedelta(seconds=round(metrics["seconds"]))
     out.print(
-        f"{metrics['adapter_parameters']:,} adapter + {metrics['head_parameters']:,} head "
-        f"parameters in {decimal(result.folder.adapter.stat().st_size)}; "
-        f"{metrics['seconds']:.0f} s" + (f", {speed:,.0f} tokens/s" if speed else "")
-    )
-    folder = result.folder.path
-    base = metrics["base"]
-    out.print(
-        f"\nNext:\n  dcft inspect {folder}\n  dcft eval {folder}\n"
-        f"  dcft merge {base} {folder} {folder}-merged"
-    )
+        facts(
+            ("adapter", f"{adapter} ({decimal(adapter.stat().st_size)})"),
+            ("trained", f"{metrics['adapter_parameters']:,} adapter + "
+                        f"{metrics['head_parameters']:,} head parameters in {seconds}"
+                        + (f", {speed:,.0f} tokens/s" if speed else "")),
+        )
+    )  # fmt: skip
+    folder = str(result.folder.path)
+    commands = (["inspect", folder], ["eval", folder], ["merge", folder, f"{folder}-merged"])
+    lines = "".join(f"\n  dcft {shlex.join(command)}" for command in commands)
+    out.print(f"\nNext:{lines}", markup=False)
 
 
 def show_evaluation(result: "EvaluationResult") -> None:

@@ -58,16 +58,19 @@ class RunFolder:
     def truncate_log(self, step: int) -> None:
         """Remove log lines of later steps, which a resumed run takes again."""
         if self.log.exists():
-            kept = [json.dumps(line) + "\n" for line in self._log_lines() if line["step"] <= step]
+            kept = [json.dumps(line) + "\n" for line in self.log_lines() if line["step"] <= step]
             with atomic_path(self.log) as path:  # other processes read it
                 path.write_text("".join(kept), encoding="utf-8")
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """Return the scores reached without training, by baseline, from the log."""
-        lines = self._log_lines() if self.log.exists() else []
+        lines = self.log_lines()
         return {line["baseline"]: line["scores"] for line in lines if "baseline" in line}
 
-    def _log_lines(self) -> list[dict[str, Any]]:
+    def log_lines(self) -> list[dict[str, Any]]:
+        """Return the log, whose lines are losses, scores and baselines; empty without a file."""
+        if not self.log.is_file():
+            return []
         lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
         # A killed run may leave an incomplete last line.
         return [json.loads(line) for line in lines if line.endswith("\n")]

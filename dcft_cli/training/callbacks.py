@@ -62,6 +62,8 @@ class ReportingCallback(TrainerCallback):
         self.first_step = state.global_step
         if state.best_metric is not None:
             self.best = max(self.best, self.sign * state.best_metric)
+        if self.first_step:
+            self.reporter.noted(f"Resuming after step {self.first_step} of {state.max_steps}.")
         self._began, self._scoring_seconds = time.perf_counter(), 0.0
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
@@ -71,6 +73,15 @@ class ReportingCallback(TrainerCallback):
             control.should_log = True
             control.should_save = args.save_strategy != "no"
             control.should_evaluate = args.eval_strategy != "no"
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Report an early stop."""
+        if state.global_step < state.max_steps:
+            self.reporter.noted(
+                f"Stopped early, after step {state.global_step} of {state.max_steps}: "
+                f"{self.metric} was best at step {state.best_global_step}, and "
+                "training.early_stopping_patience has run out."
+            )
 
     def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Report loss and learning rate from the Trainer's log.

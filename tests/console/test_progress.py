@@ -35,7 +35,7 @@ def test_a_live_view_fits_80_columns() -> None:
     assert "step 1/12500" in rendered(view)[0]
     view.logged(STEP)
     bar, figures = (line.rstrip() for line in rendered(view))
-    assert bar == f"step 1250/12500  {'━' * 4}"  # a tenth of the bar
+    assert bar == f"step 1250/12500  {'━' * 6}"  # a tenth of the bar, which fills the line
     assert figures == "epoch 0.75  loss 0.6931  lr 1.2e-03  123,457 tokens/s  1:02:05 left"
     assert all(len(line) <= 40 for line in rendered(view, 40))
 
@@ -60,6 +60,8 @@ def test_plain_lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
     now[0] += 6
     view.logged(FIRST)
     view.evaluating(1, 2)
+    view.baseline("constant", {"accuracy": 0.5, "f1": 0.0})
+    view.progress(STEP)
     view.evaluated(1_250, {"accuracy": 0.75, "f1": 2 / 3}, True)
     view.evaluated(1_500, {"accuracy": 0.7, "f1": 0.5}, False)
     said = capfd.readouterr()
@@ -67,8 +69,10 @@ def test_plain_lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
     assert said.err.splitlines() == [
         "step 1250/12500  epoch 0.75  loss 0.6931  lr 1.2e-03  123,457 tokens/s  1:02:05 left",
         "step 1/12500  epoch 0.00",
-        "step 1250  accuracy 0.7500  f1 0.6667  (best so far)",
-        "step 1500  accuracy 0.7000  f1 0.5000",
+        "               epoch     loss  accuracy       f1",
+        "constant                         0.5000   0.0000",
+        "step 1250       0.75   0.6931    0.7500   0.6667  best",
+        "step 1500       0.75   0.6931    0.7000   0.5000",
     ]
 
 
@@ -87,7 +91,19 @@ def test_the_reporter_depends_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -
         assert type(view) is LiveReporter
         view.progress(STEP)
         view.evaluated(1_250, {"f1": 0.5}, True)
-    for shown in ("step 1250/12500", "step 1250  f1 0.5000  (best so far)"):
+    for shown in ("step 1250/12500", "step 1250       0.75   0.6931   0.5000  best"):
         assert shown in terminal.file.getvalue()
     with reporter(active=False) as view:
         assert type(view) is Reporter
+
+
+def test_scores_beyond_the_width_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    narrow = Console(file=StringIO(), width=80)
+    monkeypatch.setattr(module, "err", narrow)
+    view = LineReporter(True)
+    view.evaluated(5, {f"some_long_metric_{n}": 0.5 for n in range(9)}, True)
+    lines = narrow.file.getvalue().splitlines()
+    assert [len(line) <= 80 for line in lines] == [True, True]
+    assert "some_long_metric_0" in lines[0]

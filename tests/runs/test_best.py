@@ -46,6 +46,8 @@ def test_early_stopping(base: Path, tmp_path: Path) -> None:
     job = train(recipe("sst2", tmp_path, base, *settings), tmp_path / "run", scores=scores)
     assert (job.metrics["best_step"], job.metrics["last_step"]) == (6, 12)
     assert job.metrics["total_steps"] == 20
+    (note,) = (text for text in job.watcher.notes if text.startswith("Stopped early"))
+    assert "after step 12 of 20: accuracy was best at step 6" in note
     assert job.metrics["last_metrics"] == {"accuracy": 0.9}
     assert largest_difference(job.folder, job.folder / "checkpoints" / "checkpoint-6") == 0
 
