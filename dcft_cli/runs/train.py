@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
+from transformers import TrainerCallback, set_seed
 
 from dcft_cli.acceleration import enable
 from dcft_cli.adapter.inject import adapter_layers, head_parameters, insert, remove_unreached
@@ -30,7 +30,7 @@ from dcft_cli.runs.start import constant_prediction, start
 from dcft_cli.targets.resolve import find_targets, general_name
 from dcft_cli.tasks.prior import Prior
 from dcft_cli.training.arguments import training_arguments
-from dcft_cli.training.callbacks import ReportingCallback
+from dcft_cli.training.callbacks import EarlyStopping, ReportingCallback
 from dcft_cli.training.checkpointing import checkpoint_activations
 from dcft_cli.training.compiling import compile_model, convert_compile_errors
 from dcft_cli.training.diagnosis import CONSTANT, diagnose, relative_change
@@ -81,13 +81,23 @@ def train(
     )
     if checkpoint is not None:
         _load_checkpoint(checkpoint, base.model, fingerprint, plan)
+    patience = recipe.training.early_stopping_patience
+    stopping = EarlyStopping(patience, resumed_from=checkpoint) if patience else None
     finished = checkpoint is not None and step_of(checkpoint) >= plan.total_steps
+    if checkpoint is not None and stopping is not None and stopping.is_due:
+        finished = True
+        reporter.noted(
+            f"The run had stopped early, after {patience} evaluations without a better score; a "
+            "higher training.early_stopping_patience continues it."
+        )
     if finished and folder.metrics.exists() and folder.adapter.exists():
         return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
     began = time.perf_counter()
     prior, constant_scores = constant_prediction(plan.preparation)
     acceleration = enable(base.model) if _is_accelerated(plan) else []
-    trainer = _trainer(plan, base, fingerprint, reporter, callbacks)
+    trainer = _trainer(
+        plan, base, fingerprint, reporter, [*([stopping] if stopping else []), *callbacks]
+    )
     if plan.machine.is_main:  # after all checks: an earlier run is overwritten from here on
         _open_folder(plan, checkpoint)
     if checkpoint is None:
@@ -199,7 +209,6 @@ def _trainer(
         base_fingerprint=fingerprint,
         info=adapter_info(recipe),
     )
-    patience = recipe.training.early_stopping_patience
     return AdapterTrainer(
         base.model,
         args,
@@ -211,7 +220,7 @@ def _trainer(
         head=base.missing_keys,
         save=save,
         reporting=reporting,
-        callbacks=[*([EarlyStoppingCallback(patience)] if patience else []), *callbacks],
+        callbacks=callbacks,
     )
 
 
