@@ -1,5 +1,6 @@
 """Plans and results as tables."""
 
+import shlex
 from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
@@ -93,12 +94,10 @@ def show_training(result: "TrainingResult") -> None:
         f"parameters in {decimal(result.folder.adapter.stat().st_size)}; "
         f"{metrics['seconds']:.0f} s" + (f", {speed:,.0f} tokens/s" if speed else "")
     )
-    folder = result.folder.path
-    base = metrics["base"]
-    out.print(
-        f"\nNext:\n  dcft inspect {folder}\n  dcft eval {folder}\n"
-        f"  dcft merge {base} {folder} {folder}-merged"
-    )
+    folder = str(result.folder.path)
+    commands = (["inspect", folder], ["eval", folder], ["merge", folder, f"{folder}-merged"])
+    lines = "".join(f"\n  dcft {shlex.join(command)}" for command in commands)
+    out.print(f"\nNext:{lines}", markup=False)
 
 
 def show_evaluation(result: "EvaluationResult") -> None:
@@ -123,6 +122,7 @@ def show_merge(result: "MergeResult") -> None:
     out.print(
         facts(
             ("merged", merged),
+            ("base", result.base),
             ("verified", f"largest logit difference to base + adapter: {result.difference:.2e}"),
             ("stored", stored),
             ("load", f'{result.model_class}.from_pretrained("{result.folder}")'),
