@@ -136,6 +136,7 @@ def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str)
     mismatched = {name: shapes for name, *shapes in report["mismatched_keys"]}
     missing = parameters.keys() & (report["missing_keys"] | mismatched.keys())
     _check_encoder(section, model, missing, mismatched)
+    _check_finite(section, parameters)
     for name in missing:
         parameters[name].data = parameters[name].data.float()
     if section.classifier_dropout is not None:
@@ -186,6 +187,23 @@ def _check_encoder(
                 f"The weights of {section.name} do not fit its configuration: {problem}.",
                 "config.json and weights must come from the same model.",
             )
+
+
+def _check_finite(section: ModelSection, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Raise ModelError if a weight is NaN or infinite: training would seem to diverge."""
+
+    def is_finite(parameter: Tensor) -> bool:
+        # The sum makes no copy, and is finite only if every value is.
+        return bool(parameter.sum().isfinite()) or bool(parameter.isfinite().all())
+
+    with torch.no_grad():
+        broken = [n for n, p in parameters.items() if p.is_floating_point() and not is_finite(p)]
+    if broken:
+        raise ModelError(
+            f"{len(broken)} of {len(parameters)} weights of {section.name} contain NaN or infinity;"
+            f" the first is {broken[0]}.",
+            "The checkpoint is damaged: download or save it again, or choose another base model.",
+        )
 
 
 def _set_head_dropout(model: nn.Module, dropout: float) -> None:

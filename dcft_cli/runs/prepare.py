@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from dcft_cli.addresses import SCHEME, local_path
 from dcft_cli.models.loading import load_config, quiet_transformers, skeleton
-from dcft_cli.models.tokenizers import agree_on_padding, load_tokenizer
+from dcft_cli.models.tokenizers import agree_on_padding, check_token_ids, load_tokenizer
 from dcft_cli.recipe import Recipe, is_file_address
 from dcft_cli.tasks import FAMILIES, EvaluationSet, LoadedTask, load_task
 
@@ -98,16 +98,21 @@ def prepare(
     config.update(dict(task.model_settings))
     if task.labels:
         recipe = _replace(recipe, "task", labels=list(task.labels))
+    train_set = None if train is None else task.encode_training(train.dataset, tokenizer)
+    evaluation_sets = [
+        task.evaluation_set(name, rows.dataset, tokenizer)
+        for name, rows in loaded.validation.items()
+    ]
+    for features in [train_set, *(eval_set.features for eval_set in evaluation_sets)]:
+        if features is not None:
+            check_token_ids(recipe.model, config, tokenizer, features)
     return Preparation(
         recipe=recipe,
         loaded=loaded,
         config=config,
         tokenizer=tokenizer,
-        train_set=None if train is None else task.encode_training(train.dataset, tokenizer),
-        evaluation_sets=[
-            task.evaluation_set(name, rows.dataset, tokenizer)
-            for name, rows in loaded.validation.items()
-        ],
+        train_set=train_set,
+        evaluation_sets=evaluation_sets,
         max_positions=limit,
         notes=notes,
     )

@@ -11,6 +11,7 @@ import torch
 
 from dcft_cli.merging import merge as merging
 from tests.cli.conftest import RunCli, shell
+from tests.families import SPECIAL, WORDS, save_base
 from tests.jobs import Job, overrides, recipe, train
 from tests.samples import Row, rows_of, write_rows
 
@@ -187,6 +188,23 @@ def test_files_and_folders_without_permission(
     output = error_of(*words)
     assert "Permission denied: " in output and name in output
     assert not (tmp_path / "locked" / "out").exists()
+
+
+@pytest.mark.parametrize("use", ["train", "validation"])
+def test_a_token_without_an_embedding(
+    error_of: ErrorOf, run_cli: RunCli, command: list[str], tmp_path: Path, use: str
+) -> None:
+    base = save_base(tmp_path / "trimmed", vocab_size=len(SPECIAL) + len(WORDS))
+    command.append(f"model.name={base}")
+    rows = rows_of("rte", 12)
+    rows[7]["sentence1"] += " ~"
+    other = write_rows(tmp_path / "other.jsonl", rows)
+    for more in (["--dry-run"], []):
+        output = error_of(*command, *more, f"data.{use}={other}")
+        assert "'~'" in output and "is in the data" in output
+    if use == "validation":
+        assert run_cli("train", *command[1:]).code == 0
+        assert "'~'" in error_of("eval", str(tmp_path / "run"), f"data.validation={other}")
 
 
 def test_an_adapter_is_no_base_model(
