@@ -33,10 +33,17 @@ class BaseModel:
 
     Attributes:
         missing_keys: parameters that the checkpoint lacks; they are trained with the adapter.
+        reused_keys: parameters of the checkpoint's task head that are trained too.
     """
 
     model: PreTrainedModel
     missing_keys: frozenset[str]
+    reused_keys: frozenset[str] = frozenset()
+
+    @property
+    def head(self) -> frozenset[str]:
+        """Names of the parameters that are trained in addition to the adapters."""
+        return self.missing_keys | self.reused_keys
 
 
 def quiet_transformers() -> None:

@@ -1,6 +1,7 @@
 """From a recipe to encoded data: every check that needs no weights."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -27,6 +28,7 @@ class Preparation:
 
     Attributes:
         recipe: with labels as found in the data and lengths that the model can take.
+        base_config: the base model's own configuration; `config` has the task's settings.
         train_set: encoded training rows; None for an evaluation.
         evaluation_sets: encoded validation rows.
         max_positions: longest input, in tokens, that model and tokenizer take.
@@ -36,6 +38,7 @@ class Preparation:
     recipe: Recipe
     loaded: LoadedTask
     config: PreTrainedConfig
+    base_config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
     train_set: Dataset | None
     evaluation_sets: Sequence[EvaluationSet]
@@ -95,6 +98,7 @@ def prepare(
         recipe = _replace(recipe, "data", max_length=limit)
     loaded = load_task(recipe.task, recipe.data, labels, training=training)
     task, train = loaded.task, loaded.train
+    base_config = deepcopy(config)
     config.update(dict(task.model_settings))
     if task.labels:
         recipe = _replace(recipe, "task", labels=list(task.labels))
@@ -110,6 +114,7 @@ def prepare(
         recipe=recipe,
         loaded=loaded,
         config=config,
+        base_config=base_config,
         tokenizer=tokenizer,
         train_set=train_set,
         evaluation_sets=evaluation_sets,

@@ -21,6 +21,7 @@ from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
 from dcft_cli.adapter_file.write import describe, save_adapter
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import RunError
+from dcft_cli.models.head import reuse_head
 from dcft_cli.models.loading import BaseModel, base_fingerprint, load_model
 from dcft_cli.recipe import dump_recipe
 from dcft_cli.runs.folder import RunFolder, step_of
@@ -76,9 +77,7 @@ def train(
     checkpoint = folder.last_checkpoint() if resume else None
     set_seed(recipe.training.seed)
     base = _base_with_adapters(plan, reporter)
-    fingerprint = base_fingerprint(
-        base.model, base.missing_keys, recipe.model, plan.preparation.auto_class
-    )
+    fingerprint = base_fingerprint(base.model, base.head, recipe.model, plan.preparation.auto_class)
     if checkpoint is not None:
         _load_checkpoint(checkpoint, base.model, fingerprint, plan)
     patience = recipe.training.early_stopping_patience
@@ -132,8 +131,17 @@ def _is_accelerated(plan: TrainingPlan) -> bool:
 def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
     """Load the base model on its device, with adapters in all layers that affect the loss."""
     recipe, preparation, device = plan.recipe, plan.preparation, plan.machine.device
-    base = load_model(recipe.model, preparation.config, preparation.auto_class)
-    model, head = base.model, base.missing_keys
+    base, note = reuse_head(
+        load_model(recipe.model, preparation.config, preparation.auto_class),
+        preparation.base_config,
+        preparation.loaded.task.labels,
+        recipe.head.reuse,
+        name=recipe.model.name,
+        auto_class=preparation.auto_class,
+    )
+    if note:
+        reporter.noted(note)
+    model, head = base.model, base.head
     config = plan.adapter.config
     insert(model, find_targets(model, config.targets, exclude=head), config, head=head)
     nn.Module.to(model, device)
@@ -217,7 +225,7 @@ def _trainer(
         collator=preparation.collator(args.device),
         train_set=preparation.train_set,
         evaluation_sets=preparation.evaluation_sets,
-        head=base.missing_keys,
+        head=base.head,
         save=save,
         reporting=reporting,
         callbacks=callbacks,
