@@ -1,5 +1,6 @@
 """`package://PACKAGE/PATH`: files that travel inside an installed Python package."""
 
+import os
 from importlib.resources.abc import TraversableResources
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,8 @@ def local_path(address: str) -> Path:
         UserError: the package is not installed or holds no such file.
     """
     if not address.startswith(SCHEME):
-        return Path(address).expanduser()
+        # As a shell would: recipes are not read by one.
+        return Path(os.path.expandvars(address)).expanduser()
     package, _, inner = address.removeprefix(SCHEME).partition("/")
     spec = find_spec(package) if package.isidentifier() else None
     if spec is None or spec.loader is None or not hasattr(spec.loader, "get_resource_reader"):

@@ -1,5 +1,6 @@
 """The `dcft` command: its subcommands, and the only place where errors become exit codes."""
 
+import errno
 import functools
 import inspect as signatures
 import logging
@@ -15,7 +16,7 @@ from dcft_cli.commands.merge import merge
 from dcft_cli.commands.plot import plot
 from dcft_cli.commands.push import push
 from dcft_cli.commands.train import train
-from dcft_cli.errors import DCFTError
+from dcft_cli.errors import DCFTError, UserError
 
 app = typer.Typer(
     name="dcft",
@@ -24,6 +25,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+# A file or folder that the user named cannot be read or written there.
+_WRONG_PLACE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EISDIR,
+}
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -58,6 +69,10 @@ def _report(error: Exception, *, as_json: bool) -> int:
     """Print an error; return the exit code: 2 for invalid input, 1 for anything else."""
     from dcft_cli.console.output import print_error, print_json
 
+    if isinstance(error, OSError) and error.errno in _WRONG_PLACE and error.filename:
+        error = UserError(
+            f"{error.strerror}: {error.filename}", "Check the path, or choose another one."
+        )
     if not isinstance(error, DCFTError):
         error = DCFTError(
             f"{type(error).__name__}: {error}",

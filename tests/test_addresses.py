@@ -27,9 +27,14 @@ def test_files_and_folders(package: Path) -> None:
     assert "fragile_words" not in sys.modules
 
 
-def test_plain_paths() -> None:
+def test_plain_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     assert local_path("data/words.txt") == Path("data/words.txt")
     assert local_path("~/words.txt") == Path.home() / "words.txt"
+    monkeypatch.setenv("DATA", "/my data")
+    assert local_path("$DATA/words.txt") == local_path("${DATA}/words.txt")
+    assert local_path("$DATA/words.txt") == Path("/my data/words.txt")
+    monkeypatch.delenv("DATA")
+    assert local_path("$DATA/words.txt") == Path("$DATA/words.txt")
 
 
 def test_no_such_file(package: Path) -> None:

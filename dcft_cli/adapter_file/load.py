@@ -28,7 +28,8 @@ def load_adapter(
             model cannot be computed: pass that of the weights in full precision.
 
     Returns:
-        The same model, with everything frozen except the adapters and the head.
+        The same model, with everything frozen except the adapters and the head, and with the
+        adapter's class names in its configuration.
 
     Raises:
         AdapterFileError: a damaged file, or one that was made for another base model.
@@ -42,6 +43,7 @@ def load_adapter(
         )
     insert(model, targets, contents.config, head=contents.head.keys())
     load_tensors(model, contents)
+    _name_classes(model, contents)
     return model
 
 
@@ -67,6 +69,14 @@ def load_tensors(model: nn.Module, contents: AdapterContents) -> None:
     for name, layer in adapter_layers(model).items():
         for factor, tensor in contents.factors[name].items():
             getattr(layer, factor).copy_(torch.tensor(tensor))
+
+
+def _name_classes(model: nn.Module, contents: AdapterContents) -> None:
+    """Put the adapter's class names into a model's configuration: they belong to the head."""
+    config, labels = getattr(model, "config", None), contents.model["labels"]
+    if config is not None and labels:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: number for number, label in enumerate(labels)}
 
 
 def _find_targets(model: nn.Module, contents: AdapterContents) -> list[Target]:

@@ -1,18 +1,32 @@
 """`dcft merge`."""
 
+import shlex
 from typing import Annotated, Literal
 
 import typer
 
+from dcft_cli.errors import UserError
+
+
+def _two_or_three(paths: list[str]) -> list[str]:
+    if len(paths) not in (2, 3):
+        raise typer.BadParameter(
+            f"give ADAPTER and OUT, or BASE, ADAPTER and OUT, not {len(paths)}."
+        )
+    return paths
+
 
 def merge(
-    base: Annotated[
-        str,
-        typer.Argument(metavar="BASE", help="Base model in full precision: Hub name or folder."),
-    ],
-    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder or adapter file.")],
-    out: Annotated[
-        str, typer.Argument(metavar="OUT", help="New or empty folder for the merged model.")
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[BASE] ADAPTER OUT",
+            help="BASE: base model in full precision, Hub name or folder; default: the one that "
+            "the adapter names. ADAPTER: run folder or adapter file. OUT: new or empty folder for "
+            "the merged model.",
+            show_default=False,
+            callback=_two_or_three,
+        ),
     ],
     dtype: Annotated[
         Literal["base", "float32", "bfloat16", "float16"],
@@ -21,16 +35,33 @@ def merge(
 ) -> None:
     """Merge an adapter into its base model and verify the result.
 
-    dcft merge microsoft/deberta-v3-base runs/rte merged/
+    dcft merge runs/rte merged/
     dcft merge microsoft/deberta-v3-base runs/rte merged/ --dtype bfloat16
     """
     from dcft_cli.commands.imports import gc_paused
     from dcft_cli.console.output import waiting
     from dcft_cli.console.tables import show_merge
+    from dcft_cli.runs.folder import has_adapter
 
+    *base, adapter, out = paths
+    _check_order(paths, [has_adapter(path) for path in paths])
     with waiting("Merging and verifying"):
         with gc_paused():
             from dcft_cli.merging import merge as merging
 
-        result = merging.merge(base, adapter, out, dtype=dtype)
+        result = merging.merge(base[0] if base else None, adapter, out, dtype=dtype)
     show_merge(result)
+
+
+def _check_order(paths: list[str], is_adapter: list[bool]) -> None:
+    """Raise UserError if another argument than ADAPTER, the last but one, is the adapter."""
+    if is_adapter[-2] or not any(is_adapter):
+        return
+    found = is_adapter.index(True)
+    others = [path for place, path in enumerate(paths) if place != found]
+    *base, out = others
+    command = shlex.join(["dcft", "merge", *base, paths[found], out])
+    raise UserError(
+        f"{paths[found]} is the adapter, and the order is [BASE] ADAPTER OUT.",
+        f"If {out} is the folder to write: {command}",
+    )

@@ -130,6 +130,7 @@ def show_merge(result: "MergeResult") -> None:
     out.print(
         facts(
             ("merged", merged),
+            ("base", result.base),
             ("verified", f"largest logit difference to base + adapter: {result.difference:.2e}"),
             ("stored", stored),
             ("load", f'{result.model_class}.from_pretrained("{result.folder}")'),

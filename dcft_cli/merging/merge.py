@@ -19,8 +19,8 @@ from dcft_cli.merging.proof import TOLERANCE, largest_difference, load_merged, l
 from dcft_cli.merging.shards import checkpoint_files, find_layout, write_shards
 from dcft_cli.models.loading import load_config, load_model, quiet_transformers
 from dcft_cli.models.tokenizers import agree_on_padding, load_tokenizer
-from dcft_cli.recipe import ModelSection
-from dcft_cli.runs.folder import adapter_file
+from dcft_cli.recipe import ModelSection, load_recipe
+from dcft_cli.runs.folder import adapter_file, recipe_beside
 
 DTypeChoice = Literal["base", "float32", "bfloat16", "float16"]
 
@@ -30,6 +30,7 @@ class MergeResult:
     """A merged model.
 
     Attributes:
+        base: name of the base model.
         difference: largest logit difference between base + adapter and the merged model, in
             float32.
         dtype: type that the weights are stored in.
@@ -40,6 +41,7 @@ class MergeResult:
     """
 
     folder: Path
+    base: str
     difference: float
     dtype: str
     rounding: float | None
@@ -48,7 +50,7 @@ class MergeResult:
     bytes: int
 
 
-def merge(base: str, adapter: str, out: str, *, dtype: DTypeChoice = "base") -> MergeResult:
+def merge(base: str | None, adapter: str, out: str, *, dtype: DTypeChoice = "base") -> MergeResult:
     """Write base + adapter as a plain transformers folder.
 
     Each sum W + dW is computed in float64 and rounded to float32, then once to the type written.
@@ -60,7 +62,8 @@ def merge(base: str, adapter: str, out: str, *, dtype: DTypeChoice = "base") -> 
     One model is held in memory at a time, in float32, and the file that is being written.
 
     Args:
-        base: Hub name, folder or `package://` address of the base model.
+        base: Hub name, folder or `package://` address of the base model; None: the one that the
+            adapter's run or file names.
         adapter: run folder, checkpoint folder or adapter file.
         out: folder to write; must not exist, or be empty.
         dtype: of the weights written; "base": the type in the base's configuration.
@@ -75,7 +78,7 @@ def merge(base: str, adapter: str, out: str, *, dtype: DTypeChoice = "base") -> 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} exists already.", "Give another folder, or remove it.")
     contents = read_adapter(adapter_file(adapter))
-    section = ModelSection(name=base, revision=_revision(base, contents))
+    section = _base_section(base, contents)
     stored = _stored_type(section, dtype)
     tokenizer = load_tokenizer(section)
     config = _config(section, contents, tokenizer)
@@ -94,6 +97,7 @@ def merge(base: str, adapter: str, out: str, *, dtype: DTypeChoice = "base") -> 
             file.chmod((part / "config.json").stat().st_mode)
     return MergeResult(
         folder=Path(out),
+        base=section.name,
         difference=difference,
         dtype=str(stored).removeprefix("torch."),
         rounding=rounding,
@@ -187,6 +191,16 @@ def _config(
     return config
 
 
-def _revision(base: str, contents: AdapterContents) -> str | None:
-    """Return the revision trained on if `base` is the model that the adapter names."""
-    return contents.base["revision"] if base == contents.base["name"] else None
+def _base_section(base: str | None, contents: AdapterContents) -> ModelSection:
+    """Return the base model to load: the one given, else that of the adapter's run or file."""
+    if base is None and (recipe := recipe_beside(contents.path)):
+        model = load_recipe(str(recipe)).recipe.model  # has absolute paths, unlike the file
+        return ModelSection(name=model.name, revision=model.revision)
+    name = base or contents.base["name"]
+    if name is None:
+        raise AdapterFileError(
+            f"{contents.path} does not name its base model.", "Give it: dcft merge BASE ADAPTER OUT"
+        )
+    # A revision belongs to the model that the adapter names.
+    revision = contents.base["revision"] if name == contents.base["name"] else None
+    return ModelSection(name=name, revision=revision)

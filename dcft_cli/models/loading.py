@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
@@ -14,12 +13,17 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from dcft_cli.adapter_file.fingerprint import fingerprint
-from dcft_cli.addresses import SCHEME, local_path
+from dcft_cli.adapter_file.read import ADAPTER_FILE
+from dcft_cli.addresses import local_path
 from dcft_cli.errors import ModelError
 from dcft_cli.models.quantization import make_trainable, quantization_settings
 from dcft_cli.recipe.schema import ModelSection
 
 _MAX_SKELETONS = 4
+_NAMES = (
+    "model.name=DIR: a folder that save_pretrained wrote (config, weights, tokenizer), or the name "
+    "of a model on the Hub that can be reached or is in the local cache."
+)
 _skeletons: dict[str, nn.Module] = {}
 
 
@@ -29,10 +33,17 @@ class BaseModel:
 
     Attributes:
         missing_keys: parameters that the checkpoint lacks; they are trained with the adapter.
+        reused_keys: parameters of the checkpoint's task head that are trained too.
     """
 
     model: PreTrainedModel
     missing_keys: frozenset[str]
+    reused_keys: frozenset[str] = frozenset()
+
+    @property
+    def head(self) -> frozenset[str]:
+        """Names of the parameters that are trained in addition to the adapters."""
+        return self.missing_keys | self.reused_keys
 
 
 def quiet_transformers() -> None:
@@ -132,6 +143,7 @@ def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str)
     mismatched = {name: shapes for name, *shapes in report["mismatched_keys"]}
     missing = parameters.keys() & (report["missing_keys"] | mismatched.keys())
     _check_encoder(section, model, missing, mismatched)
+    _check_finite(section, parameters)
     for name in missing:
         parameters[name].data = parameters[name].data.float()
     if section.classifier_dropout is not None:
@@ -184,6 +196,23 @@ def _check_encoder(
             )
 
 
+def _check_finite(section: ModelSection, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Raise ModelError if a weight is NaN or infinite: training would seem to diverge."""
+
+    def is_finite(parameter: Tensor) -> bool:
+        # The sum makes no copy, and is finite only if every value is.
+        return bool(parameter.sum().isfinite()) or bool(parameter.isfinite().all())
+
+    with torch.no_grad():
+        broken = [n for n, p in parameters.items() if p.is_floating_point() and not is_finite(p)]
+    if broken:
+        raise ModelError(
+            f"{len(broken)} of {len(parameters)} weights of {section.name} contain NaN or infinity;"
+            f" the first is {broken[0]}.",
+            "The checkpoint is damaged: download or save it again, or choose another base model.",
+        )
+
+
 def _set_head_dropout(model: nn.Module, dropout: float) -> None:
     """Set the dropout before the task head: families name it differently in configurations."""
     outside = (f"{getattr(model, 'base_model_prefix', '')}.", "pooler.")
@@ -193,9 +222,25 @@ def _set_head_dropout(model: nn.Module, dropout: float) -> None:
 
 
 def source_of(name: str) -> str:
-    """Return a model's folder, or its name on the Hub, as `from_pretrained` expects it."""
+    """Return a model's folder, or its name on the Hub, as `from_pretrained` expects it.
+
+    Raises:
+        ModelError: no such folder, or an adapter in place of a model.
+    """
     path = local_path(name)
-    return str(path) if name.startswith(SCHEME) or path.exists() else name
+    if not path.exists():
+        # Names on the Hub have one "/" at most, and begin with a letter or a digit.
+        if name.startswith((".", "~", "$")) or path.is_absolute() or len(path.parts) > 2:
+            raise ModelError(f"There is no base model {name}: no folder {path.absolute()}.", _NAMES)
+        return name
+    for file, what in (("adapter_config.json", "a PEFT adapter"), (ADAPTER_FILE, "a DCFT adapter")):
+        # transformers would load the base model that a PEFT adapter names, and the adapter.
+        if (path / file).is_file():
+            raise ModelError(
+                f"{name} is {what} ({file}), not a base model.",
+                "Name its base model, or a folder in which the two are merged.",
+            )
+    return str(path)
 
 
 def revision_of(section: ModelSection) -> str:
@@ -205,12 +250,9 @@ def revision_of(section: ModelSection) -> str:
 
 def not_loaded(what: str, section: ModelSection, error: Exception) -> ModelError:
     """Return the error for a part of a base model that transformers cannot load."""
-    looks_local = Path(section.name).is_absolute() or section.name.startswith((".", SCHEME))
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    path = local_path(section.name)
+    where = "" if path.exists() else f" (no folder {path.absolute()}, so it was sought on the Hub)"
     return ModelError(
-        f"Cannot load the {what} of the base model {section.name}: {reason}",
-        "model.name must be a folder that save_pretrained wrote (config, weights, tokenizer)."
-        if looks_local
-        else "model.name must be a model on the Hub (reachable, or in the local cache) or a local "
-        "folder: model.name=DIR.",
+        f"Cannot load the {what} of the base model {section.name}{where}: {reason}", _NAMES
     )

@@ -1,5 +1,7 @@
 """Tokenizers of base models, with a padding token."""
 
+import pyarrow.compute as pc  # type: ignore[import-untyped]
+from datasets import Dataset
 from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
@@ -10,6 +12,8 @@ from transformers import (
 from dcft_cli.errors import ModelError
 from dcft_cli.models.loading import not_loaded, revision_of, source_of
 from dcft_cli.recipe.schema import ModelSection
+
+_ROWS_AT_A_TIME = 10_000
 
 
 def load_tokenizer(section: ModelSection, *, offsets: bool = False) -> PreTrainedTokenizerBase:
@@ -67,5 +71,50 @@ def agree_on_padding(
             f"The tokenizer of {section.name} has no token to pad batches with.",
             "Set one: tokenizer.pad_token = ..., then tokenizer.save_pretrained(DIR).",
         )
+    size = embedding_count(config)
+    if size is not None and tokenizer.pad_token_id >= size:
+        raise _beyond(section, tokenizer, tokenizer.pad_token_id, size, "pads batches")
     for part in (config, config.get_text_config()):
         part.pad_token_id = tokenizer.pad_token_id
+
+
+def embedding_count(config: PreTrainedConfig) -> int | None:
+    """Return the number of token embeddings; None for a model of characters (Canine)."""
+    return getattr(config.get_text_config(), "vocab_size", None)
+
+
+def check_token_ids(
+    section: ModelSection,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    features: Dataset,
+) -> None:
+    """Check that the model has an embedding for every token of encoded rows.
+
+    A tokenizer may have more tokens than that, as long as the data does not use them.
+
+    Args:
+        features: with a column `input_ids`.
+
+    Raises:
+        ModelError: a token has none; names it.
+    """
+    size = embedding_count(config)
+    if size is None or not len(features):
+        return
+    for table in features.with_format("arrow").iter(_ROWS_AT_A_TIME):
+        largest = pc.max(pc.list_flatten(table["input_ids"])).as_py()
+        if largest is not None and largest >= size:
+            raise _beyond(section, tokenizer, largest, size, "is in the data")
+
+
+def _beyond(
+    section: ModelSection, tokenizer: PreTrainedTokenizerBase, token: int, size: int, use: str
+) -> ModelError:
+    return ModelError(
+        f"The tokenizer of {section.name} has more tokens than the model has embeddings: "
+        f"{tokenizer.convert_ids_to_tokens(token)!r} ({token}) {use}, and the embeddings end at "
+        f"{size - 1}.",
+        "Use the model's own tokenizer, or add embeddings: model.resize_token_embeddings("
+        f"{len(tokenizer)}), then save_pretrained.",
+    )

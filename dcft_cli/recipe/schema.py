@@ -160,6 +160,14 @@ class AdapterSection(_Section):
         return self
 
 
+class HeadSection(_Section):
+    """The task head: the parameters outside the encoder."""
+
+    reuse: Literal["auto", "keep", "replace"] = "auto"
+    """What becomes of the last layer of a task head that the base model has. auto: continue it if
+    its classes are those of the task, else replace it."""
+
+
 class TrainingSection(_Section):
     """The training loop."""
 
@@ -211,6 +219,7 @@ class Recipe(_Section):
     task: TaskSection
     data: DataSection = DataSection()
     adapter: AdapterSection = AdapterSection()
+    head: HeadSection = HeadSection()
     training: TrainingSection = TrainingSection()
 
 

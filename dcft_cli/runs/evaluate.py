@@ -15,7 +15,7 @@ from dcft_cli.adapter_file.read import AdapterContents, read_adapter
 from dcft_cli.errors import AdapterFileError
 from dcft_cli.models.loading import base_fingerprint, load_model
 from dcft_cli.recipe import Recipe, load_recipe, recipe_from_mapping
-from dcft_cli.runs.folder import RunFolder, adapter_file
+from dcft_cli.runs.folder import adapter_file, recipe_beside
 from dcft_cli.runs.prepare import prepare
 from dcft_cli.training.arguments import evaluation_arguments
 from dcft_cli.training.callbacks import ReportingCallback
@@ -111,11 +111,7 @@ def recipe_of(path: Path, contents: AdapterContents, overrides: Sequence[str] = 
     Raises:
         AdapterFileError: there is neither.
     """
-    folder = path.absolute().parent
-    if folder.parent.name == "checkpoints":
-        folder = folder.parents[1]
-    recipe = RunFolder(folder).recipe
-    if recipe.is_file():
+    if recipe := recipe_beside(path):
         return load_recipe(str(recipe), overrides).recipe
     if "task" not in contents.info:
         raise AdapterFileError(

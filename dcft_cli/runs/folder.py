@@ -88,6 +88,15 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
+def recipe_beside(adapter: Path) -> Path | None:
+    """Return the recipe of the run that an adapter file or a checkpoint's lies in, if any."""
+    folder = adapter.absolute().parent
+    if folder.parent.name == "checkpoints":
+        folder = folder.parents[1]
+    recipe = RunFolder(folder).recipe
+    return recipe if recipe.is_file() else None
+
+
 def adapter_file(source: str | Path) -> Path:
     """Return the adapter file of a run or checkpoint folder, of a Hub address, or the file itself.
 
@@ -112,3 +121,9 @@ def adapter_file(source: str | Path) -> Path:
     if not path.exists():
         raise RunError(f"{path} does not exist.", "Name a run folder or an adapter file.")
     return path
+
+
+def has_adapter(source: str) -> bool:
+    """Return whether a path is an adapter file, or a folder with one."""
+    path = Path(source).expanduser()
+    return (path / ADAPTER_FILE).is_file() or (path.is_file() and path.suffix == ".safetensors")

@@ -1,8 +1,8 @@
 """What `dcft train` will do, determined without loading weights."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from dcft_cli.addresses import local_path
 from dcft_cli.errors import RecipeError, UserError
 from dcft_cli.models.loading import skeleton
 from dcft_cli.recipe import LoadedRecipe, Recipe
@@ -72,8 +72,7 @@ def plan_training(
         UserError: something is missing or does not fit.
     """
     training = loaded.recipe.training
-    path = Path(output or training.output or Path("runs") / loaded.name)
-    folder = RunFolder(path.expanduser())
+    folder = RunFolder(local_path(output or training.output or f"runs/{loaded.name}"))
     folder.check_free(overwrite=overwrite, resume=resume)
     machine = find_machine(training, loaded.recipe.model)
     check_trackers(training.report_to)

@@ -1,6 +1,7 @@
 """From a recipe to encoded data: every check that needs no weights."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -13,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from dcft_cli.addresses import SCHEME, local_path
 from dcft_cli.models.loading import load_config, quiet_transformers, skeleton
-from dcft_cli.models.tokenizers import agree_on_padding, load_tokenizer
+from dcft_cli.models.tokenizers import agree_on_padding, check_token_ids, load_tokenizer
 from dcft_cli.recipe import Recipe, is_file_address
 from dcft_cli.tasks import FAMILIES, EvaluationSet, LoadedTask, load_task
 
@@ -27,6 +28,7 @@ class Preparation:
 
     Attributes:
         recipe: with labels as found in the data and lengths that the model can take.
+        base_config: the base model's own configuration; `config` has the task's settings.
         train_set: encoded training rows; None for an evaluation.
         evaluation_sets: encoded validation rows.
         max_positions: longest input, in tokens, that model and tokenizer take.
@@ -36,6 +38,7 @@ class Preparation:
     recipe: Recipe
     loaded: LoadedTask
     config: PreTrainedConfig
+    base_config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
     train_set: Dataset | None
     evaluation_sets: Sequence[EvaluationSet]
@@ -95,19 +98,26 @@ def prepare(
         recipe = _replace(recipe, "data", max_length=limit)
     loaded = load_task(recipe.task, recipe.data, labels, training=training)
     task, train = loaded.task, loaded.train
+    base_config = deepcopy(config)
     config.update(dict(task.model_settings))
     if task.labels:
         recipe = _replace(recipe, "task", labels=list(task.labels))
+    train_set = None if train is None else task.encode_training(train.dataset, tokenizer)
+    evaluation_sets = [
+        task.evaluation_set(name, rows.dataset, tokenizer)
+        for name, rows in loaded.validation.items()
+    ]
+    for features in [train_set, *(eval_set.features for eval_set in evaluation_sets)]:
+        if features is not None:
+            check_token_ids(recipe.model, config, tokenizer, features)
     return Preparation(
         recipe=recipe,
         loaded=loaded,
         config=config,
+        base_config=base_config,
         tokenizer=tokenizer,
-        train_set=None if train is None else task.encode_training(train.dataset, tokenizer),
-        evaluation_sets=[
-            task.evaluation_set(name, rows.dataset, tokenizer)
-            for name, rows in loaded.validation.items()
-        ],
+        train_set=train_set,
+        evaluation_sets=evaluation_sets,
         max_positions=limit,
         notes=notes,
     )

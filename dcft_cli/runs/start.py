@@ -50,7 +50,11 @@ def start(
         fitted.scale(HEAD_SHARE)
         if preparation.evaluation_sets:
             trainer.add_callback(BeforeFirstStep(score_fitted_head))
-    elif preparation.recipe.training.fit_head == "auto" and base.missing_keys:
+    elif (
+        preparation.recipe.training.fit_head == "auto"
+        and base.missing_keys
+        and not base.reused_keys
+    ):
         trainer.reporting.reporter.noted(
             "The head starts at random: no linear layer of it computes the model's outputs."
         )
@@ -87,7 +91,7 @@ def fit_task_head(
         None if nothing is fitted, and the head starts at random.
     """
     training = preparation.recipe.training
-    if training.fit_head == "off" or not base.missing_keys:
+    if training.fit_head == "off" or not _has_new_layer(base):
         return None
     task = preparation.loaded.task
     logits = np.zeros(2) if prior is None else prior.logits
@@ -101,6 +105,11 @@ def fit_task_head(
     with _without_dropout(base.model, machine), machine.autocast(), merged(base.model):
         batches = training_batches(base.model, preparation, machine, _HEAD_ROWS, size)
         return fit_head(base.model, base.missing_keys, batches, problem)
+
+
+def _has_new_layer(base: BaseModel) -> bool:
+    """Return whether the last layer of the head is new, and not one that the base brings along."""
+    return bool(base.missing_keys) and not base.reused_keys
 
 
 def start_adapters(base: BaseModel, preparation: Preparation, machine: Machine) -> list[str]:

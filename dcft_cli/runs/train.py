@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
+from transformers import TrainerCallback, set_seed
 
 from dcft_cli.acceleration import enable
 from dcft_cli.adapter.inject import adapter_layers, head_parameters, insert, remove_unreached
@@ -21,6 +21,7 @@ from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
 from dcft_cli.adapter_file.write import describe, save_adapter
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import RunError
+from dcft_cli.models.head import reuse_head
 from dcft_cli.models.loading import BaseModel, base_fingerprint, load_model
 from dcft_cli.recipe import dump_recipe
 from dcft_cli.runs.folder import RunFolder, step_of
@@ -30,7 +31,7 @@ from dcft_cli.runs.start import constant_prediction, start
 from dcft_cli.targets.resolve import find_targets, general_name
 from dcft_cli.tasks.prior import Prior
 from dcft_cli.training.arguments import training_arguments
-from dcft_cli.training.callbacks import ReportingCallback
+from dcft_cli.training.callbacks import EarlyStopping, ReportingCallback
 from dcft_cli.training.checkpointing import checkpoint_activations
 from dcft_cli.training.compiling import compile_model, convert_compile_errors
 from dcft_cli.training.diagnosis import CONSTANT, diagnose, relative_change
@@ -76,18 +77,26 @@ def train(
     checkpoint = folder.last_checkpoint() if resume else None
     set_seed(recipe.training.seed)
     base = _base_with_adapters(plan, reporter)
-    fingerprint = base_fingerprint(
-        base.model, base.missing_keys, recipe.model, plan.preparation.auto_class
-    )
+    fingerprint = base_fingerprint(base.model, base.head, recipe.model, plan.preparation.auto_class)
     if checkpoint is not None:
         _load_checkpoint(checkpoint, base.model, fingerprint, plan)
+    patience = recipe.training.early_stopping_patience
+    stopping = EarlyStopping(patience, resumed_from=checkpoint) if patience else None
     finished = checkpoint is not None and step_of(checkpoint) >= plan.total_steps
+    if checkpoint is not None and stopping is not None and stopping.is_due:
+        finished = True
+        reporter.noted(
+            f"The run had stopped early, after {patience} evaluations without a better score; a "
+            "higher training.early_stopping_patience continues it."
+        )
     if finished and folder.metrics.exists() and folder.adapter.exists():
         return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
     began = time.perf_counter()
     prior, constant_scores = constant_prediction(plan.preparation)
     acceleration = enable(base.model) if _is_accelerated(plan) else []
-    trainer = _trainer(plan, base, fingerprint, reporter, callbacks)
+    trainer = _trainer(
+        plan, base, fingerprint, reporter, [*([stopping] if stopping else []), *callbacks]
+    )
     if plan.machine.is_main:  # after all checks: an earlier run is overwritten from here on
         _open_folder(plan, checkpoint)
     if checkpoint is None:
@@ -122,8 +131,17 @@ def _is_accelerated(plan: TrainingPlan) -> bool:
 def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
     """Load the base model on its device, with adapters in all layers that affect the loss."""
     recipe, preparation, device = plan.recipe, plan.preparation, plan.machine.device
-    base = load_model(recipe.model, preparation.config, preparation.auto_class)
-    model, head = base.model, base.missing_keys
+    base, note = reuse_head(
+        load_model(recipe.model, preparation.config, preparation.auto_class),
+        preparation.base_config,
+        preparation.loaded.task.labels,
+        recipe.head.reuse,
+        name=recipe.model.name,
+        auto_class=preparation.auto_class,
+    )
+    if note:
+        reporter.noted(note)
+    model, head = base.model, base.head
     config = plan.adapter.config
     insert(model, find_targets(model, config.targets, exclude=head), config, head=head)
     nn.Module.to(model, device)
@@ -199,7 +217,6 @@ def _trainer(
         base_fingerprint=fingerprint,
         info=adapter_info(recipe),
     )
-    patience = recipe.training.early_stopping_patience
     return AdapterTrainer(
         base.model,
         args,
@@ -208,10 +225,10 @@ def _trainer(
         collator=preparation.collator(args.device),
         train_set=preparation.train_set,
         evaluation_sets=preparation.evaluation_sets,
-        head=base.missing_keys,
+        head=base.head,
         save=save,
         reporting=reporting,
-        callbacks=[*([EarlyStoppingCallback(patience)] if patience else []), *callbacks],
+        callbacks=callbacks,
     )
 
 

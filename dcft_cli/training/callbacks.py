@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerState
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from dcft_cli.errors import TrainingError
 from dcft_cli.training.reporting import Progress, Reporter
@@ -23,6 +24,36 @@ class BeforeFirstStep(TrainerCallback):
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         """Call the function."""
         self.function()
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """Stop after `patience` evaluations without a better score, those before a resume included.
+
+    Args:
+        resumed_from: the checkpoint to resume. Only the count of evaluations is restored: the
+            patience is that of the recipe.
+    """
+
+    def __init__(self, patience: int, resumed_from: Path | None = None) -> None:
+        super().__init__(patience)
+        if resumed_from is not None:
+            state = TrainerState.load_from_json(str(resumed_from / TRAINER_STATE_NAME))
+            # There is nothing to restore if the run had no patience before.
+            saved = (state.stateful_callbacks or {}).get(type(self).__name__, {})
+            self.early_stopping_patience_counter = saved.get("attributes", {}).get(
+                "early_stopping_patience_counter", 0
+            )
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """See `EarlyStoppingCallback`; also join the state of a run that had no patience before."""
+        super().on_train_begin(args, state, control, **kwargs)  # type: ignore[no-untyped-call]
+        assert state.stateful_callbacks is not None
+        state.stateful_callbacks.setdefault(type(self).__name__, self.state())  # type: ignore
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the patience has run out."""
+        return self.early_stopping_patience_counter >= self.early_stopping_patience
 
 
 class ReportingCallback(TrainerCallback):

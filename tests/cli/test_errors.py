@@ -1,5 +1,6 @@
 """Mistakes and failures as a user meets them: one message, a hint, the right exit code."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import torch
 
 from dcft_cli.merging import merge as merging
 from tests.cli.conftest import RunCli, shell
+from tests.families import SPECIAL, WORDS, save_base
 from tests.jobs import Job, overrides, recipe, train
 from tests.samples import Row, rows_of, write_rows
 
@@ -41,8 +43,11 @@ def command(base: Path, tmp_path: Path) -> list[str]:
         ("data.label=gold", ["no column `gold`", "data.label"]),
         ("adapter.targets=[Q, qkv]", ["target `qkv`", "attention.self.query  16 x 16"]),
         ("model.name=package://no_such_package/model", ["pip install no-such-package"]),
-        ("model.name=./nowhere", ["./nowhere", "model.name must be a folder"]),
-        ("model.name=someone/not-here", ["someone/not-here", "local folder: model.name=DIR"]),
+        ("model.name=./nowhere", ["no base model ./nowhere: no folder /", "model.name=DIR"]),
+        ("model.name=~/nowhere", [f"no folder {Path.home() / 'nowhere'}", "model.name=DIR"]),
+        ("model.name=$HOME/nowhere", [f"no folder {Path.home() / 'nowhere'}", "model.name=DIR"]),
+        ("model.name=a/b/nowhere", ["no folder", "model.name=DIR"]),
+        ("model.name=someone/not-here", ["no folder", "sought on the Hub", "model.name=DIR"]),
         ("task.metric=f3", ["no score named f3", "accuracy"]),
         ("task.name=squad_v1", ["column"]),
         ("training.precision=float16", ["precision=float16 needs a CUDA device"]),
@@ -115,6 +120,103 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     loud = shell("inspect", "nowhere", "--debug", cwd=tmp_path)
     assert loud.code != 0
     assert "Traceback" in loud.err and "RunError: nowhere does not exist" in loud.err
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["eval", LONG],
+        ["inspect", f"{LONG}.safetensors"],
+        ["merge", LONG, "out"],
+        ["train", f"{LONG}.yaml"],
+        ["train", "recipes/rte.yaml", f"model.name={LONG}"],
+    ],
+)
+def test_a_name_that_is_too_long(error_of: ErrorOf, arguments: list[str]) -> None:
+    assert f"File name too long: {LONG}" in error_of(*arguments)
+
+
+@pytest.mark.parametrize("setting", ["data.train={}.jsonl", "data.validation={}.jsonl"])
+def test_data_with_a_name_that_is_too_long(
+    error_of: ErrorOf, command: list[str], setting: str
+) -> None:
+    assert f"File name too long: {LONG}" in error_of(*command, setting.format(LONG))
+
+
+def test_an_output_with_a_name_that_is_too_long(
+    error_of: ErrorOf, command: list[str], job: Job, tmp_path: Path
+) -> None:
+    out = str(tmp_path / LONG)
+    assert f"File name too long: {out}" in error_of(*command[:-1], out)
+    assert f"File name too long: {out}" in error_of("merge", str(job.folder), out)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "arguments"),
+    [
+        ("open", "dev.jsonl", "train {command}"),
+        ("is_file", "rte-train.jsonl", "train {command}"),  # in a folder that may not be entered
+        ("exists", "run", "train {command}"),
+        ("mkdir", "out", "merge {run} {tmp}/locked/out"),
+        ("is_dir", "run", "eval {run}"),
+    ],
+)
+def test_files_and_folders_without_permission(
+    error_of: ErrorOf,
+    command: list[str],
+    job: Job,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    name: str,
+    arguments: str,
+) -> None:
+    real = getattr(Path, method)
+
+    def refuse(path: Path, *args: object, **settings: object) -> object:
+        if name in path.name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *args, **settings)
+
+    places = {"run": job.folder, "tmp": tmp_path, "command": "COMMAND"}
+    words = arguments.format(**places).split()
+    words = command if words[-1] == "COMMAND" else words
+    monkeypatch.setattr(Path, method, refuse)  # the tests may run as root, who may do anything
+    output = error_of(*words)
+    assert "Permission denied: " in output and name in output
+    assert not (tmp_path / "locked" / "out").exists()
+
+
+@pytest.mark.parametrize("use", ["train", "validation"])
+def test_a_token_without_an_embedding(
+    error_of: ErrorOf, run_cli: RunCli, command: list[str], tmp_path: Path, use: str
+) -> None:
+    base = save_base(tmp_path / "trimmed", vocab_size=len(SPECIAL) + len(WORDS))
+    command.append(f"model.name={base}")
+    rows = rows_of("rte", 12)
+    rows[7]["sentence1"] += " ~"
+    other = write_rows(tmp_path / "other.jsonl", rows)
+    for more in (["--dry-run"], []):
+        output = error_of(*command, *more, f"data.{use}={other}")
+        assert "'~'" in output and "is in the data" in output
+    if use == "validation":
+        assert run_cli("train", *command[1:]).code == 0
+        assert "'~'" in error_of("eval", str(tmp_path / "run"), f"data.validation={other}")
+
+
+def test_an_adapter_is_no_base_model(
+    error_of: ErrorOf, command: list[str], job: Job, base: Path, tmp_path: Path
+) -> None:
+    peft = shutil.copytree(base, tmp_path / "peft")
+    (peft / "adapter_config.json").write_text('{"base_model_name_or_path": "base"}')
+    for dry in ([], ["--dry-run"]):
+        output = error_of(*command, *dry, f"model.name={peft}")
+        assert f"{peft} is a PEFT adapter (adapter_config.json), not a base model." in output
+    output = error_of(*command, f"model.name={job.folder}")
+    assert "is a DCFT adapter (adapter.safetensors), not a base model." in output
 
 
 def test_invalid_command_lines_print_the_usage(run_cli: RunCli) -> None:

@@ -1,6 +1,8 @@
 """The main job as a user types it: train, inspect, evaluate and merge, each in a new process."""
 
 import json
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,44 @@ def test_merge(home: Path, merged: Output) -> None:
     proof = next(line for line in merged.out.splitlines() if line.startswith("verified"))
     assert float(proof.split()[-1]) <= 1e-5
     assert 'BertForSequenceClassification.from_pretrained("merged")' in merged.out
+
+
+def test_merge_finds_the_base_that_the_run_names(
+    home: Path, merged: Output, run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = (home / "merged" / "model.safetensors").read_bytes()
+    monkeypatch.chdir(tmp_path)  # the recipe in the run folder has the base's absolute path
+    for source in ("runs/rte", "runs/rte/checkpoints/checkpoint-6"):
+        output = ok(run_cli("merge", str(home / source), str(tmp_path / "out")))
+        assert f"base      {home / 'base'}" in output.out
+        if source == "runs/rte":
+            assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights
+        shutil.rmtree(tmp_path / "out")
+    alone = shutil.copy(home / "runs" / "rte" / "adapter.safetensors", tmp_path)
+    monkeypatch.chdir(home)  # a file that lies alone has it as the recipe said
+    ok(run_cli("merge", str(alone), str(tmp_path / "out")))
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize(
+    ("arguments", "right"),
+    [
+        ("runs/rte base merged-too", "dcft merge base runs/rte merged-too"),
+        ("base merged-too runs/rte", "dcft merge base runs/rte merged-too"),
+        ("'my merged' runs/rte", "dcft merge runs/rte 'my merged'"),
+    ],
+)
+def test_merge_notices_swapped_arguments(
+    home: Path,
+    trained: Output,
+    run_cli: RunCli,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: str,
+    right: str,
+) -> None:
+    monkeypatch.chdir(home)
+    output = run_cli("merge", *shlex.split(arguments))
+    assert output.code == 2
+    assert "runs/rte is the adapter, and the order is [BASE] ADAPTER OUT." in output.err
+    assert output.err.endswith(f"{right}\n")
+    assert not (home / "merged-too").exists()

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+from datasets import Dataset
 from transformers import CanineConfig, CanineTokenizer, DebertaV2Config, GPT2Config
 
 from dcft_cli.errors import ModelError
-from dcft_cli.models.tokenizers import agree_on_padding, load_tokenizer
+from dcft_cli.models.tokenizers import agree_on_padding, check_token_ids, load_tokenizer
 from dcft_cli.recipe import ModelSection
 from tests.families import FAMILIES, save_base, tiny_tokenizer
 
@@ -99,3 +100,29 @@ def test_a_slow_tokenizer_works_without_offsets(tmp_path: Path) -> None:
     assert load_tokenizer(section)("film").input_ids[1:-1] == [ord(letter) for letter in "film"]
     with pytest.raises(ModelError, match="no character offsets"):
         load_tokenizer(section, offsets=True)
+
+
+def test_a_padding_token_beyond_the_embeddings(tmp_path: Path) -> None:
+    section, config = gpt(tmp_path)
+    tokenizer = load_tokenizer(section)
+    tokenizer.add_special_tokens({"pad_token": "[a new one]"})
+    config.vocab_size = len(tokenizer)
+    agree_on_padding(section, config, tokenizer)
+    config.vocab_size -= 1
+    with pytest.raises(ModelError, match=r"'\[a new one\]' \(\d+\) pads batches"):
+        agree_on_padding(section, config, tokenizer)
+
+
+def test_every_token_of_the_data_has_an_embedding(tmp_path: Path) -> None:
+    section, config = gpt(tmp_path)
+    tokenizer = load_tokenizer(section)
+    rows = Dataset.from_dict({"input_ids": [[1, 2], [], [3, 40, 4]] * 5000})
+    config.vocab_size = 41  # fewer than the tokenizer has: the others do not occur
+    check_token_ids(section, config, tokenizer, rows)
+    config.vocab_size = 40
+    word = tokenizer.convert_ids_to_tokens(40)
+    with pytest.raises(ModelError, match=rf"'{word}' \(40\) is in the data.* end at 39"):
+        check_token_ids(section, config, tokenizer, rows)
+    check_token_ids(section, config, tokenizer, rows.select([0, 1]))
+    check_token_ids(section, config, tokenizer, rows.select([]))
+    check_token_ids(section, CanineConfig(), tokenizer, rows)  # reads characters

@@ -219,9 +219,9 @@ def test_differences_from_the_plan_are_noted(base: Path, tmp_path: Path) -> None
     }
     assert {job.plan.adapter.head_parameters for job in jobs.values()} == {34}
     counts = {name: job.metrics["head_parameters"] for name, job in jobs.items()}
-    assert counts == {"plain": 34, "head": 0, "bare": 34 + 16 * 17}
+    assert counts == {"plain": 34, "head": 34, "bare": 34 + 16 * 17}
     assert jobs["plain"].watcher.notes == []
-    assert "has a task head already" in jobs["head"].watcher.notes[0]
+    assert "whose classes have no names: a new last layer" in jobs["head"].watcher.notes[0]
     assert "bert.pooler.dense, classifier" in jobs["bare"].watcher.notes[0]
 
 

@@ -60,6 +60,11 @@ class QuestionAnswering(Task):
         self.n_best = task.n_best
         self.max_answer_length = task.max_answer_length
 
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        """See `Task.model_settings`: the outputs are a start and an end logit."""
+        return super().model_settings | {"num_labels": 2}
+
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""
         unanswerable = self.null_threshold is not None

@@ -1,0 +1,168 @@
+"""The task head that a base model brings along: which of its classes are those of the task."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+from dcft_cli.errors import ModelError
+from dcft_cli.models.loading import BaseModel, skeleton
+
+Reuse = Literal["auto", "keep", "replace"]
+
+_STD = 0.02  # of a new layer's weights, as in BERT
+
+
+def output_parameters(config: PreTrainedConfig, auto_class: str) -> dict[str, int]:
+    """Return the parameters of a model that have one entry per class: those of its last layer.
+
+    They are found by comparing shapes with a model of one class more, whatever they are called.
+
+    Returns:
+        The dimension along which the classes lie, by name. Empty if the configuration's number of
+        labels does not matter.
+    """
+    larger = deepcopy(config)
+    larger.num_labels = config.num_labels + 1
+    shapes = {name: p.shape for name, p in skeleton(larger, auto_class).named_parameters()}
+    found: dict[str, int] = {}
+    for name, parameter in skeleton(config, auto_class).named_parameters():
+        pairs = zip(parameter.shape, shapes.get(name, parameter.shape), strict=True)
+        differing = [dim for dim, (size, other) in enumerate(pairs) if size != other]
+        if differing:
+            found[name] = differing[0]
+    return found
+
+
+def reuse_head(
+    base: BaseModel,
+    own: PreTrainedConfig,
+    labels: Sequence[str],
+    reuse: Reuse,
+    *,
+    name: str,
+    auto_class: str,
+) -> tuple[BaseModel, str]:
+    """Continue the last layer of the base's own task head, in place, or start a new one.
+
+    Either is trained and stored with the adapter, so the adapter decides what the outputs mean.
+
+    Args:
+        base: as loaded, with the task's configuration.
+        own: the base's configuration without the task's settings.
+        labels: class names of the task; none if it has no classes.
+        reuse: "auto" continues the layer if it has the task's classes, with its rows in the order
+            of `labels`; "keep" continues it as it is; "replace" starts a new one.
+        name: of the base, for messages.
+
+    Returns:
+        The base with its trained parameters, and what happened, for the user; "" if the base has
+        no such head.
+
+    Raises:
+        ModelError: there is no head of this size to keep.
+    """
+    model, config = base.model, base.model.config
+    layer = output_parameters(config, auto_class)
+    model_class = type(model).__name__
+    own_class = (own.architectures or [model_class])[0]
+    if not layer or layer.keys() & base.missing_keys:
+        had_one = own_class == model_class and own.num_labels != config.num_labels
+        if reuse == "keep":
+            size = f": it has {own.num_labels} outputs" if had_one else ""
+            raise ModelError(
+                f"head.reuse=keep: {name} has no task head with {config.num_labels} outputs{size}.",
+                "Leave head.reuse out; a new head is trained.",
+            )
+        if layer and had_one:
+            return base, (
+                f"The task head of {name} has {own.num_labels} outputs, and the task needs "
+                f"{config.num_labels}: a new last layer is trained."
+            )
+        return base, ""
+    parameters = dict(model.named_parameters())
+    for parameter in map(parameters.__getitem__, layer):
+        parameter.data = parameter.data.float()
+    order, reason = _order(own, config, labels, reuse, is_same_class=own_class == model_class)
+    if order is None:
+        for parameter in map(parameters.__getitem__, layer):
+            _start_anew(parameter)
+        return replace(base, missing_keys=base.missing_keys | layer.keys()), (
+            f"{name} has a task head {reason}: a new last layer is trained."
+            + ("" if reuse == "replace" else " head.reuse=keep continues the old one.")
+        )
+    for parameter_name, dim in layer.items():
+        parameter = parameters[parameter_name]
+        parameter.data = parameter.data.index_select(dim, torch.tensor(order)).contiguous()
+    return replace(base, reused_keys=frozenset(layer)), (
+        f"{name} has a task head {reason}: training continues its last layer."
+    )
+
+
+def _order(
+    own: PreTrainedConfig,
+    config: PreTrainedConfig,
+    labels: Sequence[str],
+    reuse: Reuse,
+    *,
+    is_same_class: bool,
+) -> tuple[list[int] | None, str]:
+    """Return the base's output for each class of the task, and why; None for a new layer."""
+    unchanged = list(range(config.num_labels))
+    if reuse == "replace":
+        return None, "(head.reuse=replace)"
+    if reuse == "keep":
+        return unchanged, "(head.reuse=keep)"
+    if not is_same_class:
+        return None, f"of another kind ({(own.architectures or ['?'])[0]})"
+    problem = own.problem_type or _usual_problem(own)
+    if config.problem_type not in (None, problem):
+        return None, f"for another problem ({problem})"
+    if not labels:
+        return unchanged, "for this kind of task"
+    names = _names(own.id2label)
+    if names == [f"LABEL_{number}" for number in range(len(names))] != list(labels):
+        return None, "whose classes have no names"
+    found = _places(labels, names)
+    if sorted(found) != unchanged or len(names) != len(found):
+        return None, f"for other classes ({_listed(names)})"
+    if found == unchanged:
+        return found, "for these classes"
+    return found, f"for these classes in another order ({_listed(names)}), which was changed"
+
+
+def _usual_problem(own: PreTrainedConfig) -> str:
+    return "regression" if own.num_labels == 1 else "single_label_classification"
+
+
+def _names(id2label: Mapping[int, str]) -> list[str]:
+    return [str(id2label[number]) for number in sorted(id2label)]
+
+
+def _places(labels: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Return the index in `names` of each label that is found there.
+
+    If they are not the same, case does not matter: NLI models on the Hub write ENTAILMENT.
+    """
+    if set(labels) != set(names):
+        labels = [label.strip().casefold() for label in labels]
+        names = [name.strip().casefold() for name in names]
+    places = {name: place for place, name in enumerate(names)}
+    return [places[label] for label in labels if label in places]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+@torch.no_grad()
+def _start_anew(parameter: nn.Parameter) -> None:
+    """Draw a weight at random, and set a bias to zero."""
+    if parameter.dim() > 1:
+        nn.init.normal_(parameter, std=_STD)
+    else:
+        nn.init.zeros_(parameter)
