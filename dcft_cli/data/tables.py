@@ -78,14 +78,14 @@ def _records(rows: "_Splitter", header: Sequence[str]) -> Iterator[Record | BadR
 
 
 def _check_header(header: Sequence[str], source: str, delimiter: str, *, chosen: bool) -> None:
-    text = header[0] if header else ""
-    if "\r" in text:
+    if any("\r" in name.replace("\r\n", "") for name in header):
         raise DataError(
             f"{source}: lines end in carriage returns only, as on old Macs.",
             r"Convert it: tr '\r' '\n' < OLD > NEW",
         )
-    if len(header) > 1 or chosen:
+    if len(header) != 1 or chosen:
         return
+    text = header[0]
     for other, value in _DELIMITERS.items():
         if other != delimiter and other in text:
             name = "a tab" if other == _TAB else format_value(other)
