@@ -70,6 +70,9 @@ def evaluate(source: str, overrides: Sequence[str], reporter: Reporter) -> Evalu
     machine = find_machine(recipe.training, recipe.model)
     preparation = prepare(recipe, labels=contents.model["labels"], training=False)
     recipe = preparation.recipe
+    if machine.is_main:
+        for note in preparation.notes:
+            reporter.noted(note)
     config, auto_class = preparation.config, preparation.auto_class
     model = load_model(recipe.model, config, auto_class).model
     fingerprint = base_fingerprint(model, contents.head.keys(), recipe.model, auto_class)

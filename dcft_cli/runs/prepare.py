@@ -27,7 +27,8 @@ class Preparation:
     """A run's data, encoded for its model.
 
     Attributes:
-        recipe: with labels as found in the data and lengths that the model can take.
+        recipe: with the order of labels, where it is declared or the data set's own, and lengths
+            that the model can take.
         base_config: the base model's own configuration; `config` has the task's settings.
         train_set: encoded training rows; None for an evaluation.
         evaluation_sets: encoded validation rows.
@@ -100,8 +101,9 @@ def prepare(
     task, train = loaded.task, loaded.train
     base_config = deepcopy(config)
     config.update(dict(task.model_settings))
-    if task.labels:
-        recipe = _replace(recipe, "task", labels=list(task.labels))
+    if task.order:
+        recipe = _replace(recipe, "task", labels=list(task.order))
+    notes += loaded.notes
     train_set = None if train is None else task.encode_training(train.dataset, tokenizer)
     evaluation_sets = [
         task.evaluation_set(name, rows.dataset, tokenizer)

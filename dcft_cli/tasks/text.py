@@ -32,7 +32,7 @@ class TextTask(Task):
 
     @abstractmethod
     def read_labels(self, rows: Rows) -> list[Any]:
-        """Return the label of each row as the model takes it; raise DataError without one."""
+        """Return the label of each row as the model takes it; report rows without one."""
 
     @abstractmethod
     def predicted(self, logits: NDArray[Any]) -> NDArray[Any]:
@@ -53,6 +53,7 @@ class TextTask(Task):
             name: rows.texts(column) for name, column in zip(names, self.text, strict=True)
         }
         columns["label"] = self.read_labels(rows)
+        rows.raise_problems()
         types = {name: Value("string") for name in names} | {"label": self.label_feature}
         return Dataset.from_dict(columns, features=Features(types))
 
