@@ -9,7 +9,7 @@ from dcft_cli.recipe import (
     dump_recipe,
     is_file_address,
     load_recipe,
-    loading,
+    shipped,
     recipe_from_mapping,
 )
 
@@ -58,7 +58,7 @@ def test_recipes_inside_an_installed_package_come_first(
     package = elsewhere / "site-packages" / "dcft_cli"
     (package / "recipes").mkdir(parents=True)
     (package / "recipes" / "rte.yaml").write_text(MINIMAL)
-    monkeypatch.setattr(loading, "__file__", str(package / "recipe" / "loading.py"))
+    monkeypatch.setattr(shipped, "__file__", str(package / "recipe" / "shipped.py"))
     loaded = load_recipe("recipes/rte.yaml")
     assert (loaded.name, loaded.path.parent) == ("rte", package / "recipes")
 
