@@ -136,4 +136,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except typer.TyperException as error:
         given = sys.argv[1:] if arguments is None else arguments
         code = _report(explain_usage(error), as_json="--json" in given)
-    sys.exit(code)
+    sys.exit(code or 0)

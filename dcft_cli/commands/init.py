@@ -19,30 +19,27 @@ def init(
     ] = None,
     label: Annotated[
         list[str] | None,
+        typer.Option(metavar="COLUMN", help="Column of the label; several for columns of 0 and 1."),
+    ] = None,
+    task: Annotated[
+        TaskType | None,
         typer.Option(
-            metavar="COLUMN", help="Column of the label; several for columns of 0 and 1."
+            metavar="TYPE",
+            help="Type of the task: classification, multi_label, regression, token_classification "
+            "or question_answering.",
         ),
     ] = None,
-    task: Annotated[TaskType | None, typer.Option(help="Type of the task.")] = None,
     model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="Base model: Hub name or folder.",
-            show_default="microsoft/deberta-v3-base",
-        ),
-    ] = None,
+        str,
+        typer.Option(metavar="MODEL", help="Base model: Hub name or folder."),
+    ] = "microsoft/deberta-v3-base",
     validation: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Rows to score.",
-            show_default="a part of the training rows is held out",
-        ),
+        typer.Option(metavar="FILE", help="Rows to score. Without it, a part of DATA is held out."),
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="The recipe.", show_default="DATA's name with .yaml"),
+        typer.Option(metavar="FILE", help="The recipe. Without it, DATA's name with .yaml."),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -57,14 +54,14 @@ def init(
 
     with waiting("Reading the data"):
         with gc_paused():
-            from dcft_cli.runs.draft import DEFAULT_MODEL, draft_recipe
+            from dcft_cli.runs.draft import draft_recipe
 
         draft = draft_recipe(
             data,
+            model,
             text=text or (),
             label=label or (),
             task=task,
-            model=model or DEFAULT_MODEL,
             validation=validation,
             overrides=overrides or (),
             output=output,

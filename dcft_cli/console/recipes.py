@@ -43,7 +43,7 @@ def show_validation(errors: Mapping[str, RecipeError | None]) -> None:
         out.print(Text.assemble(("invalid" if error else "ok     ", style), "  ", recipe))
         if error:
             for line in str(error).splitlines():
-                out.print(Padding(Text(line), (0, 0, 0, 2)))
+                out.print(Text(f"  {line}"))
 
 
 def show_settings(settings: Iterable[Setting]) -> None:

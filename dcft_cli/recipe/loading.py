@@ -14,6 +14,7 @@ from dcft_cli.recipe.schema import Recipe
 from dcft_cli.recipe.shipped import FOLDER, nearest_recipes, packaged_folder, short_name
 from dcft_cli.recipe.source import Source, plain_value, read_source
 
+
 @dataclass(frozen=True)
 class LoadedRecipe:
     """A recipe read from a file."""

@@ -97,16 +97,16 @@ def write_recipe(path: Path, text: str, *, overwrite: bool) -> None:
 
 
 def nearest_recipes(name: str) -> str:
-    """Return a hint: the recipes that are called almost like `name`, else what comes with dcft."""
+    """Return a hint: the recipes that are called almost like `name`, else how to get one."""
     path = Path(name).expanduser()
     local = [file.as_posix() for file in path.parent.glob("*.y*ml")]
     names = {_stem(file): file for file in (*(r.name for r in shipped_recipes()), *local)}
     near = get_close_matches(_stem(name), names, n=3) or get_close_matches(path.stem, names, n=3)
     if near:
         return f"The nearest are: {', '.join(names[name] for name in near)}"
-    listed = ", ".join(recipe.name for recipe in shipped_recipes())
     return (
-        f"These come with dcft: {listed}. For a recipe of your own data: dcft init DATA"
+        "List those that come with dcft: dcft recipes list (recipes/quickstart.yaml needs no"
+        " network). Write one for your own data: dcft init DATA"
     )
 
 

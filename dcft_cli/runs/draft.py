@@ -14,8 +14,6 @@ from dcft_cli.recipe.shipped import write_recipe
 from dcft_cli.tasks import LoadedTask, load_task
 from dcft_cli.tasks.guess import Guess, guess_task
 
-DEFAULT_MODEL = "microsoft/deberta-v3-base"
-
 # A smaller share of few rows would score too few of them.
 _FEW_ROWS, _SHARE, _SHARE_OF_FEW = 500, 0.1, 0.2
 _COMMENT_COLUMN = 32
@@ -51,11 +49,11 @@ class Draft:
 
 def draft_recipe(
     address: str,
+    model: str,
     *,
     text: Sequence[str] = (),
     label: Sequence[str] = (),
     task: TaskType | None = None,
-    model: str = DEFAULT_MODEL,
     validation: str | None = None,
     overrides: Sequence[str] = (),
     output: str | None = None,
@@ -64,6 +62,7 @@ def draft_recipe(
     """Guess a recipe for a data file, check it against the data, and write it.
 
     Args:
+        model: name or folder of the base model.
         text, label, task: columns and type of task, as far as they are known.
         overrides: `KEY=VALUE`, further settings for the recipe.
         output: the recipe's file; None: named after the data file, in the current folder.

@@ -272,9 +272,7 @@ def _pairs(names: Sequence[str]) -> Iterable[tuple[str, str]]:
     yield from ((pair[0], pair[1]) for pair in by_stem.values() if len(pair) == 2)
 
 
-def _labels(
-    rows: Rows, columns: Sequence[_Column], task: TaskType | None
-) -> list[_Column]:
+def _labels(rows: Rows, columns: Sequence[_Column], task: TaskType | None) -> list[_Column]:
     """Return the label column, or the columns of 0 and 1 of several labels."""
     found = [c for c in columns if not c.is_id and _possible(c, task)]
     named = [c for name in _LABEL_NAMES for c in found if c.name.lower() == name]

@@ -13,9 +13,9 @@ from tests.families import tiny_model
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "sklearn", "scipy", "pandas")
 PROBE = """
 import sys
-from dcft_cli.cli import app
+from dcft_cli.cli import main
 try:
-    app(sys.argv[1:])
+    main(sys.argv[1:])
 except SystemExit as done:
     print("code", done.code)
 print("imported", [name for name in {heavy!r} if name in sys.modules])

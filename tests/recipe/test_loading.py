@@ -9,8 +9,8 @@ from dcft_cli.recipe import (
     dump_recipe,
     is_file_address,
     load_recipe,
-    shipped,
     recipe_from_mapping,
+    shipped,
 )
 
 RECIPES = Path(__file__).parents[2] / "recipes"
