@@ -1,6 +1,7 @@
 """The recipes that come with the package: found, described and copied."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -72,7 +73,7 @@ def copy_shipped(name: str, destination: str, *, overwrite: bool) -> Path:
     path = Path(destination).expanduser()
     if path.is_dir() or path.suffix.lower() not in (".yaml", ".yml"):
         path = path / f"{short_name(recipe.path)}.yaml"
-    text = _EDITOR_LINE.sub("", recipe.text).replace(recipe.name, path.as_posix())
+    text = _EDITOR_LINE.sub("", recipe.text).replace(recipe.name, shlex.quote(path.as_posix()))
     write_recipe(path, text, overwrite=overwrite)
     return path
 

@@ -1,5 +1,6 @@
 """A first recipe for a file of data: guessed, checked against the data, written with comments."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,10 @@ _COMMENTS = {
     "adapter.kernel_size": "smaller kernels make larger adapters: 4, 2",
     "training.learning_rate": "the first setting to vary: half, double",
 }
+# Settings of the training to begin with after these, as comments.
 _MORE = {
-    "training.epochs": "5                 # unset: 3, or as many as make 150 steps",
-    "training.early_stopping_patience": "3",
+    "epochs: 5": "unset: 3, or as many as make 150 steps",
+    "early_stopping_patience: 3": "evaluations without a better score",
 }
 
 
@@ -131,7 +133,7 @@ def _text(recipe: Recipe, guess: Guess, loaded: LoadedTask, path: Path) -> str:
     lines = [
         f"# Written by dcft init for {recipe.data.train}.",
         "# Every setting: dcft train --help-settings",
-        f"# Run: dcft train {path.as_posix()}",
+        f"# Run: dcft train {shlex.quote(path.as_posix())}",
     ]
     for section, values in recipe.model_dump(exclude_unset=True).items():
         lines += ["", f"{section}:"]
@@ -139,14 +141,14 @@ def _text(recipe: Recipe, guess: Guess, loaded: LoadedTask, path: Path) -> str:
             if name == "text" and len(value) == 1:
                 (value,) = value
             first, *more = to_yaml({name: value}).splitlines()
-            comment = comments.get(f"{section}.{name}")
-            lines.append(_line(first, comment))
+            lines.append(_line(first, comments.get(f"{section}.{name}")))
             lines += [f"  {line}" for line in more]
-        lines += [
-            f"  # {key.partition('.')[2]}: {value}"
-            for key, value in _MORE.items()
-            if key.partition(".")[0] == section and key.partition(".")[2] not in values
-        ]
+    given = recipe.training.model_fields_set
+    lines += [
+        _line(f"# {setting}", comment)
+        for setting, comment in _MORE.items()
+        if setting.partition(":")[0] not in given
+    ]
     return "\n".join(lines) + "\n"
 
 

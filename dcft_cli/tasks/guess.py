@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,8 +31,8 @@ _ID = re.compile(r"(id|idx|index|uuid|guid|row|unnamed: ?0)?|.*[_ ]id", re.IGNOR
 _SEPARATORS = "|;,"
 # A text column is taken without asking if its texts are this many times as long as all others'.
 _CLEARLY_LONGER = 4
+_LONG_NAME = 40
 _MAX_NUMBERED_CLASSES = 20
-_ALL_TASKS: tuple[TaskType, ...] = ("classification", "multi_label", "regression")
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ class _Column:
     @cached_property
     def is_prose(self) -> bool:
         """Whether the values are texts of several words, rather than names of classes."""
-        if not self.is_text or (self.repeats and self.length < 40):
+        # Repeated texts are names of classes unless they are longer than such names.
+        if not self.is_text or (self.repeats and self.length < _LONG_NAME):
             return False
         return self.has_letters and mean(len(value.split()) for value in self.values) >= 2
 
@@ -240,9 +242,11 @@ def _texts(
     if text:
         return tuple(text), ""
     free = [c for c in columns.values() if c.name not in label and c.is_text]
-    found = [c for c in free if c.is_prose and not c.is_id]
-    # Single words, such as those of a lexicon.
-    found = found or [c for c in free if not (c.repeats or c.is_id)]
+    found = (
+        [c for c in free if c.is_prose and not c.is_id]
+        or [c for c in free if not (c.repeats or c.is_id)]  # words of a lexicon
+        or [c for c in free if c.name.lower() in _TEXT_NAMES]
+    )
     for pair in _pairs([c.name for c in found]):
         return pair, "a pair, by the names"
     found.sort(key=lambda column: -column.length)
@@ -333,7 +337,10 @@ def _check_header(rows: Rows, column: _Column) -> None:
 
 def _unclear(rows: Rows, columns: Iterable[_Column], what: str, flags: str) -> DataError:
     listed = "".join(f"\n  {column.name}: {column.describe()}" for column in columns)
-    return DataError(f"{rows.source}: {what}{listed}", f"Say it: dcft init {rows.source} {flags}")
+    return DataError(
+        f"{rows.source}: {what}{listed}",
+        f"Say it: dcft init {shlex.quote(rows.source)} {flags}".rstrip(),
+    )
 
 
 def _present(values: Iterable[Any]) -> list[Any]:

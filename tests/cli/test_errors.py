@@ -117,13 +117,6 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in loud.err and "RunError: nowhere does not exist" in loud.err
 
 
-def test_invalid_command_lines_print_the_usage(run_cli: RunCli) -> None:
-    for arguments in (["fly"], ["train"], ["merge", "base"], ["train", "a", "--no-such-option"]):
-        output = run_cli(*arguments)
-        assert (output.code, output.out) == (2, "")
-        assert "Usage: " in output.err
-
-
 def test_with_json_errors_are_json_too(run_cli: RunCli, tmp_path: Path) -> None:
     for command in ("eval", "inspect"):
         output = run_cli(command, str(tmp_path / "nowhere"), "--json")
