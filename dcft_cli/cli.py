@@ -4,27 +4,32 @@ import errno
 import functools
 import inspect as signatures
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 
 from dcft_cli import __version__
+from dcft_cli.commands.env import env
 from dcft_cli.commands.evaluate import evaluate
+from dcft_cli.commands.init import init
 from dcft_cli.commands.inspect import inspect
 from dcft_cli.commands.merge import merge
 from dcft_cli.commands.plot import plot
 from dcft_cli.commands.push import push
+from dcft_cli.commands.recipes import copy_recipe, list_recipes, show_recipe
+from dcft_cli.commands.schema import schema
 from dcft_cli.commands.train import train
+from dcft_cli.commands.usage import explain_usage
+from dcft_cli.commands.validate import validate
 from dcft_cli.errors import DCFTError, UserError
 
-app = typer.Typer(
-    name="dcft",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_START, _TRAIN, _USE, _ABOUT = "Start", "Train and score", "Use an adapter", "About"
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+app = typer.Typer(name="dcft", pretty_exceptions_enable=False, context_settings=_SETTINGS)
+recipes = typer.Typer(context_settings=_SETTINGS)
 
 # A file or folder that the user named cannot be read or written there.
 _WRONG_PLACE = {
@@ -39,15 +44,21 @@ _WRONG_PLACE = {
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def _command(name: str, function: Callable[..., None]) -> None:
-    """Add a subcommand, with `--debug` and the error boundary around it."""
+def _command(
+    name: str, function: Callable[..., None], panel: str = _USE, parent: typer.Typer = app
+) -> None:
+    """Add a subcommand, with `--debug` and the error boundary around it.
+
+    Args:
+        panel: group of commands in which `dcft --help` shows it.
+    """
 
     @functools.wraps(function)
     def bounded(*args: object, debug: bool = False, **kwargs: object) -> None:
         try:
             function(*args, **kwargs)
         except Exception as error:
-            if debug:
+            if debug or isinstance(error, typer.Exit):
                 raise
             raise typer.Exit(_report(error, as_json=bool(kwargs.get("json")))) from None
         except KeyboardInterrupt:
@@ -62,7 +73,7 @@ def _command(name: str, function: Callable[..., None]) -> None:
     parameters = [*signature.parameters.values(), option]
     bounded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     bounded.__annotations__ = {**function.__annotations__, "debug": Debug}
-    app.command(name)(bounded)
+    parent.command(name, rich_help_panel=panel)(bounded)
 
 
 def _report(error: Exception, *, as_json: bool) -> int:
@@ -76,7 +87,8 @@ def _report(error: Exception, *, as_json: bool) -> int:
     if not isinstance(error, DCFTError):
         error = DCFTError(
             f"{type(error).__name__}: {error}",
-            "Unexpected error: rerun with --debug for a traceback, and please report it.",
+            "Unexpected error: rerun with --debug for a traceback, and please report it with the"
+            " output of `dcft env`.",
         )
     print_error(error)
     if as_json:
@@ -84,12 +96,20 @@ def _report(error: Exception, *, as_json: bool) -> int:
     return error.exit_code
 
 
-_command("train", train)
-_command("eval", evaluate)
+_command("init", init, _START)
+app.add_typer(recipes, name="recipes", rich_help_panel=_START)
+_command("list", list_recipes, "Commands", recipes)
+_command("show", show_recipe, "Commands", recipes)
+_command("copy", copy_recipe, "Commands", recipes)
+_command("validate", validate, _START)
+_command("train", train, _TRAIN)
+_command("eval", evaluate, _TRAIN)
+_command("inspect", inspect, _TRAIN)
+_command("plot", plot, _TRAIN)
 _command("merge", merge)
-_command("inspect", inspect)
-_command("plot", plot)
 _command("push", push)
+_command("schema", schema, _ABOUT)
+_command("env", env, _ABOUT)
 
 
 def _show_version(wanted: bool) -> None:
@@ -98,18 +118,41 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def main_options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Fine-tune Hugging Face encoders with DCFT adapters (arXiv 2503.01419)."""
+    _help_without_command(context)
 
 
-def main() -> None:
-    """Entry point of the `dcft` script."""
+@recipes.callback(invoke_without_command=True)
+def recipes_options(context: typer.Context) -> None:
+    """List, show or copy the recipes that come with dcft."""
+    _help_without_command(context)
+
+
+def _help_without_command(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `dcft` script.
+
+    Args:
+        arguments: None takes those of the process.
+    """
     # Other libraries import bitsandbytes if it is installed, and it logs on import.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    app()
+    try:
+        code = app(arguments, standalone_mode=False)
+    except typer.TyperException as error:
+        given = sys.argv[1:] if arguments is None else arguments
+        code = _report(explain_usage(error), as_json="--json" in given)
+    sys.exit(code or 0)

@@ -6,18 +6,16 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import pytest
 import typer
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from dcft_cli import __version__
 from dcft_cli.cli import app
 from dcft_cli.errors import RecipeError
-from dcft_cli.recipe import AdapterSection, DataSection, Recipe, TaskSection, load_recipe
+from dcft_cli.recipe import AdapterSection, DataSection, TaskSection, load_recipe
+from dcft_cli.recipe.settings import settings
 from dcft_cli.recipe.source import plain_value
 from dcft_cli.runs.adapter_plan import AdapterPlan, plan_adapter
 from dcft_cli.tasks import build_task
@@ -105,7 +103,7 @@ def dcft_commands() -> list[Any]:
     for page in PAGES:
         lines = [*code(page), ""]
         for line, following in pairwise(lines):
-            for part in re.split(r"&&|;|\|", line.removeprefix("$ ")):
+            for part in re.split(r"&&|;|\|| > ", line.removeprefix("$ ")):
                 words = _AS_MODULE.sub("dcft ", part.strip().removeprefix("do "))
                 if re.match(r"dcft (-|[a-z])", words) and not following.startswith("Error:"):
                     found[f"{page.name}: {words}"] = shlex.split(words, comments=True)[1:]
@@ -115,15 +113,16 @@ def dcft_commands() -> list[Any]:
 @pytest.mark.parametrize("arguments", dcft_commands())
 def test_every_command_line_parses(arguments: list[str]) -> None:
     name, *rest = arguments
-    if name == "--help":
+    if name.startswith("-") or rest == ["--help-settings"]:
         return
     assert name in commands()
     if not rest:  # `dcft train`, in a sentence
         return
     context = commands()[name].make_context(name, rest)
+    keys = [setting.key for setting in settings()]
     for override in context.params.get("overrides") or ():
         key, equals, _ = override.partition("=")
-        assert equals and key in dict(fields()), f"no recipe key {key}"
+        assert equals and key in keys, f"no recipe key {key}"
     for recipe in re.findall(r"recipes/\S+\.yaml", " ".join(arguments)):
         assert (ROOT / recipe).is_file()
 
@@ -147,50 +146,12 @@ def test_the_commands_are_all_there() -> None:
 # Recipes
 
 
-def fields(model: type[BaseModel] = Recipe, path: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every key of a recipe below its sections, dotted."""
-    for name, field in model.model_fields.items():
-        kinds = (field.annotation, *get_args(field.annotation))
-        section = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
-        if path:
-            yield f"{path}.{name}", field
-        if section:
-            yield from fields(section[0], f"{path}.{name}".removeprefix("."))
-
-
-def in_words(kind: Any) -> str:
-    """A field's type as the tables of docs/recipes.md name it."""
-    if get_origin(kind) in (Union, UnionType):
-        return " or ".join(in_words(k) for k in get_args(kind) if k is not NoneType)
-    if get_origin(kind) is Literal:
-        return ", ".join(f"`{choice}`" for choice in get_args(kind))
-    if get_origin(kind) is list:
-        return "list of texts"
-    if get_origin(kind) is dict:
-        return "mapping"
-    if get_origin(kind) is not None:  # Annotated
-        return in_words(get_args(kind)[0])
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
-    return names.get(kind, "section")
-
-
-def default(field: FieldInfo) -> str:
-    """A field's default as the tables of docs/recipes.md write it; empty where it is None."""
-    if field.is_required():
-        return "required"
-    value = field.default
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if isinstance(value, list):
-        return f"`[{', '.join(value)}]`"
-    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
-
-
 def test_every_key_is_documented_with_its_type_and_default() -> None:
-    wanted = {key: [in_words(f.annotation), default(f)] for key, f in fields()}
-    found = {cells[0].strip("`"): cells[1:3] for cells in rows(RECIPES, "key")}
+    wanted = {key: [kind, default] for key, kind, default, _ in settings()}
+    found = {
+        key.strip("`"): [kind.replace("`", ""), default.strip("`")]
+        for key, kind, default, _ in rows(RECIPES, "key")
+    }
     assert found == wanted
     assert all(cells[3] for cells in rows(RECIPES, "key"))
 
@@ -255,8 +216,8 @@ def test_the_readme_counts_what_is_trained() -> None:
 def test_the_method_page_counts_what_is_trained() -> None:
     table = rows(METHOD, "model")
     assert len(table) >= 16
-    for model, settings, count, _ in table:
-        assert number(count) == plan(model, settings.strip("`")).adapter_parameters
+    for model, overrides, count, _ in table:
+        assert number(count) == plan(model, overrides.strip("`")).adapter_parameters
 
 
 # Pages

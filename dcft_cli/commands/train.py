@@ -5,14 +5,25 @@ from typing import Annotated
 
 import typer
 
-from dcft_cli.commands.options import Overrides
+from dcft_cli.commands.options import Overrides, complete_recipe
+
+
+def _show_settings(wanted: bool) -> None:
+    if wanted:
+        from dcft_cli.console.recipes import show_settings
+        from dcft_cli.recipe.settings import settings
+
+        show_settings(settings())
+        raise typer.Exit
 
 
 def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            metavar="RECIPE", help="YAML file, or name of a recipe that comes with dcft."
+            metavar="RECIPE",
+            help="YAML file, or name of a recipe that comes with dcft.",
+            autocompletion=complete_recipe,
         ),
     ],
     overrides: Overrides = None,
@@ -34,6 +45,15 @@ def train(
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in the run folder.")
+    ] = False,
+    help_settings: Annotated[
+        bool,
+        typer.Option(
+            "--help-settings",
+            callback=_show_settings,
+            is_eager=True,
+            help="Show every setting of a recipe, with its default and meaning.",
+        ),
     ] = False,
 ) -> None:
     """Train an adapter from a recipe.

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -12,9 +11,8 @@ from pydantic import ValidationError
 from dcft_cli.errors import RecipeError
 from dcft_cli.recipe.problems import explain
 from dcft_cli.recipe.schema import Recipe
+from dcft_cli.recipe.shipped import FOLDER, nearest_recipes, packaged_folder, short_name
 from dcft_cli.recipe.source import Source, plain_value, read_source
-
-_FOLDER = "recipes"
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def load_recipe(path_or_name: str, overrides: Sequence[str] = ()) -> LoadedRecip
     origin = path_or_name if Path(path_or_name).exists() else str(path)
     source = read_source(_read_text(path, origin), origin)
     path = path.absolute()
-    return LoadedRecipe(_checked(source, overrides), _short_name(path), path)
+    return LoadedRecipe(_checked(source, overrides), short_name(path), path)
 
 
 def recipe_from_mapping(
@@ -114,28 +112,11 @@ def _find(path_or_name: str) -> Path:
     path = Path(path_or_name).expanduser()
     if path.exists():
         return path
-    if path.parts[:1] == (_FOLDER,):
-        packaged = _packaged_folder().joinpath(*path.parts[1:])
+    if path.parts[:1] == (FOLDER,):
+        packaged = packaged_folder().joinpath(*path.parts[1:])
         if packaged.is_file():
             return packaged
-    raise RecipeError(f"There is no recipe {path_or_name}.", _nearest_recipes(path))
-
-
-def _nearest_recipes(path: Path) -> str:
-    folder = _packaged_folder()
-    known = sorted(file.relative_to(folder) for file in folder.rglob("*.yaml"))
-    names = {file.with_suffix("").as_posix(): f"{_FOLDER}/{file.as_posix()}" for file in known}
-    wanted = path.with_suffix("").as_posix().removeprefix(f"{_FOLDER}/")
-    near = get_close_matches(wanted, names, n=3) or get_close_matches(path.stem, names, n=3)
-    listed = ", ".join(names[name] for name in near or names)
-    return f"{'The nearest are' if near else 'These come with dcft'}: {listed}"
-
-
-def _packaged_folder() -> Path:
-    """Return the folder of the package's recipes: in the package, or next to it in a checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / _FOLDER
-    return inside if inside.is_dir() else package.with_name(_FOLDER)
+    raise RecipeError(f"There is no recipe {path_or_name}.", nearest_recipes(path_or_name))
 
 
 def _read_text(path: Path, origin: str) -> str:
@@ -145,10 +126,3 @@ def _read_text(path: Path, origin: str) -> str:
         raise RecipeError(f"{origin} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError:
         raise RecipeError(f"{origin} is not UTF-8 text.", "Save it as UTF-8.") from None
-
-
-def _short_name(path: Path) -> str:
-    parts = path.with_suffix("").parts
-    if _FOLDER in parts[:-1]:
-        return "-".join(parts[len(parts) - parts[::-1].index(_FOLDER) :])
-    return parts[-1]

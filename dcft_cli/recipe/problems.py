@@ -108,18 +108,30 @@ def _missing(path: tuple[str, ...]) -> str:
 
 
 def _nearest_key(path: tuple[str, ...]) -> str:
-    """Return advice: a key of the same name elsewhere, one spelled alike, or all valid keys."""
+    """Return advice on an unknown key: the nearest ones, or all valid ones."""
+    if candidates := nearest_keys(path):
+        return f"did you mean {' or '.join(candidates)}?"
+    section = path[:-1]
+    own = ", ".join(_SECTIONS[section].model_fields)
+    return f"{'section ' if section else ''}{dotted(section) or 'a recipe'} takes {own}"
+
+
+def nearest_keys(path: tuple[str, ...]) -> list[str]:
+    """Return keys that an unknown one may stand for: dotted, or a name in the same section.
+
+    They are those of the same name elsewhere, else one that is spelled alike, or that has another
+    name in the scripts of transformers.
+    """
     section, key = path[:-1], path[-1]
-    own = list(_SECTIONS[section].model_fields)
+    if key in _OTHER_NAMES:
+        return [_OTHER_NAMES[key]]
+    own = list(_SECTIONS[section].model_fields) if section in _SECTIONS else []
     paths = [(*section, key) for section, model in _SECTIONS.items() for key in model.model_fields]
-    candidates = (
+    return (
         [dotted(path) for path in paths if path[-1] == key]
         or _alike(key, own)
         or [dotted(path) for path in paths if path[-1] in _alike(key, [p[-1] for p in paths])]
     )
-    if candidates:
-        return f"did you mean {' or '.join(candidates)}?"
-    return f"{'section ' if section else ''}{dotted(section) or 'a recipe'} takes {', '.join(own)}"
 
 
 def _alike(key: str, names: list[str]) -> list[str]:
@@ -127,6 +139,21 @@ def _alike(key: str, names: list[str]) -> list[str]:
     initials = [n for n in names if "_" in n and key == "".join(word[0] for word in n.split("_"))]
     return get_close_matches(key, names, n=1, cutoff=0.7) or initials
 
+
+# Names in the training scripts of transformers.
+_OTHER_NAMES = {
+    "model_name_or_path": "model.name",
+    "task_name": "task.name",
+    "dataset_name": "data.hub",
+    "train_file": "data.train",
+    "validation_file": "data.validation",
+    "max_seq_length": "data.max_length",
+    "num_train_epochs": "training.epochs",
+    "per_device_train_batch_size": "training.batch_size",
+    "per_device_eval_batch_size": "training.eval_batch_size",
+    "lr_scheduler_type": "training.scheduler",
+    "output_dir": "training.output",
+}
 
 _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     (): Recipe,

@@ -1,13 +1,14 @@
 """The schema of recipes: sections and keys of the YAML file, their types and defaults.
 
-docs/recipes.md says what each key means; here are notes on those that the name does not explain.
-Imports neither torch nor transformers, so that mistakes show before these are loaded.
+The docstring of a key is its description in `dcft train --help-settings`, in the JSON Schema and
+thus in editors; docs/recipes.md says more. Imports neither torch nor transformers, so that
+mistakes show before these are loaded.
 """
 
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 TaskName = Literal[
     "cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "squad_v1", "squad_v2"
@@ -31,6 +32,15 @@ _FILE_SUFFIXES = frozenset(
 )
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+_OneOrTwo = Annotated[list[str], Field(min_length=1, max_length=2)]
+TextColumns = Annotated[
+    _OneOrTwo,
+    BeforeValidator(
+        lambda value: [value] if isinstance(value, str) else value,
+        json_schema_input_type=str | _OneOrTwo,
+    ),
+]
+"""One column needs no brackets."""
 
 
 class _Section(BaseModel):
@@ -45,10 +55,13 @@ class ModelSection(_Section):
     name: str
     """Hub name, local folder, or `package://PACKAGE/PATH` inside an installed package."""
     revision: str | None = None
+    """Branch, tag or commit on the Hub."""
     dtype: DType = "float32"
+    """Type of the frozen weights; adapter and head always train in float32."""
     quantization: Literal["4bit", "8bit"] | None = None
-    """Quantization of the frozen linear layers, by bitsandbytes; None: none."""
+    """Quantization of the frozen linear layers, by bitsandbytes."""
     classifier_dropout: Fraction | None = None
+    """Dropout before the task head. Unset: the base model's own."""
 
 
 class TaskSection(_Section):
@@ -59,14 +72,20 @@ class TaskSection(_Section):
     type: TaskType | None = None
     """Type of a task on your own data."""
     labels: list[str] | None = Field(default=None, min_length=2)
-    """Class names in the order of their numbers; None: those found in the training data."""
+    """Class names in the order of their numbers. Unset: the known task's, the data set's own, else
+    those found in the training data."""
     metric: str | None = None
+    """Score that picks the best checkpoint. Unset: the task's first one."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Multi-label: a label is predicted when its probability reaches this threshold."""
     unanswerable: bool = False
+    """Question answering: questions may have no answer."""
     null_threshold: float = 0.0
     """Question answering: "no answer" is predicted when it scores higher by more than this."""
     n_best: int = Field(default=20, ge=1)
+    """Question answering: number of start and end candidates per window."""
     max_answer_length: int = Field(default=30, ge=1)
+    """Question answering: longest answer, in tokens."""
 
     @model_validator(mode="after")
     def _name_or_type(self) -> Self:
@@ -89,47 +108,55 @@ class HoldoutSection(_Section):
     """A validation set split off the training data."""
 
     fraction: float = Field(gt=0, lt=1)
-    """Share of the groups that are held out."""
+    """Share of the training rows that is held out for validation."""
     group_prefix: int | None = Field(default=None, ge=1)
-    """Rows whose first text starts with the same characters (this many) stay together."""
+    """Rows whose first text starts with the same characters (this many) stay together. Unset: rows
+    with the same text."""
     seed: int = 0
+    """Seed of the split."""
 
 
 class DataSection(_Section):
     """The data: a Hub data set or local files."""
 
     hub: str | None = None
+    """Data set on the Hub, such as nyu-mll/glue."""
     config: str | None = None
+    """Configuration of the Hub data set, such as rte."""
     revision: str | None = None
+    """Branch, tag or commit of the Hub data set."""
     train: str | None = None
+    """Training rows: a file, or with `hub` the name of a split."""
     validation: str | dict[str, str] | None = None
-    """As `train`; a mapping names several sets, each scored separately."""
+    """Rows to score: a file or split; a mapping names several sets, each scored separately."""
     holdout: HoldoutSection | None = None
     format: Literal["jsonl", "csv", "tsv", "parquet", "conll", "conllu"] | None = None
+    """Format of local files. Unset: by the file's suffix."""
     columns: list[str] | None = Field(default=None, min_length=1)
+    """Column names of a csv or tsv file without a header, or of a conll file."""
     delimiter: str | None = Field(default=None, pattern=r'^[^"\r\n]$')
     """Between the columns of a csv or tsv file; None: a comma or a tab."""
     quoting: bool | None = None
     """Whether quotation marks enclose fields of csv and tsv files; None: yes, except marks in
     tsv files that do not close."""
-    text: list[str] | None = Field(default=None, min_length=1, max_length=2)
-    """One text column, or two for pairs (question answering: question and context; token
+    text: TextColumns | None = None
+    """The text column, or the two of a pair (question answering: question and context; token
     classification: the column of words)."""
     label: str | Annotated[list[str], Field(min_length=2)] | None = None
-    """Label column (question answering: the answers). Multi-label: a column of lists, or several
-    columns of 0 and 1, each named after its label."""
+    """The label column (question answering: the answers). Multi-label: a column of lists, or
+    several columns of 0 and 1, each named after its label."""
     separator: str = Field(default="|", min_length=1)
+    """Multi-label: separator between labels stored in one column."""
     max_length: int = Field(default=384, ge=4)
+    """Longest input, in tokens; longer ones are truncated, or split into windows."""
     document_stride: int = Field(default=128, ge=1)
+    """Question answering and token classification: tokens shared by neighboring windows."""
 
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, values: object) -> object:
-        if isinstance(values, dict):
-            if isinstance(values.get("text"), str):
-                values = {**values, "text": [values["text"]]}
-            if values.get("delimiter") == r"\t":
-                values = {**values, "delimiter": "\t"}
+        if isinstance(values, dict) and values.get("delimiter") == r"\t":
+            return {**values, "delimiter": "\t"}
         return values
 
     @model_validator(mode="after")
@@ -143,15 +170,17 @@ class AdapterSection(_Section):
     """The DCFT adapter (arXiv 2503.01419, section 3)."""
 
     method: Literal["dcft"] = "dcft"
+    """Kind of adapter."""
     kernel_size: int = Field(default=8, ge=1)
-    """d, size of the deconvolution kernel; larger kernels make smaller adapters."""
+    """d, size of the deconvolution kernel; a larger kernel makes a smaller adapter."""
     stride: int | None = Field(default=None, ge=1)
-    """Step of the transposed convolution, 1 to kernel_size; None: kernel_size."""
+    """Step of the transposed convolution, 1 to `kernel_size`. Unset: `kernel_size`."""
     rank: int = Field(default=1, ge=1)
     """k, rank of the subspace matrix B A."""
     scale: float = Field(default=4.0, gt=0)
     """Constant factor of dW (the public implementation's alpha / r)."""
     targets: list[str] = Field(default=["Q", "K", "V", "O", "FFN"], min_length=1)
+    """Roles (Q, K, V, O, FFN_IN, FFN_OUT, FFN, CROSS) or patterns of layer names."""
     init: Literal["gradient", "zero", "normal"] = "gradient"
     """gradient: A and B from the first gradient of the frozen weights, C = 0, so dW = 0. zero:
     random orthonormal A and B, C = 0. normal: A, B, C from N(0, 0.02^2), as the paper."""
@@ -182,38 +211,58 @@ class TrainingSection(_Section):
     """The training loop."""
 
     learning_rate: float = Field(default=5e-3, gt=0)
+    """Peak learning rate, after the warm-up."""
     head_learning_rate: float | None = Field(default=None, gt=0)
-    """Peak learning rate of the parameters outside the encoder; None: `learning_rate`."""
+    """Peak learning rate of the parameters outside the encoder. Unset: `learning_rate`."""
     fit_head: Literal["auto", "off"] = "auto"
-    """auto: fit the head's last linear layer to the frozen encoder's outputs before training."""
+    """auto: fit the head's last linear layer to the frozen encoder's outputs before training. off:
+    start it at random."""
     epochs: float | None = Field(default=None, gt=0)
-    """Passes over the training data; None: 3, or as many as make 150 optimizer steps."""
+    """Passes over the training data. Unset: 3, or as many as make 150 optimizer steps."""
     max_steps: int | None = Field(default=None, ge=1)
+    """Number of optimizer steps; overrides `epochs`."""
     batch_size: int = Field(default=32, ge=1)
+    """Rows per device and batch in training."""
     eval_batch_size: int | None = Field(default=None, ge=1)
+    """Rows per device and batch in evaluations. Unset: twice `batch_size`."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Batches per optimizer step."""
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    """Learning rate schedule after the warm-up; `constant` has no warm-up."""
     warmup_steps: int | None = Field(default=None, ge=0)
+    """Steps over which the learning rate rises."""
     warmup_ratio: Fraction | None = None
-    """Warm-up as a share of all steps; instead of `warmup_steps`. Neither: 0.1."""
+    """Warm-up as a share of all steps, instead of `warmup_steps`. Neither: 0.1."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Weight decay of AdamW; biases are exempt."""
     max_grad_norm: float = Field(default=1.0, gt=0)
+    """Norm to which gradients are clipped."""
     seed: int = Field(default=42, ge=0)
+    """Seed of initial values, data order and dropout."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """auto: CUDA, else Apple's GPU, else the CPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Mixed precision of the computation; auto: bfloat16 on CUDA devices that support it."""
+    """Mixed precision of the computation. auto: bfloat16 on CUDA devices that support it."""
     eval_steps: int | None = Field(default=None, ge=1)
-    """Steps between evaluations; None: an epoch, with at most ten evaluations."""
+    """Steps between evaluations. Unset: an epoch, with at most ten evaluations."""
     logging_steps: int = Field(default=10, ge=1)
+    """Steps between reports of the loss."""
     early_stopping_patience: int | None = Field(default=None, ge=1)
+    """Stop after this many evaluations without a better score."""
     group_by_length: bool = True
+    """Batch rows of similar length, which reduces padding."""
     gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass, which saves memory and takes time."""
     acceleration: Literal["auto", "off"] = "auto"
+    """auto: the same numbers, up to rounding, in less time and memory. off: plain layers."""
     compile: bool = False
+    """Compile the model with torch.compile."""
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Processes that load batches; auto: two for a CUDA device, else none."""
+    """Processes that load batches. auto: two for a CUDA device, else none."""
     report_to: list[str] = []
+    """Experiment trackers by their names in transformers, such as tensorboard or wandb."""
     output: str | None = None
+    """Run folder. Unset: runs/NAME."""
 
     @model_validator(mode="after")
     def _one_warmup(self) -> Self:

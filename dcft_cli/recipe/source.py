@@ -35,6 +35,8 @@ _CONSTANTS = {
 _WHOLE = re.compile(r"[-+]?[0-9]{1,18}")
 _DECIMAL = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
 _QUOTE_HINT = "Text with special characters (* & ! % @ { [ or a colon and a blank) needs quotes."
+_TAB_INDENT = re.compile(r" *\t")
+_TAB_HINT = "Replace tabs with spaces, two for each level of indentation."
 _SECTIONS_HINT = (
     "A recipe is a YAML mapping with the sections model, task, data, adapter and training; "
     "recipes/quickstart.yaml is a short one to start from."
@@ -52,9 +54,10 @@ class Place(NamedTuple):
 class PlainYamlError(ValueError):
     """Text that is not in this subset of YAML; `line` counts from 1."""
 
-    def __init__(self, reason: str, line: int) -> None:
+    def __init__(self, reason: str, line: int, hint: str = _QUOTE_HINT) -> None:
         super().__init__(f"not valid YAML: {reason}")
         self.line = line
+        self.hint = hint
 
 
 @dataclass
@@ -89,8 +92,17 @@ class Source:
         other; one of `model.name` removes `model.revision`.
         """
         given = {_split(argument)[0][:2] for argument in arguments}
+        skipped = 0
         for number, argument in enumerate(arguments, 1):
+            if skipped:
+                skipped -= 1
+                continue
             place = Place(number, 0, f'override "{argument}"')
+            if skipped := _pieces_after(arguments[number - 1 :]):
+                whole = " ".join(arguments[number - 1 : number + skipped])
+                problem = f'the shell split this value at its spaces; quote it: "{whole}"'
+                self.problems.append((place, problem))
+                continue
             path, text = _split(argument)
             try:
                 value = self._put(path, text, place)
@@ -172,7 +184,7 @@ def read_source(text: str, origin: str) -> Source:
     try:
         node = compose(text)
     except PlainYamlError as error:
-        raise RecipeError(f"{origin}:{error.line}: {error}", _QUOTE_HINT) from None
+        raise RecipeError(f"{origin}:{error.line}: {error}", error.hint) from None
     if node is None:
         raise RecipeError(f"{origin}: the recipe is empty", _SECTIONS_HINT)
     if not isinstance(node, yaml.MappingNode):
@@ -201,8 +213,13 @@ def compose(text: str) -> yaml.Node | None:
                 raise PlainYamlError(reason, _line(event.start_mark))
         return yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
+        line = _line(error.problem_mark)
+        written = "".join(text.split("\n")[line - 1 : line])
+        # Whatever PyYAML says of a line that starts with a tab, the tab is what is wrong.
+        if "'\\t'" in (error.problem or "") or _TAB_INDENT.match(written):
+            raise PlainYamlError("a tab where only spaces may be", line, _TAB_HINT) from None
         reason = ", ".join(part for part in (error.context, error.problem) if part)
-        raise PlainYamlError(reason, _line(error.problem_mark)) from None
+        raise PlainYamlError(reason, line) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise PlainYamlError("it contains a control character", line) from None
@@ -235,6 +252,23 @@ def show(value: object) -> str:
     """Return a value as a recipe would write it, shortened for a message."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _pieces_after(arguments: Sequence[str]) -> int:
+    """Return how many arguments after the first belong to its value, `[Q, V]` without quotes.
+
+    0 if that value is complete, or never is.
+    """
+    for pieces in range(len(arguments)):
+        _, text = _split(" ".join(arguments[: pieces + 1]))
+        if not text or text[0] not in "[{":
+            break
+        try:
+            compose(text)
+        except PlainYamlError:
+            continue
+        return pieces
+    return 0
 
 
 def _split(argument: str) -> tuple[tuple[str, ...], str | None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dcft_cli.cli import app
+from dcft_cli.cli import main
 
 
 @dataclass
@@ -46,7 +46,7 @@ def run_cli(capfd: pytest.CaptureFixture[str]) -> RunCli:
     def run(*arguments: str) -> Output:
         capfd.readouterr()
         with pytest.raises(SystemExit) as done:
-            app(arguments)
+            main(arguments)
         output = capfd.readouterr()
         return Output(int(done.value.code or 0), output.out, output.err)
 

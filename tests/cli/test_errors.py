@@ -219,13 +219,6 @@ def test_an_adapter_is_no_base_model(
     assert "is a DCFT adapter (adapter.safetensors), not a base model." in output
 
 
-def test_invalid_command_lines_print_the_usage(run_cli: RunCli) -> None:
-    for arguments in (["fly"], ["train"], ["merge", "base"], ["train", "a", "--no-such-option"]):
-        output = run_cli(*arguments)
-        assert (output.code, output.out) == (2, "")
-        assert "Usage: " in output.err
-
-
 def test_with_json_errors_are_json_too(run_cli: RunCli, tmp_path: Path) -> None:
     for command in ("eval", "inspect"):
         output = run_cli(command, str(tmp_path / "nowhere"), "--json")

@@ -13,9 +13,9 @@ from tests.families import tiny_model
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "sklearn", "scipy", "pandas")
 PROBE = """
 import sys
-from dcft_cli.cli import app
+from dcft_cli.cli import main
 try:
-    app(sys.argv[1:])
+    main(sys.argv[1:])
 except SystemExit as done:
     print("code", done.code)
 print("imported", [name for name in {heavy!r} if name in sys.modules])
@@ -38,12 +38,17 @@ def probe(*arguments: str, cwd: Path) -> str:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--help"], ["train", "eval", "merge", "inspect", "--version"]),
+        (["--help"], ["train", "eval", "merge", "inspect", "init", "recipes", "--version"]),
         (["-h"], ["train", "eval", "merge", "inspect"]),
         (["train", "--help"], ["RECIPE", "KEY=VALUE", "--output", "--dry-run", "--resume"]),
         (["eval", "--help"], ["ADAPTER", "KEY=VALUE", "--json"]),
         (["merge", "--help"], ["BASE", "ADAPTER", "OUT", "--debug"]),
         (["inspect", "--help"], ["SOURCE", "KEY=VALUE", "--json"]),
+        (["init", "--help"], ["DATA", "--text", "--label", "--task", "--validation"]),
+        (["train", "--help-settings"], ["training.learning_rate", "default 0.005"]),
+        (["recipes", "list"], ["recipes/rte.yaml"]),
+        (["validate", "recipes/rte.yaml"], ["ok"]),
+        (["schema"], ["learning_rate"]),
         (["--version"], [__version__]),
     ],
 )
@@ -65,6 +70,7 @@ def test_mistakes_in_a_recipe_need_no_torch(tmp_path: Path) -> None:
     assert "code 2" in probe("train", "recipes/rte.yaml", "training.epoch=3", cwd=tmp_path)
     assert "code 2" in probe("train", "recipes/rta.yaml", cwd=tmp_path)
     assert "code 2" in probe("inspect", "nowhere", cwd=tmp_path)
+    assert "code 2" in probe("train", "recipes/rte.yaml", "--lr", "3", cwd=tmp_path)
 
 
 def test_as_a_module(tmp_path: Path) -> None:

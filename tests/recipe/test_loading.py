@@ -9,8 +9,8 @@ from dcft_cli.recipe import (
     dump_recipe,
     is_file_address,
     load_recipe,
-    loading,
     recipe_from_mapping,
+    shipped,
 )
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -58,7 +58,7 @@ def test_recipes_inside_an_installed_package_come_first(
     package = elsewhere / "site-packages" / "dcft_cli"
     (package / "recipes").mkdir(parents=True)
     (package / "recipes" / "rte.yaml").write_text(MINIMAL)
-    monkeypatch.setattr(loading, "__file__", str(package / "recipe" / "loading.py"))
+    monkeypatch.setattr(shipped, "__file__", str(package / "recipe" / "shipped.py"))
     loaded = load_recipe("recipes/rte.yaml")
     assert (loaded.name, loaded.path.parent) == ("rte", package / "recipes")
 
@@ -71,10 +71,14 @@ def test_recipes_inside_an_installed_package_come_first(
         ("recipes/rte.yml", "recipes/rte.yaml"),
         ("roberta-large/rt", "recipes/roberta-large/rte.yaml"),
         ("some/where/squad.yaml", "recipes/squad_v1.yaml"),
-        ("zzzzzz", "recipes/quickstart.yaml"),
+        ("own/reviws.yaml", "own/reviews.yaml"),
+        ("zzzzzz", "dcft recipes list"),
+        ("zzzzzz", "dcft init DATA"),
     ],
 )
 def test_a_name_that_is_not_found_lists_the_nearest(elsewhere: Path, name: str, near: str) -> None:
+    (elsewhere / "own").mkdir()
+    (elsewhere / "own" / "reviews.yaml").write_text(MINIMAL)
     with pytest.raises(RecipeError) as caught:
         load_recipe(name)
     assert name in caught.value.message

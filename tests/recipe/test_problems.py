@@ -169,3 +169,15 @@ def test_rules_about_several_keys(section: str, values: dict, message: str) -> N
     given = {**values, "name": "rte"} if section == "task" else values
     (problem,) = problems(**{section: given})
     assert problem.startswith(f"r.yaml: {section}: ") and message in problem
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("training.num_train_epochs", "training.epochs"),
+        ("data.max_seq_length", "data.max_length"),
+        ("model.model_name_or_path", "model.name"),
+    ],
+)
+def test_names_of_other_training_scripts_are_known(key: str, near: str) -> None:
+    assert problems(f"{key}=1")[0].endswith(f"did you mean {near}?")

@@ -1,10 +1,20 @@
 """The recipes that come with the package."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from dcft_cli.errors import RecipeError, UserError
 from dcft_cli.recipe import dump_recipe, load_recipe
+from dcft_cli.recipe.settings import SCHEMA_FILE, json_schema
+from dcft_cli.recipe.shipped import (
+    EDITOR_LINE,
+    copy_shipped,
+    find_shipped,
+    shipped_recipes,
+    short_name,
+)
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NAMES = sorted(path.relative_to(RECIPES).as_posix() for path in RECIPES.rglob("*.yaml"))
@@ -95,3 +105,56 @@ def test_glue_settings_are_the_published_ones(task: str) -> None:
         training.weight_decay,
         training.eval_steps,
     ) == TABLE_9[task]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_editors_find_the_schema(name: str) -> None:
+    first, _, _ = (RECIPES / name).read_text("utf-8").partition("\n")
+    start, _, schema = first.partition("$schema=")
+    assert start == "# yaml-language-server: "
+    assert (RECIPES / name).parent.joinpath(schema).resolve() == RECIPES / SCHEMA_FILE
+
+
+def test_all_are_listed_with_what_they_are_for() -> None:
+    summaries = {recipe.name: recipe.summary for recipe in shipped_recipes()}
+    assert sorted(summaries) == [f"recipes/{name}" for name in NAMES]
+    assert list(summaries)[-1] == "recipes/roberta-large/stsb.yaml"
+    assert all(summary[-1] in ".?" for summary in summaries.values())
+    assert summaries["recipes/multi_label.yaml"].startswith("Your own texts, each with any number")
+
+
+@pytest.mark.parametrize(
+    "name", ["recipes/roberta-large/rte.yaml", "roberta-large/rte", "roberta-large/rte.yaml"]
+)
+def test_a_recipe_is_found_by_several_names(name: str) -> None:
+    assert find_shipped(name).path == RECIPES / "roberta-large" / "rte.yaml"
+    with pytest.raises(RecipeError, match="is called rtee") as caught:
+        find_shipped("rtee")
+    assert "recipes/rte.yaml" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_copy_is_the_same_recipe_with_its_own_name(name: str, tmp_path: Path) -> None:
+    path = copy_shipped(name, str(tmp_path), overwrite=False)
+    assert path == tmp_path / f"{short_name(RECIPES / name)}.yaml"
+    text = path.read_text("utf-8")
+    assert text.startswith(EDITOR_LINE)
+    assert text.count("yaml-language-server") == 1
+    assert f"dcft train {path}" in text and f"recipes/{name}" not in text
+    assert load_recipe(str(path)).recipe == load_recipe(str(RECIPES / name)).recipe
+    assert json.loads((tmp_path / SCHEMA_FILE).read_text("utf-8")) == json_schema()
+
+
+def test_a_copy_replaces_nothing_unasked(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "mine.yml"
+    assert copy_shipped("rte", str(file), overwrite=False) == file
+    file.write_text("mine", "utf-8")
+    with pytest.raises(UserError, match="exists") as caught:
+        copy_shipped("rte", str(file), overwrite=False)
+    assert "--overwrite" in caught.value.hint
+    assert file.read_text("utf-8") == "mine"
+    copy_shipped("rte", str(file), overwrite=True)
+    assert load_recipe(str(file)).recipe.task.name == "rte"
+    (tmp_path / "file").write_text("", "utf-8")
+    with pytest.raises(UserError, match="cannot be written"):
+        copy_shipped("rte", str(tmp_path / "file" / "rte.yaml"), overwrite=False)

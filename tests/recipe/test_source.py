@@ -120,6 +120,39 @@ def test_value_of_an_override(text: str, value: object) -> None:
     assert source.problems == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a:\n\tb: 1\n",
+        "a:\n  b: 1\n\tc: 2\n",
+        "a:\n  b: 1\n  \tc: 2\n",
+        "a:\n  - 1\n\t- 2\n",
+        "a: {\n\tb: 1}\n",
+        "a:\tb\n",
+        "a: 1\t# one\n",
+    ],
+)
+def test_a_tab_is_named(text: str) -> None:
+    with pytest.raises(RecipeError, match="a tab where only spaces may be") as caught:
+        read_source(text, "r.yaml")
+    line = 1 + text.count("\n", 0, text.index("\t"))
+    assert caught.value.message.startswith(f"r.yaml:{line}: ")
+    assert "Replace tabs with spaces" in caught.value.hint
+    assert read_source("a: 'x\ty'\nb: \"x\n\ty\"\n", "r").values == {"a": "x\ty", "b": "x y"}
+
+
+@pytest.mark.parametrize(
+    "value", ["[Q, V]", "[Q, K, V]", "{matched: a.csv, mismatched: b.csv}", "[[a, b], c]"]
+)
+def test_a_list_that_the_shell_split_is_one_problem(value: str) -> None:
+    source = Source("r", {})
+    source.override([*f"a.b={value}".split(" "), "c.d=1"])
+    assert [(place.override, message) for place, message in source.problems] == [
+        (1, f'the shell split this value at its spaces; quote it: "a.b={value}"')
+    ]
+    assert source.values == {"c": {"d": 1}}
+
+
 def test_overrides_replace_whole_values_and_create_sections() -> None:
     source = read_source("a: {b: {c: 1}}\nd:\n", "r.yaml")
     source.override(["a.b=[2]", "a.b=[3, 4]", "d.e.f=5"])

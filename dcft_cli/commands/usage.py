@@ -1,0 +1,54 @@
+"""Mistakes in a command line: an option or a command that does not exist, a missing argument."""
+
+from difflib import get_close_matches
+from typing import Any
+
+import typer
+
+from dcft_cli.errors import UserError
+
+
+def explain_usage(error: typer.TyperException) -> UserError:
+    """Return an error with what to type instead, from one of the command line parser."""
+    message = error.format_message()
+    context: Any = getattr(error, "ctx", None)
+    if context is None:
+        return UserError(message, "--help lists the options of a command.")
+    if hasattr(error, "possibilities"):  # an option that does not exist
+        option = str(getattr(error, "option_name", ""))
+        return _unknown_option(context, option, sorted(error.possibilities or ()))
+    if hasattr(context.command, "commands"):
+        return UserError(message, f"All commands: {context.command_path} --help")
+    return UserError(message, _usage(context))
+
+
+def _unknown_option(context: Any, option: str, options: list[str]) -> UserError:
+    message = f"No such option: {option}"
+    takes_settings = any(parameter.name == "overrides" for parameter in context.command.params)
+    mistyped = get_close_matches(option, options, cutoff=0.8)
+    setting = _setting(option) if takes_settings and not mistyped else ""
+    if setting:
+        return UserError(
+            f"{message}. Settings of the recipe are given as KEY=VALUE, without dashes.",
+            f"Write {setting}=VALUE (all settings: dcft train --help-settings)",
+        )
+    near = [o for o in options if get_close_matches(option.strip("-"), [o.strip("-")])]
+    return UserError(message, f"Did you mean {' or '.join(near)}?" if near else _usage(context))
+
+
+def _usage(context: Any) -> str:
+    """Return the usage of a command in one line."""
+    usage = " ".join(context.get_usage().split())
+    return f"{usage} (all options: {context.command_path} --help)"
+
+
+def _setting(option: str) -> str:
+    """Return the recipe key that an option such as `--lr` stands for; "" if there is none."""
+    from dcft_cli.recipe.problems import nearest_keys
+    from dcft_cli.recipe.settings import settings
+
+    path = tuple(option.lstrip("-").replace("-", "_").split("."))
+    keys = [setting.key for setting in settings()]
+    # The name of a section stands for its first key; `seed` is rather that of the training.
+    found = [key for near in nearest_keys(path) for key in keys if f".{near}." in f".{key}."]
+    return min(found, key=lambda key: key.count("."), default="")

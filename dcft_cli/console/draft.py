@@ -1,0 +1,44 @@
+"""A recipe that `dcft init` wrote, with the reasons for it."""
+
+import shlex
+from typing import TYPE_CHECKING
+
+from dcft_cli.console.output import out
+from dcft_cli.console.tables import facts
+from dcft_cli.recipe.settings import SCHEMA_FILE
+
+if TYPE_CHECKING:
+    from dcft_cli.runs.draft import Draft
+
+_MAX_LABELS = 12
+
+
+def show_draft(draft: "Draft") -> None:
+    """Print what was guessed and why, and the commands to run next."""
+    guess, loaded, data = draft.guess, draft.loaded, draft.recipe.data
+    columns = ", ".join(draft.columns)
+
+    def with_reason(names: tuple[str, ...], key: str) -> str:
+        reason = guess.reasons.get(key)
+        return ", ".join(names) + (f" ({reason})" if reason else "")
+
+    rows = [("data", f"{data.train}: {draft.rows:,} rows, columns {columns}"),
+            ("text", with_reason(guess.text, "text")),
+            ("label", with_reason(guess.label, "label")),
+            ("task", guess.task)]  # fmt: skip
+    assert loaded.train is not None
+    if labels := loaded.task.labels:
+        counts = loaded.task.label_counts(loaded.train.dataset)
+        listed = [f"{name} {counts[number]:,}" for number, name in enumerate(labels)]
+        if len(listed) > _MAX_LABELS:
+            listed[_MAX_LABELS:] = [f"and {len(labels) - _MAX_LABELS} more"]
+        rows.append(("classes", ", ".join(listed) + " (training rows)"))
+    for scored in loaded.validation.values():
+        rows.append(("scored", f"{len(scored.dataset):,} rows: {scored.source}"))
+    path = str(draft.path)
+    rows += [
+        ("recipe", path),
+        ("schema", f"{draft.path.with_name(SCHEMA_FILE)} (completion in editors)"),
+    ]
+    command = f"dcft train {shlex.quote(path)}"
+    out.print(facts(*rows), "", f"Next:\n  {command} --dry-run\n  {command}", sep="\n")

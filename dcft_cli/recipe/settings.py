@@ -1,0 +1,92 @@
+"""Every key of a recipe with its type, default and description, and the JSON Schema of recipes."""
+
+import json
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from dcft_cli.recipe.schema import Recipe
+
+SCHEMA_FILE = "recipe.schema.json"
+"""File name of the JSON Schema; it lies next to the recipes that refer to it."""
+
+_TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+
+
+class Setting(NamedTuple):
+    """A key below the sections of a recipe.
+
+    Attributes:
+        key: dotted, such as `training.learning_rate`.
+        kind: its type in words, or its choices.
+        default: as a recipe would write it; "" if it is unset, "required" if there is none.
+        description: one or two sentences.
+    """
+
+    key: str
+    kind: str
+    default: str
+    description: str
+
+
+def settings(section: type[BaseModel] = Recipe, path: str = "") -> Iterator[Setting]:
+    """Yield the settings of a section, and those of the sections in it, in the schema's order."""
+    for name, field in section.model_fields.items():
+        key = f"{path}.{name}" if path else name
+        if path:
+            description = " ".join((field.description or "").split())
+            yield Setting(key, _kind(field.annotation), _default(field), description)
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from settings(inner, key)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of recipes, for editors."""
+    schema = Recipe.model_json_schema()
+    for definition in (schema, *schema["$defs"].values()):
+        for name, key in definition.get("properties", {}).items():
+            key.pop("title", None)  # the name again
+            if "description" in key:
+                key["description"] = " ".join(key["description"].split())
+            if definition is schema and name not in schema["required"]:
+                # A section whose keys are all commented out is null in YAML.
+                del key["default"]
+                key["anyOf"] = [{"$ref": key.pop("$ref")}, {"type": "null"}]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
+
+
+def schema_text() -> str:
+    """Return the JSON Schema of recipes as it is written to files."""
+    return json.dumps(json_schema(), indent=2) + "\n"
+
+
+def _kind(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return " or ".join(_kind(argument) for argument in arguments if argument is not NoneType)
+    if origin is Literal:
+        return ", ".join(map(str, arguments))
+    if origin is list:
+        return "list of texts"
+    if origin is dict:
+        return "mapping"
+    if origin is not None:  # Annotated
+        return _kind(arguments[0])
+    return _TYPES.get(annotation, "section")
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if field.is_required():
+        return "required"
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return f"[{', '.join(value)}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
