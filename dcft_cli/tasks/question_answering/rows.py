@@ -25,7 +25,7 @@ def prepare_questions(
         DataError: a missing column; a missing or empty text; a question without an answer; an
             answer that is malformed or not at its offset.
     """
-    questions, contexts = rows.texts(question), rows.texts(context)
+    inputs = {"question": rows.texts(question), "context": rows.texts(context)}
     references = rows.values(answers, "data.label")
     rows.check(
         answers,
@@ -44,13 +44,12 @@ def prepare_questions(
             "Allow it with task.unanswerable=true (or task.name=squad_v2).",
         )
     rows.raise_for(
-        list(map(_offset_problem, references, contexts)),
+        list(map(_offset_problem, references, inputs["context"])),
         "answer that is not at its offset",
         "answer_start counts the characters of the context from 0, not bytes or words.",
     )
     columns = {
-        "question": questions,
-        "context": contexts,
+        **inputs,
         "answers": [{key: value[key] for key in ("text", "answer_start")} for value in references],
     }
     return Dataset.from_dict(columns, features=_FEATURES)

@@ -24,14 +24,7 @@ def prepare_sentences(rows: Rows, words: str, label: str, labels: Sequence[str])
             another number of labels than of words; an unknown label.
     """
     sentences = rows.values(words, "data.text")
-    rows.check(
-        words,
-        sentences,
-        lambda value: _words_problem(rows, value),
-        "no usable words",
-        'Each row needs a list of words, such as ["She", "lives", "here"], which a jsonl, parquet'
-        " or conll file can hold, but not a csv or tsv file.",
-    )
+    _check_words(rows, words, sentences)
     column = label_column(rows, label)
     problems = [
         ""
@@ -46,6 +39,37 @@ def prepare_sentences(rows: Rows, words: str, label: str, labels: Sequence[str])
         "labels": column.class_numbers(labels),
     }
     return Dataset.from_dict(columns, features=_FEATURES)
+
+
+def prepare_words(rows: Rows, words: str) -> Dataset:
+    """Check rows without labels and put them into the columns `text` and `words`.
+
+    A row has a list of words, or a text that is split at white space.
+
+    Raises:
+        DataError: a missing column; a row without words; a word that is not a text, or empty.
+    """
+    values = rows.values(words, "data.text")
+    sentences = [value.split() if isinstance(value, str) else value for value in values]
+    _check_words(rows, words, sentences)
+    columns = {
+        "text": [
+            value if isinstance(value, str) else " ".join(sentence)
+            for value, sentence in zip(values, sentences, strict=True)
+        ],
+        "words": sentences,
+    }
+    return Dataset.from_dict(columns, features=Features({n: _FEATURES[n] for n in columns}))
+
+
+def word_spans(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
+    """Return first character and end of each word in the text of a prepared row."""
+    spans, start = [], 0
+    for word in words:
+        start = text.index(word, start)
+        spans.append((start, start + len(word)))
+        start += len(word) + 1  # at least one character separates words
+    return spans
 
 
 def label_column(rows: Rows, column: str) -> LabelColumn:
@@ -63,6 +87,17 @@ def label_column(rows: Rows, column: str) -> LabelColumn:
         "Every word needs one label.",
     )
     return LabelColumn(rows, column, values, "word {number} is {value}")
+
+
+def _check_words(rows: Rows, column: str, sentences: Sequence[object]) -> None:
+    rows.check(
+        column,
+        sentences,
+        lambda value: _words_problem(rows, value),
+        "no usable words",
+        'Each row needs a list of words, such as ["She", "lives", "here"], which a jsonl, parquet'
+        " or conll file can hold, but not a csv or tsv file.",
+    )
 
 
 def _words_problem(rows: Rows, value: object) -> str:
