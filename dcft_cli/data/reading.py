@@ -196,3 +196,10 @@ def _class_names(features: datasets.Features) -> dict[str, list[str]]:
         for column, item in items.items()
         if isinstance(item, datasets.ClassLabel) and item.names
     }
+
+
+def read_chunks(
+    source: Any, data: DataSection, txt_format: str | None, size: int
+) -> Iterator[Rows]:
+    """Stub."""
+    yield read_file(source, data, txt_format)

@@ -2,12 +2,15 @@
 
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dcft_cli.data.evaluation_set import EvaluationSet
+from dcft_cli.data.writing import Row, output_format, write_rows
 from dcft_cli.runs.adapted import load_adapted
+from dcft_cli.runs.prepare import Preparation
 from dcft_cli.training.arguments import evaluation_arguments
 from dcft_cli.training.callbacks import ReportingCallback
 from dcft_cli.training.reporting import Reporter
@@ -43,17 +46,25 @@ class EvaluationResult:
         return values
 
 
-def evaluate(source: str, overrides: Sequence[str], reporter: Reporter) -> EvaluationResult:
+def evaluate(
+    source: str, overrides: Sequence[str], reporter: Reporter, *, predictions: Path | None = None
+) -> EvaluationResult:
     """Score a run's adapter, or an adapter file, on the recipe's validation data.
 
     Args:
         source: run folder, checkpoint folder or adapter file. The recipe is the run's, or else
             comes from the adapter file.
         overrides: `KEY=VALUE` for the recipe, such as `data.validation=test.jsonl`.
+        predictions: file to write the rows to, with their true label and what is predicted; its
+            ending names the format.
 
     Raises:
-        UserError: no adapter, no data, or another base model than it was trained on.
+        UserError: no adapter, no data, another base model than it was trained on, or no format
+            for `predictions`.
     """
+    if predictions is not None:
+        output_format(predictions)
+    outputs: dict[str, Any] = {}
     adapted = load_adapted(source, overrides, data=True)
     preparation, machine = adapted.preparation, adapted.machine
     recipe = preparation.recipe
@@ -65,12 +76,14 @@ def evaluate(source: str, overrides: Sequence[str], reporter: Reporter) -> Evalu
             recipe,
             tokenizer=preparation.tokenizer,
             collator=preparation.collator(machine.device),
-            evaluation_sets=preparation.evaluation_sets,
+            evaluation_sets=[_kept(s, outputs) for s in preparation.evaluation_sets],
             reporting=ReportingCallback(reporter, None, metric=metric),
         )
         began = time.perf_counter()
         scores = trainer.evaluate()
         seconds = time.perf_counter() - began
+    if predictions is not None and machine.is_main:
+        write_rows(predictions, _labeled(preparation, outputs))
     return EvaluationResult(
         adapter=adapted.path,
         task=recipe.task.name or recipe.task.kind,
@@ -83,3 +96,24 @@ def evaluate(source: str, overrides: Sequence[str], reporter: Reporter) -> Evalu
         seconds=seconds,
         is_main=machine.is_main,
     )
+
+
+def _kept(eval_set: EvaluationSet, outputs: dict[str, Any]) -> EvaluationSet:
+    """Return the set such that the model's outputs are kept by its name when they are scored."""
+
+    def score(predictions: Any, label_ids: Any) -> dict[str, float]:
+        outputs[eval_set.name] = predictions
+        return eval_set.score(predictions, label_ids)
+
+    return replace(eval_set, score=score)
+
+
+def _labeled(preparation: Preparation, outputs: dict[str, Any]) -> Iterator[Row]:
+    """Yield the rows of all sets: inputs, true label (`label`), and what is predicted."""
+    task = preparation.loaded.task
+    for name, rows in preparation.loaded.validation.items():
+        found = task.prediction_set(rows.dataset, preparation.tokenizer)
+        predictions = found.predict(outputs[name])
+        for row, prediction in zip(rows.dataset, predictions, strict=True):
+            label = task.describe_target(row.pop(task.target_column))
+            yield {**({"set": name} if name else {}), **row, "label": label, **prediction}
