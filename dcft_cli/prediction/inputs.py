@@ -12,19 +12,15 @@ def is_single(inputs: object, columns: Sequence[str]) -> bool:
 
 
 def rows_of(inputs: Sequence[object], columns: Sequence[str]) -> Rows:
-    """Return inputs as rows.
+    """Return inputs as rows, and report those that are no pair where pairs are needed.
 
     Args:
         inputs: each a mapping by column; for two text columns else a pair, for one its value.
         columns: names of the text columns.
-
-    Raises:
-        DataError: an input that is neither a mapping nor a pair, where a pair is needed.
     """
     records = [_record(value, columns) for value in inputs]
-    source = "the inputs"
-    rows = Rows([record or {} for record in records], columns, source)
-    rows.raise_for(
+    rows = Rows([record or {} for record in records], columns, "the inputs")
+    rows.report(
         [
             f"is {format_value(value)}, not a pair" if record is None else ""
             for value, record in zip(inputs, records, strict=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from datasets import Dataset
 
 from dcft_cli.data.prediction_set import Prediction
 from dcft_cli.data.rows import Rows
@@ -18,6 +19,7 @@ from dcft_cli.data.writing import finish_lines, scratch_folder, write_lines
 from dcft_cli.errors import DataError
 from dcft_cli.prediction.predictor import Predictor
 from dcft_cli.prediction.request import Request
+from dcft_cli.tasks.base import Task
 
 Advance = Callable[[int, int | None], None]
 """Called with the rows done so far and, if it is known, the number of all rows."""
@@ -29,12 +31,14 @@ class PredictionResult:
 
     Attributes:
         output: the file; None for stdout.
+        blank: number of rows without any value, which were left out.
         seconds: of reading, predicting and writing, without loading the model.
         is_main: whether this process reports the result (torchrun starts several).
     """
 
     output: Path | None
     rows: int
+    blank: int
     seconds: float
     is_main: bool
 
@@ -59,18 +63,19 @@ def predict_stream(
     began = time.perf_counter()
     total = None
     if request.rereadable:
-        total = sum(len(task.prepare_inputs(rows)) for rows in request.read(data, task))
-    done = 0
+        total = sum(len(_prepared(rows, task)) for rows in request.read(data, task))
+    done = blank = 0
 
     def share() -> Iterator[list[dict[str, Any]]]:
-        nonlocal done
+        nonlocal done, blank
         for rows in request.read(data, task):
-            dataset = task.prepare_inputs(rows)
+            dataset = _prepared(rows, task)
             first = (state.process_index - done) % state.num_processes
             mine = range(first, len(dataset), state.num_processes)
             predictions = predictor.predict_prepared(dataset.select(mine))
             yield [_joined(rows, *pair) for pair in zip(mine, predictions, strict=True)]
             done += len(dataset)
+            blank += rows.blank
             advance(done, total)
 
     if request.output is None:
@@ -79,7 +84,14 @@ def predict_stream(
     else:
         _write_file(request.output, share(), state)
     seconds = time.perf_counter() - began
-    return PredictionResult(request.output, done, seconds, state.is_main_process)
+    return PredictionResult(request.output, done, blank, seconds, state.is_main_process)
+
+
+def _prepared(rows: Rows, task: Task) -> Dataset:
+    if not rows.records:  # a chunk of blank rows, which may have no columns
+        rows.raise_problems()
+        return Dataset.from_dict({})
+    return task.prepare_inputs(rows)
 
 
 def _joined(rows: Rows, index: int, prediction: Prediction) -> dict[str, Any]:

@@ -26,7 +26,8 @@ class Preparation:
     """A run's data, encoded for its model.
 
     Attributes:
-        recipe: with labels as found in the data and lengths that the model can take.
+        recipe: with the order of labels, where it is declared or the data set's own, and lengths
+            that the model can take.
         train_set: encoded training rows; None for an evaluation.
         evaluation_sets: encoded validation rows.
         max_positions: longest input, in tokens, that model and tokenizer take.
@@ -102,11 +103,20 @@ def prepare(
         loaded = load_task(recipe.task, recipe.data, labels, training=training)
     else:
         task = build_task(recipe.task, recipe.data, labels)
-        loaded = LoadedTask(task, None, {}, task.metrics[0], greater_is_better=True)
+        loaded = LoadedTask(
+            task,
+            train=None,
+            validation={},
+            held_out=None,
+            notes=(),
+            main_metric=task.metrics[0],
+            greater_is_better=True,
+        )
     task, train = loaded.task, loaded.train
     config.update(dict(task.model_settings))
-    if task.labels:
-        recipe = _replace(recipe, "task", labels=list(task.labels))
+    if task.order:
+        recipe = _replace(recipe, "task", labels=list(task.order))
+    notes += loaded.notes
     return Preparation(
         recipe=recipe,
         loaded=loaded,

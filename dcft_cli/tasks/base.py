@@ -38,6 +38,7 @@ class Task(ABC):
         problem_type: what transformers calls the problem, which sets the loss.
         group_column: column of prepared rows by which a held-out set is split off.
         target_column: column of prepared rows that holds what is to be predicted.
+        class_column: column of class numbers that a held-out set has in equal shares; None: none.
         has_classes: whether the family needs class names.
         needs_offsets: whether it needs to know which characters a token covers.
         default_text: text columns, if the family has its own; then their number is fixed.
@@ -47,6 +48,8 @@ class Task(ABC):
         text: names of the text columns.
         label: names of the label columns.
         labels: class names in the order of their numbers; empty without classes.
+        order: the same names in the order that numbers in the data mean; empty if it was not
+            declared, so that numbers are only names.
         metrics: that `score` reports for every set; the first is the main one.
         decision: how logits become predictions.
     """
@@ -56,6 +59,7 @@ class Task(ABC):
     problem_type: ClassVar[str | None] = None
     group_column: ClassVar[str]
     target_column: ClassVar[str]
+    class_column: ClassVar[str | None] = None
     has_classes: ClassVar[bool] = True
     needs_offsets: ClassVar[bool] = False
     default_text: ClassVar[tuple[str, ...]] = ()
@@ -69,6 +73,7 @@ class Task(ABC):
         if known := known_task(task.name):
             self.metrics = known.metrics
         self.labels = tuple(labels)
+        self.order = declared_labels(task, data) or ()
         self.max_length = data.max_length
         self.decision = Decision()
 
@@ -109,9 +114,10 @@ class Task(ABC):
     def find_labels(cls, rows: Rows, column: str, data: DataSection) -> tuple[str, ...]:
         """Return the class names in the label column of training rows; none without classes.
 
+        Values that cannot name a class are passed over; `prepare` reports them.
+
         Raises:
-            DataError: there is no such column; a value that cannot name a class; fewer than two
-                classes.
+            DataError: there is no such column; fewer than two classes.
         """
         return ()
 
@@ -222,6 +228,13 @@ class Task(ABC):
 
         Its inputs have the order of those of `evaluation_set` for the same rows.
         """
+
+
+def declared_labels(task: TaskSection, data: DataSection) -> tuple[str, ...] | None:
+    """Return the recipe's class names, else the known task's, else the label columns."""
+    known = known_task(task.name)
+    columns = data.label if isinstance(data.label, list) else ()
+    return tuple(task.labels or (known.labels if known else columns)) or None
 
 
 def longest_first(features: Dataset) -> Dataset:

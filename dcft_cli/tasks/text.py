@@ -34,7 +34,7 @@ class TextTask(Task):
 
     @abstractmethod
     def read_labels(self, rows: Rows) -> list[Any]:
-        """Return the label of each row as the model takes it; raise DataError without one."""
+        """Return the label of each row as the model takes it; report rows without one."""
 
     @abstractmethod
     def predicted(self, logits: NDArray[Any]) -> NDArray[Any]:
@@ -55,11 +55,14 @@ class TextTask(Task):
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""
         columns: dict[str, list[Any]] = {**self._texts(rows), "label": self.read_labels(rows)}
+        rows.raise_problems()
         return self._dataset(columns)
 
     def prepare_inputs(self, rows: Rows) -> Dataset:
         """See `Task.prepare_inputs`."""
-        return self._dataset(self._texts(rows))
+        texts = self._texts(rows)
+        rows.raise_problems()
+        return self._dataset(texts)
 
     def encode_training(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
         """See `Task.encode_training`; the target is `labels`."""

@@ -71,8 +71,9 @@ class QuestionAnswering(Task):
 
     def prepare_inputs(self, rows: Rows) -> Dataset:
         """See `Task.prepare_inputs`."""
-        names = ("question", "context")
-        return Dataset.from_dict(dict(zip(names, map(rows.texts, self.text), strict=True)))
+        question, context = map(rows.texts, self.text)
+        rows.raise_problems()
+        return Dataset.from_dict({"question": question, "context": context})
 
     def describe_target(self, target: Mapping[str, list[str]]) -> list[str]:
         """See `Task.describe_target`: the texts of the reference answers."""

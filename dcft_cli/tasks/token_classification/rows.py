@@ -1,10 +1,12 @@
 """Rows of token classification: the words of a sentence, and a label for each."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
 from dcft_cli.data.labels import LabelColumn
+from dcft_cli.data.lists import written_list
 from dcft_cli.data.rows import Rows, format_value
 
 _FEATURES = Features(
@@ -16,27 +18,33 @@ _FEATURES = Features(
 )
 
 
-def prepare_sentences(rows: Rows, words: str, label: str, labels: Sequence[str]) -> Dataset:
+def prepare_sentences(
+    rows: Rows, words: str, label: str, labels: Sequence[str], order: Sequence[str]
+) -> Dataset:
     """Check rows and put them into the columns `text` (all words), `words` and `labels`.
+
+    Args:
+        labels, order: of `LabelColumn.class_numbers`.
 
     Raises:
         DataError: a missing column; a row without words; a word that is not a text, or empty;
             another number of labels than of words; an unknown label.
     """
-    sentences = rows.values(words, "data.text")
-    _check_words(rows, words, sentences)
+    sentences = read_words(rows, words)
     column = label_column(rows, label)
     problems = [
-        ""
-        if len(sentence) == len(tags)
-        else f"`{label}` has {len(tags):,} labels for {len(sentence):,} words in `{words}`"
+        f"`{label}` has {len(tags):,} labels for {len(sentence):,} words in `{words}`"
+        if isinstance(sentence, list) and tags and len(sentence) != len(tags)
+        else ""
         for sentence, tags in zip(sentences, column.values, strict=True)
     ]
-    rows.raise_for(problems, "labels that do not match the words", "Every word needs one label.")
+    rows.report(problems, "labels that do not match the words", "Every word needs one label.")
+    numbers = column.class_numbers(labels, order)
+    rows.raise_problems()
     columns = {
         "text": [" ".join(sentence) for sentence in sentences],
         "words": sentences,
-        "labels": column.class_numbers(labels),
+        "labels": numbers,
     }
     return Dataset.from_dict(columns, features=_FEATURES)
 
@@ -49,9 +57,10 @@ def prepare_words(rows: Rows, words: str) -> Dataset:
     Raises:
         DataError: a missing column; a row without words; a word that is not a text, or empty.
     """
-    values = rows.values(words, "data.text")
-    sentences = [value.split() if isinstance(value, str) else value for value in values]
+    values = [_read_list(value) for value in rows.values(words, "data.text")]
+    sentences: list[Any] = [v.split() if isinstance(v, str) else v for v in values]
     _check_words(rows, words, sentences)
+    rows.raise_problems()
     columns = {
         "text": [
             value if isinstance(value, str) else " ".join(sentence)
@@ -72,13 +81,26 @@ def word_spans(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
     return spans
 
 
-def label_column(rows: Rows, column: str) -> LabelColumn:
-    """Return the lists of labels in `column`.
+def read_words(rows: Rows, column: str) -> list[Any]:
+    """Return the lists of words in `column`, and report rows without one.
+
+    A list may be written as a text (`['She', 'lives']`), as csv files hold it.
 
     Raises:
-        DataError: there is no such column, or a row without a list.
+        DataError: there is no such column.
     """
-    values = rows.values(column, "data.label")
+    sentences = [_read_list(value) for value in rows.values(column, "data.text")]
+    _check_words(rows, column, sentences)
+    return sentences
+
+
+def label_column(rows: Rows, column: str) -> LabelColumn:
+    """Return the lists of labels in `column`, and report rows without one.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    values = [_read_list(value) for value in rows.values(column, "data.label")]
     rows.check(
         column,
         values,
@@ -86,7 +108,14 @@ def label_column(rows: Rows, column: str) -> LabelColumn:
         "no list of labels",
         "Every word needs one label.",
     )
-    return LabelColumn(rows, column, values, "word {number} is {value}")
+    lists = [value if isinstance(value, list) else [] for value in values]
+    hint = "The label of a word is a text or a whole number."
+    return LabelColumn(rows, column, lists, "word {number} is {value}", hint)
+
+
+def _read_list(value: object) -> object:
+    listed = written_list(value) if isinstance(value, str) else None
+    return value if listed is None else listed
 
 
 def _check_words(rows: Rows, column: str, sentences: Sequence[object]) -> None:
@@ -95,8 +124,7 @@ def _check_words(rows: Rows, column: str, sentences: Sequence[object]) -> None:
         sentences,
         lambda value: _words_problem(rows, value),
         "no usable words",
-        'Each row needs a list of words, such as ["She", "lives", "here"], which a jsonl, parquet'
-        " or conll file can hold, but not a csv or tsv file.",
+        'Each row needs a list of words, such as ["She", "lives", "here"].',
     )
 
 

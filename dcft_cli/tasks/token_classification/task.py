@@ -73,12 +73,11 @@ class TokenClassification(Task):
     @classmethod
     def find_labels(cls, rows: Rows, column: str, data: DataSection) -> tuple[str, ...]:
         """See `Task.find_labels`."""
-        hint = "The label of a word is a text or a whole number."
-        return label_column(rows, column).class_names(hint)
+        return label_column(rows, column).class_names()
 
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""
-        return prepare_sentences(rows, self.text[0], self.label[0], self.labels)
+        return prepare_sentences(rows, self.text[0], self.label[0], self.labels, self.order)
 
     def prepare_inputs(self, rows: Rows) -> Dataset:
         """See `Task.prepare_inputs`; a text is split into words at white space."""
