@@ -4,6 +4,7 @@ import errno
 import functools
 import inspect as signatures
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -17,6 +18,7 @@ from dcft_cli.commands.init import init
 from dcft_cli.commands.inspect import inspect
 from dcft_cli.commands.merge import merge
 from dcft_cli.commands.plot import plot
+from dcft_cli.commands.predict import predict
 from dcft_cli.commands.push import push
 from dcft_cli.commands.recipes import copy_recipe, list_recipes, show_recipe
 from dcft_cli.commands.schema import schema
@@ -57,6 +59,9 @@ def _command(
     def bounded(*args: object, debug: bool = False, **kwargs: object) -> None:
         try:
             function(*args, **kwargs)
+        except BrokenPipeError:  # the reader of stdout has enough, such as `head`
+            _discard_stdout()
+            raise typer.Exit(141) from None  # as a shell reports SIGPIPE
         except Exception as error:
             if debug or isinstance(error, typer.Exit):
                 raise
@@ -74,6 +79,11 @@ def _command(
     bounded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     bounded.__annotations__ = {**function.__annotations__, "debug": Debug}
     parent.command(name, rich_help_panel=panel)(bounded)
+
+
+def _discard_stdout() -> None:
+    """Let Python flush stdout at its end without another error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: Exception, *, as_json: bool) -> int:
@@ -106,6 +116,7 @@ _command("train", train, _TRAIN)
 _command("eval", evaluate, _TRAIN)
 _command("inspect", inspect, _TRAIN)
 _command("plot", plot, _TRAIN)
+_command("predict", predict)
 _command("merge", merge)
 _command("push", push)
 _command("schema", schema, _ABOUT)

@@ -169,6 +169,13 @@ def _content(file: BinaryIO, name: str, file_format: str, data: DataSection) -> 
     if file_format == "parquet":
         return _parquet(file, name)
     lines = decode_lines(file, name)
+    if file_format == "text":  # one per line, to be predicted
+        assert data.text
+        (column,) = data.text
+        numbered = enumerate(lines, start=1)
+        return _Content(
+            [column], (Record(number, {column: line.rstrip("\r\n")}) for number, line in numbered)
+        )
     if file_format == "jsonl":
         columns: list[str] = []
         return _Content(columns, read_json(lines, name, columns))

@@ -8,6 +8,7 @@ from typing import Any
 
 from dcft_cli.adapter_file.hub import is_hub_address, locate
 from dcft_cli.adapter_file.read import ADAPTER_FILE
+from dcft_cli.addresses import local_path
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import RunError
 
@@ -99,7 +100,10 @@ def recipe_beside(adapter: Path) -> Path | None:
 
 
 def adapter_file(source: str | Path) -> Path:
-    """Return the adapter file of a run or checkpoint folder, of a Hub address, or the file itself.
+    """Return the adapter file of a run or checkpoint folder or an address, or the file itself.
+
+    Args:
+        source: a path, or a `package://` or `hub://` address.
 
     Raises:
         RunError: there is none.
@@ -107,7 +111,7 @@ def adapter_file(source: str | Path) -> Path:
     """
     if is_hub_address(source):
         return locate(source)
-    path = Path(source).expanduser()
+    path = local_path(str(source))
     if path.suffix in (".yaml", ".yml"):
         raise RunError(f"{path} is a recipe, not an adapter.", "Train it first: dcft train.")
     if path.is_dir():

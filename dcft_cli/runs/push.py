@@ -11,8 +11,8 @@ from dcft_cli.adapter_file.hub import SCHEME, is_hub_address, is_repository
 from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
 from dcft_cli.data.quiet import quiet
 from dcft_cli.errors import RunError, UserError
+from dcft_cli.runs.adapted import recipe_of
 from dcft_cli.runs.card import public_base, write_card
-from dcft_cli.runs.evaluate import recipe_of
 from dcft_cli.runs.folder import RunFolder, adapter_file
 from dcft_cli.tasks import FAMILIES
 

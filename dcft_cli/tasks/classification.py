@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Value
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from dcft_cli.data.labels import LabelColumn
 from dcft_cli.data.lists import written_list
+from dcft_cli.data.prediction_set import Prediction, shortened
 from dcft_cli.data.rows import Rows, format_value
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.text import TextTask
@@ -51,6 +53,20 @@ class Classification(TextTask):
         """See `TextTask.predicted`."""
         classes: NDArray[np.intp] = logits.argmax(axis=-1)
         return classes
+
+    def predictions(self, logits: NDArray[Any]) -> list[Prediction]:
+        """See `TextTask.predictions`."""
+        probabilities = softmax(logits.astype(np.float64) / self.decision.temperature, axis=-1)
+        found = []
+        for number, row in zip(self.predicted(logits), probabilities.tolist(), strict=True):
+            named = {name: shortened(p) for name, p in zip(self.labels, row, strict=True)}
+            name = self.labels[number]
+            found.append({"prediction": name, "probability": named[name], "probabilities": named})
+        return found
+
+    def describe_target(self, target: int) -> str:
+        """See `Task.describe_target`."""
+        return self.labels[target]
 
 
 def _label_column(rows: Rows, column: str, labels: Sequence[str] = ()) -> LabelColumn:

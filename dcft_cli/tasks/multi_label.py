@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from dcft_cli.data.labels import LabelColumn, label_name
 from dcft_cli.data.lists import written_list
+from dcft_cli.data.prediction_set import Prediction, shortened
 from dcft_cli.data.rows import Rows, RowSet, format_value
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe.schema import DataSection, TaskSection
@@ -112,6 +113,23 @@ class MultiLabel(TextTask):
         """See `TextTask.predicted`."""
         predicted: NDArray[np.bool_] = logits >= math.log(self.threshold / (1 - self.threshold))
         return predicted
+
+    def predictions(self, logits: NDArray[Any]) -> list[Prediction]:
+        """See `TextTask.predictions`."""
+        probabilities = expit(logits.astype(np.float64) / self.decision.temperature)
+        return [
+            {
+                "prediction": self.describe_target(chosen),
+                "probabilities": {
+                    name: shortened(p) for name, p in zip(self.labels, row, strict=True)
+                },
+            }
+            for chosen, row in zip(self.predicted(logits), probabilities.tolist(), strict=True)
+        ]
+
+    def describe_target(self, target: Sequence[float]) -> list[str]:
+        """See `Task.describe_target`."""
+        return [name for name, present in zip(self.labels, target, strict=True) if present]
 
     def score(self, logits: NDArray[Any], label_ids: NDArray[Any]) -> dict[str, float]:
         """See `EvaluationSet.score`.

@@ -49,6 +49,38 @@ def prepare_sentences(
     return Dataset.from_dict(columns, features=_FEATURES)
 
 
+def prepare_words(rows: Rows, words: str) -> Dataset:
+    """Check rows without labels and put them into the columns `text` and `words`.
+
+    A row has a list of words, or a text that is split at white space.
+
+    Raises:
+        DataError: a missing column; a row without words; a word that is not a text, or empty.
+    """
+    values = [_read_list(value) for value in rows.values(words, "data.text")]
+    sentences: list[Any] = [v.split() if isinstance(v, str) else v for v in values]
+    _check_words(rows, words, sentences)
+    rows.raise_problems()
+    columns = {
+        "text": [
+            value if isinstance(value, str) else " ".join(sentence)
+            for value, sentence in zip(values, sentences, strict=True)
+        ],
+        "words": sentences,
+    }
+    return Dataset.from_dict(columns, features=Features({n: _FEATURES[n] for n in columns}))
+
+
+def word_spans(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
+    """Return first character and end of each word in the text of a prepared row."""
+    spans, start = [], 0
+    for word in words:
+        start = text.index(word, start)
+        spans.append((start, start + len(word)))
+        start += len(word) + 1  # at least one character separates words
+    return spans
+
+
 def read_words(rows: Rows, column: str) -> list[Any]:
     """Return the lists of words in `column`, and report rows without one.
 
@@ -58,13 +90,7 @@ def read_words(rows: Rows, column: str) -> list[Any]:
         DataError: there is no such column.
     """
     sentences = [_read_list(value) for value in rows.values(column, "data.text")]
-    rows.check(
-        column,
-        sentences,
-        lambda value: _words_problem(rows, value),
-        "no usable words",
-        'Each row needs a list of words, such as ["She", "lives", "here"].',
-    )
+    _check_words(rows, column, sentences)
     return sentences
 
 
@@ -90,6 +116,16 @@ def label_column(rows: Rows, column: str) -> LabelColumn:
 def _read_list(value: object) -> object:
     listed = written_list(value) if isinstance(value, str) else None
     return value if listed is None else listed
+
+
+def _check_words(rows: Rows, column: str, sentences: Sequence[object]) -> None:
+    rows.check(
+        column,
+        sentences,
+        lambda value: _words_problem(rows, value),
+        "no usable words",
+        'Each row needs a list of words, such as ["She", "lives", "here"].',
+    )
 
 
 def _words_problem(rows: Rows, value: object) -> str:
