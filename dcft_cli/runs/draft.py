@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from dcft_cli.data.reading import read_file
@@ -131,7 +132,7 @@ def _text(recipe: Recipe, guess: Guess, loaded: LoadedTask, path: Path) -> str:
     """Return the YAML of a recipe, with comments."""
     comments = {**_COMMENTS, **_task_comments(guess, loaded)}
     lines = [
-        f"# Written by dcft init for {recipe.data.train}.",
+        f"# Written by dcft init for {_printable(str(recipe.data.train))}.",
         "# Every setting: dcft train --help-settings",
         f"# Run: dcft train {shlex.quote(path.as_posix())}",
     ]
@@ -153,7 +154,12 @@ def _text(recipe: Recipe, guess: Guess, loaded: LoadedTask, path: Path) -> str:
 
 
 def _line(text: str, comment: str | None) -> str:
-    return f"  {text:<{_COMMENT_COLUMN - 4}}  # {comment}" if comment else f"  {text}"
+    return f"  {text:<{_COMMENT_COLUMN - 4}}  # {_printable(comment)}" if comment else f"  {text}"
+
+
+def _printable(text: str) -> str:
+    """Return names from the data as a comment in YAML can hold them."""
+    return shorten("".join(c if c.isprintable() else " " for c in text), 80, placeholder=" ...")
 
 
 def _task_comments(guess: Guess, loaded: LoadedTask) -> Mapping[str, str]:

@@ -70,7 +70,7 @@ def describe_environment() -> Environment:
         cores=os.cpu_count(),
         threads=threads,
         folders={
-            "current": _folder(Path.cwd()),
+            "current folder": _folder(Path.cwd()),
             "models": _folder(_hub_cache()),
             "encoded rows": _folder(cache_folder()),
         },

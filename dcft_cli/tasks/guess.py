@@ -244,7 +244,7 @@ def _check_header(rows: Rows, labels: Sequence[Column]) -> None:
 
 def _unclear(rows: Rows, columns: Iterable[Column], what: str, flags: str) -> DataError:
     command = f"dcft init {shlex.quote(rows.source)} {flags}"
-    return DataError(f"{rows.source}: {what}{_listing(columns)}", f"Say it: {command}")
+    return DataError(f"{rows.source}: {what}{_listing(columns)}", f"Name it: {command}")
 
 
 def _listing(columns: Iterable[Column]) -> str:

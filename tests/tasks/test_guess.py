@@ -156,7 +156,7 @@ def test_unclear_labels_are_listed() -> None:
     with pytest.raises(DataError, match="several columns may hold the labels") as caught:
         guess_task(rows_of(**columns))
     assert "\n  queue: 3 different values\n  hours: 60 different numbers" in caught.value.message
-    assert caught.value.hint == "Say it: dcft init data.csv --label COLUMN"
+    assert caught.value.hint == "Name it: dcft init data.csv --label COLUMN"
     # The type of task can decide as well.
     assert guess_task(rows_of(**columns), task="regression").label == ("hours",)
     with pytest.raises(DataError, match="no column seems to hold labels"):
