@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dcft_cli import __version__
-from dcft_cli.data.token_cache import cache_folder
+from dcft_cli.data.cache_folder import cache_folder
 
 _PACKAGES = (
     "torch", "transformers", "accelerate", "datasets", "huggingface-hub", "tokenizers",
