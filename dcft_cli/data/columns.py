@@ -75,7 +75,7 @@ class Column:
 
     @cached_property
     def length(self) -> float:
-        """The mean number of characters, or entries."""
+        """The mean number of characters."""
         return mean(len(value) for value in self.values)
 
     @cached_property
@@ -118,8 +118,9 @@ class Column:
         """Return what the column holds, for a reader."""
         if not self.values:
             return "empty"
-        if self.is_lists:
-            return f"lists of {self.length:.0f} entries on average"
+        if self.lengths:
+            entries = {repr(entry) for value in self.values for entry in value}
+            return f"lists with {len(entries):,} different entries"
         if self.numbers:
             return f"{self.distinct:,} different numbers"
         if self.is_text and not self.repeats:

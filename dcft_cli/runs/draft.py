@@ -144,6 +144,8 @@ def _text(recipe: Recipe, guess: Guess, loaded: LoadedTask, path: Path) -> str:
             first, *more = to_yaml({name: value}).splitlines()
             lines.append(_line(first, comments.get(f"{section}.{name}")))
             lines += [f"  {line}" for line in more]
+        if section == "task" and not recipe.task.labels and _are_numbers(loaded.task.labels):
+            lines.append(_line("# labels: [NAME, NAME]", "names of the classes, from 0 on"))
     given = recipe.training.model_fields_set
     lines += [
         _line(f"# {setting}", comment)
@@ -151,6 +153,11 @@ def _text(recipe: Recipe, guess: Guess, loaded: LoadedTask, path: Path) -> str:
         if setting.partition(":")[0] not in given
     ]
     return "\n".join(lines) + "\n"
+
+
+def _are_numbers(labels: Sequence[str]) -> bool:
+    """Return whether classes are called by their numbers from 0 on."""
+    return bool(labels) and list(labels) == [str(number) for number in range(len(labels))]
 
 
 def _line(text: str, comment: str | None) -> str:

@@ -150,6 +150,14 @@ training:
     )
 
 
+@pytest.mark.parametrize(("first", "offered"), [(0, True), (1, False)])
+def test_names_for_numbered_classes_are_offered(base: Path, first: int, offered: bool) -> None:
+    """Only where numbers count from 0, as `task.labels` takes them."""
+    rows = [row | {"queue": n % 3 + first} for n, row in enumerate(tickets())]
+    path = draft(write_csv("t.csv", rows), base).path
+    assert ("\n  # labels: [NAME, NAME] " in path.read_text("utf-8")) is offered
+
+
 def test_names_that_yaml_would_misread(base: Path) -> None:
     names = ("no", "5e-4", "a: b #c", 'x"\ny', "bell\a", "[é]", "- z", "long " * 30)
     rows = [

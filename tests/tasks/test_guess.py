@@ -79,6 +79,7 @@ def test_words_with_labels() -> None:
     others = [{"words": r["tokens"], "pos": r["pos_tags"], "slots": r["ner_tags"]} for r in rows]
     with pytest.raises(DataError, match="which are the labels") as caught:
         guess_task(from_records(others))
+    assert "\n  pos: lists with 1 different entries\n  slots: lists with 4" in caught.value.message
     assert "--label COLUMN" in caught.value.hint
     assert found(guess_task(from_records(others), label=["pos"]))[2] == ("pos",)
 
