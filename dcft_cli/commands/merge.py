@@ -30,7 +30,11 @@ def merge(
     ],
     dtype: Annotated[
         Literal["base", "float32", "bfloat16", "float16"],
-        typer.Option(help="Type of the stored weights; base: as in the base's config.json."),
+        typer.Option(
+            metavar="TYPE",
+            help="Type of the stored weights: float32, bfloat16, float16; base: as in the base's "
+            "config.json.",
+        ),
     ] = "base",
 ) -> None:
     """Merge an adapter into its base model and verify the result.

@@ -42,7 +42,8 @@ def show_recipe(name: Name) -> None:
 def copy_recipe(
     name: Name,
     destination: Annotated[
-        str, typer.Argument(metavar="DEST", help="File or folder.", show_default="this folder")
+        str,
+        typer.Argument(metavar="DEST", help="File or folder; else this one.", show_default=False),
     ] = ".",
     overwrite: Overwrite = False,
 ) -> None:

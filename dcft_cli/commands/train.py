@@ -59,7 +59,8 @@ def train(
     """Train an adapter from a recipe.
 
     dcft train recipes/rte.yaml
-    dcft train recipes/rte.yaml model.name=DIR data.train=train.jsonl data.validation=dev.jsonl
+    dcft train my.yaml --dry-run
+    dcft train my.yaml training.learning_rate=2e-3 --output runs/slower
     """
     from dcft_cli.recipe import load_recipe
 

@@ -22,8 +22,8 @@ def show_environment(found: "Environment") -> None:
             *((name, text or "not installed") for name, text in found.versions.items()),
             ("system", found.system),
             ("devices", "\n".join(found.devices)),
-            ("cores", f"{found.cores}, {found.threads} used by torch"),
-            *((f"folder: {name}", text) for name, text in folders),
+            ("cores", f"{found.cores} (threads of torch: {found.threads})"),
+            *folders,
             ("variables", "\n".join(f"{n}={v}" for n, v in found.variables.items()) or "none set"),
         )
     )

@@ -16,12 +16,16 @@ from dcft_cli.recipe.settings import SCHEMA_FILE, Setting
 
 
 def show_recipes(summaries: Mapping[str, str]) -> None:
-    """Print names and summaries."""
+    """Print names and summaries; those in a folder, which are for one other model, as one line."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    for name, summary in summaries.items():
-        table.add_row(name, summary)
+    for folder, names in groupby(summaries, lambda name: name.rpartition("/")[0]):
+        if "/" in folder:
+            table.add_row(f"{folder}/", ", ".join(name.rpartition("/")[2] for name in names))
+        else:
+            for name in names:
+                table.add_row(name, summaries[name])
     out.print(table)
 
 
@@ -43,7 +47,7 @@ def show_validation(errors: Mapping[str, RecipeError | None]) -> None:
         out.print(Text.assemble(("invalid" if error else "ok     ", style), "  ", recipe))
         if error:
             for line in str(error).splitlines():
-                out.print(Text(f"  {line}"))
+                out.print(Text(f"  {line}"), soft_wrap=not out.is_terminal)
 
 
 def show_settings(settings: Iterable[Setting]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pyarrow  # type: ignore[import-untyped]
 from datasets import Dataset
 
+from dcft_cli.data.cache_folder import cache_folder
 from dcft_cli.data.quiet import quiet
 
 if TYPE_CHECKING:
@@ -80,14 +81,6 @@ def encode_rows(
             with suppress(OSError):
                 file.unlink()
     return encoded(uuid.uuid4().hex)
-
-
-def cache_folder() -> Path | None:
-    """Return the folder of encoded rows (docs/recipes.md); None if caching is turned off."""
-    own = os.environ.get("DCFT_CACHE")
-    if own is not None:
-        return Path(own).expanduser() / "encoded" if own else None
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dcft" / "encoded"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from dcft_cli.data.reading import read_file
@@ -131,7 +132,7 @@ def _text(recipe: Recipe, guess: Guess, loaded: LoadedTask, path: Path) -> str:
     """Return the YAML of a recipe, with comments."""
     comments = {**_COMMENTS, **_task_comments(guess, loaded)}
     lines = [
-        f"# Written by dcft init for {recipe.data.train}.",
+        f"# Written by dcft init for {_printable(str(recipe.data.train))}.",
         "# Every setting: dcft train --help-settings",
         f"# Run: dcft train {shlex.quote(path.as_posix())}",
     ]
@@ -143,6 +144,8 @@ def _text(recipe: Recipe, guess: Guess, loaded: LoadedTask, path: Path) -> str:
             first, *more = to_yaml({name: value}).splitlines()
             lines.append(_line(first, comments.get(f"{section}.{name}")))
             lines += [f"  {line}" for line in more]
+        if section == "task" and not recipe.task.labels and _are_numbers(loaded.task.labels):
+            lines.append(_line("# labels: [NAME, NAME]", "names of the classes, from 0 on"))
     given = recipe.training.model_fields_set
     lines += [
         _line(f"# {setting}", comment)
@@ -152,8 +155,18 @@ def _text(recipe: Recipe, guess: Guess, loaded: LoadedTask, path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _are_numbers(labels: Sequence[str]) -> bool:
+    """Return whether classes are called by their numbers from 0 on."""
+    return bool(labels) and list(labels) == [str(number) for number in range(len(labels))]
+
+
 def _line(text: str, comment: str | None) -> str:
-    return f"  {text:<{_COMMENT_COLUMN - 4}}  # {comment}" if comment else f"  {text}"
+    return f"  {text:<{_COMMENT_COLUMN - 4}}  # {_printable(comment)}" if comment else f"  {text}"
+
+
+def _printable(text: str) -> str:
+    """Return names from the data as a comment in YAML can hold them."""
+    return shorten("".join(c if c.isprintable() else " " for c in text), 80, placeholder=" ...")
 
 
 def _task_comments(guess: Guess, loaded: LoadedTask) -> Mapping[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dcft_cli import __version__
-from dcft_cli.data.token_cache import cache_folder
+from dcft_cli.data.cache_folder import cache_folder
 
 _PACKAGES = (
     "torch", "transformers", "accelerate", "datasets", "huggingface-hub", "tokenizers",
@@ -70,7 +70,7 @@ def describe_environment() -> Environment:
         cores=os.cpu_count(),
         threads=threads,
         folders={
-            "current": _folder(Path.cwd()),
+            "current folder": _folder(Path.cwd()),
             "models": _folder(_hub_cache()),
             "encoded rows": _folder(cache_folder()),
         },

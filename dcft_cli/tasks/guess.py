@@ -1,14 +1,11 @@
 """A guess at the task of rows: which columns hold texts and labels, and what is predicted."""
 
-import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from statistics import mean
-from typing import Any
 
+from dcft_cli.data.columns import Column
 from dcft_cli.data.conll import LABELS_COLUMN, WORDS_COLUMN
 from dcft_cli.data.rows import Rows, format_value
 from dcft_cli.errors import DataError
@@ -20,19 +17,22 @@ _TEXT_NAMES = (
 )  # fmt: skip
 _LABEL_NAMES = (
     "label", "labels", "class", "category", "categories", "intent", "sentiment", "target", "topic",
-    "topics", "tags", "rating", "score", "stars",
+    "topics", "tags",
 )  # fmt: skip
 _PAIRS = (
     ("premise", "hypothesis"), ("question", "sentence"), ("question", "passage"),
     ("question", "context"), ("query", "document"), ("query", "passage"),
 )  # fmt: skip
 _NUMBERED = re.compile(r"(.*?)[_ ]?(1|2|a|b)")
-_ID = re.compile(r"(id|idx|index|uuid|guid|row|unnamed: ?0)?|.*[_ ]id", re.IGNORECASE)
-_SEPARATORS = "|;,"
 # A text column is taken without asking if its texts are this many times as long as all others'.
 _CLEARLY_LONGER = 4
-_LONG_NAME = 40
 _MAX_NUMBERED_CLASSES = 20
+_FORMS = {
+    "question_answering": 'A row is {"question": "...", "context": "...", "answers": {"text":'
+    ' ["..."], "answer_start": [0]}}.',
+    "token_classification": 'A row is {"tokens": ["...", "..."], "ner_tags": ["O", "B-PER"]}; or'
+    " give a conll file.",
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Guess:
     Attributes:
         text, label: names of columns.
         settings: other keys of the data and task sections, dotted.
-        reasons: why, by `task`, `text` and `label`.
+        reasons: why, by `text` and `label`.
     """
 
     task: TaskType
@@ -50,103 +50,6 @@ class Guess:
     label: tuple[str, ...]
     settings: Mapping[str, object] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Column:
-    """The values of a column that are not missing or empty."""
-
-    name: str
-    values: Sequence[Any]
-
-    @cached_property
-    def is_lists(self) -> bool:
-        return self._all(lambda value: isinstance(value, list) or _looks_like_list(value))
-
-    @cached_property
-    def is_words(self) -> bool:
-        return self._all(lambda value: isinstance(value, list)) and self._all(
-            lambda value: all(isinstance(word, str) for word in value)
-        )
-
-    @cached_property
-    def is_answers(self) -> bool:
-        return self._all(lambda value: isinstance(value, Mapping) and "answer_start" in value)
-
-    @cached_property
-    def numbers(self) -> Sequence[float]:
-        """The values as numbers; empty if one of them is none."""
-        numbers = [_number(value) for value in self.values]
-        return [] if None in numbers else [n for n in numbers if n is not None]
-
-    @cached_property
-    def is_text(self) -> bool:
-        return self._all(lambda value: isinstance(value, str)) and not (
-            self.numbers or self.is_lists
-        )
-
-    @cached_property
-    def distinct(self) -> int:
-        return len({repr(value) for value in self.values})
-
-    @cached_property
-    def repeats(self) -> bool:
-        """Whether values occur twice or more on average, as those of classes do."""
-        return 2 <= self.distinct <= len(self.values) / 2
-
-    @cached_property
-    def length(self) -> float:
-        return mean(len(value) for value in self.values)
-
-    @cached_property
-    def is_id(self) -> bool:
-        """Whether it numbers the rows, by its name or its values."""
-        whole = sorted(self.numbers)
-        counts = len(whole) > 2 and whole == list(range(int(whole[0]), int(whole[0]) + len(whole)))
-        return bool(_ID.fullmatch(self.name)) or counts
-
-    @cached_property
-    def is_prose(self) -> bool:
-        """Whether the values are texts of several words, rather than names of classes."""
-        # Repeated texts are names of classes unless they are longer than such names.
-        if not self.is_text or (self.repeats and self.length < _LONG_NAME):
-            return False
-        return self.has_letters and mean(len(value.split()) for value in self.values) >= 2
-
-    @cached_property
-    def has_letters(self) -> bool:
-        """Whether most values do, unlike dates and phone numbers."""
-        found = sum(bool(re.search(r"[^\W\d_]", value)) for value in self.values)
-        return found > len(self.values) / 2
-
-    @cached_property
-    def is_binary(self) -> bool:
-        return set(self.numbers) == {0, 1}
-
-    @cached_property
-    def separator(self) -> str:
-        """The character between several labels in one text; "" if there seems to be none."""
-        wholes = set(self.values)
-        for separator in _SEPARATORS:
-            pieces = {piece.strip() for whole in wholes for piece in whole.split(separator)}
-            if any(separator in whole for whole in wholes) and len(pieces) <= len(wholes):
-                return separator
-        return ""
-
-    def describe(self) -> str:
-        """Return what the column holds, for a reader."""
-        if not self.values:
-            return "empty"
-        if self.is_lists:
-            return "lists"
-        if self.numbers:
-            return f"{self.distinct:,} different numbers"
-        if self.is_text and not self.repeats:
-            return f"texts of {self.length:.0f} characters on average"
-        return f"{self.distinct:,} different values"
-
-    def _all(self, condition: Any) -> bool:
-        return bool(self.values) and all(map(condition, self.values))
 
 
 def guess_task(
@@ -164,7 +67,7 @@ def guess_task(
         DataError: columns that do not exist; several, or none, that may be the texts or the
             labels. The hint names the flags of `dcft init`.
     """
-    columns = {name: _Column(name, _present(rows.values(name, "--text"))) for name in rows.columns}
+    columns = {name: Column.of(rows, name) for name in rows.columns}
     for names, flag in ((text, "--text"), (label, "--label")):
         for name in names:
             rows.values(name, flag)
@@ -172,25 +75,26 @@ def guess_task(
         return found
     if task in (None, "token_classification") and (found := _words(rows, columns, text, label)):
         return found
-    if task in ("question_answering", "token_classification"):
-        raise _unclear(rows, columns.values(), f"{task} needs other columns than these", "")
+    if task in _FORMS:
+        listed = _listing(columns.values())
+        raise DataError(f"{rows.source} has no columns for {task}:{listed}", _FORMS[task])
     texts, why_text = _texts(rows, columns, text, label)
     rest = [column for column in columns.values() if column.name not in texts]
-    chosen = [columns[name] for name in label] or _labels(rows, rest, task)
+    chosen = [columns[name] for name in label]
+    others: Sequence[Column] = ()
+    if not chosen:
+        chosen, others = _labels(rows, rest, task)
     kind, settings, why_label = _kind_of(chosen, task)
-    for column in chosen:
-        _check_header(rows, column)
-    return Guess(
-        kind,
-        texts,
-        tuple(column.name for column in chosen),
-        settings,
-        {"text": why_text, "label": why_label},
-    )
+    if others:
+        why_label += f"; by its name, not {', '.join(column.name for column in others)}"
+    names = tuple(column.name for column in chosen)
+    if any(" " in name for name in texts):
+        _check_header(rows, chosen)
+    return Guess(kind, texts, names, settings, {"text": why_text, "label": why_label})
 
 
 def _questions(
-    rows: Rows, columns: Mapping[str, _Column], text: Sequence[str], label: Sequence[str]
+    rows: Rows, columns: Mapping[str, Column], text: Sequence[str], label: Sequence[str]
 ) -> Guess | None:
     answers = [c for c in columns.values() if c.is_answers and c.name in (label or columns)]
     if not answers:
@@ -206,37 +110,40 @@ def _questions(
         )
     silent = sum(not value.get("text") for value in answer.values)
     settings: dict[str, object] = {"task.unanswerable": True} if silent else {}
-    reasons = {"label": f"answers with offsets; {silent:,} questions have none" if silent else
-                        "answers with offsets"}  # fmt: skip
-    return Guess("question_answering", names, (answer.name,), settings, reasons)
+    reason = "answers with offsets" + (f"; {silent:,} questions have none" if silent else "")
+    return Guess("question_answering", names, (answer.name,), settings, {"label": reason})
 
 
 def _words(
-    rows: Rows, columns: Mapping[str, _Column], text: Sequence[str], label: Sequence[str]
+    rows: Rows, columns: Mapping[str, Column], text: Sequence[str], label: Sequence[str]
 ) -> Guess | None:
     words = [c for c in columns.values() if c.is_words and c.name in (text or columns)]
-    words.sort(key=lambda c: (c.name != WORDS_COLUMN, -len({w for v in c.values for w in v})))
-    lengths = {c.name: [len(v) for v in c.values] for c in columns.values()
-               if c.values and isinstance(c.values[0], list) and c.is_lists}  # fmt: skip
-    for column in words[:1]:
-        tags = [
-            name
-            for name in (label or lengths)
-            if name != column.name and lengths.get(name) == lengths[column.name]
-        ]
-        if len(tags) > 1:
-            tags = [name for name in tags if name == LABELS_COLUMN] or tags
-        if len(tags) > 1:
-            raise _unclear(rows, [columns[name] for name in tags], "which are the labels?",
-                           "--label COLUMN")  # fmt: skip
-        if tags:
-            reasons = {"text": "lists of words", "label": "one for each word"}
-            return Guess("token_classification", (column.name,), (tags[0],), {}, reasons)
-    return None
+    if not words:
+        return None
+    # Words differ more than their labels.
+    first = min(
+        words,
+        key=lambda c: (
+            c.name != WORDS_COLUMN,
+            -len({word for value in c.values for word in value}),
+        ),
+    )
+    found = [
+        column
+        for name, column in columns.items()
+        if name != first.name and name in (label or columns) and column.lengths == first.lengths
+    ]
+    found = [column for column in found if column.name == LABELS_COLUMN] or found
+    if len(found) > 1:
+        raise _unclear(rows, found, "which are the labels of the words?", "--label COLUMN")
+    if not found:
+        return None
+    reasons = {"text": "lists of words", "label": "one for each word"}
+    return Guess("token_classification", (first.name,), (found[0].name,), {}, reasons)
 
 
 def _texts(
-    rows: Rows, columns: Mapping[str, _Column], text: Sequence[str], label: Sequence[str]
+    rows: Rows, columns: Mapping[str, Column], text: Sequence[str], label: Sequence[str]
 ) -> tuple[tuple[str, ...], str]:
     """Return the text column, or the two of a pair, and why."""
     if text:
@@ -247,23 +154,23 @@ def _texts(
         or [c for c in free if not (c.repeats or c.is_id)]  # words of a lexicon
         or [c for c in free if c.name.lower() in _TEXT_NAMES]
     )
-    for pair in _pairs([c.name for c in found]):
-        return pair, "a pair, by the names"
     found.sort(key=lambda column: -column.length)
     if not found:
         raise _unclear(rows, columns.values(), "no column seems to hold texts", "--text COLUMN")
     first, *others = found
+    for pair in _pairs([column.name for column in columns.values() if column in found]):
+        if first.name in pair:
+            return pair, "a pair, by the names"
+    why = "the longest texts" if others else "the only texts"
     if others and first.length < _CLEARLY_LONGER * others[0].length:
-        named = [c for c in found if c.name.lower() in _TEXT_NAMES]
+        named = [column for column in found if column.name.lower() in _TEXT_NAMES]
         if len(named) != 1:
             flags = "--text COLUMN (or two of them for a pair: --text COLUMN --text COLUMN)"
             raise _unclear(rows, found, "several columns may hold the texts", flags)
-        first = named[0]
+        (first,) = named
+        why = f"by its name, not {', '.join(c.name for c in found if c is not first)}"
     longest = max(len(value) for value in first.values)
-    return (first.name,), (
-        f"{'the longest texts' if others else 'the only texts'}: {first.length:,.0f} characters on "
-        f"average, at most {longest:,}"
-    )
+    return (first.name,), f"{why}; {first.length:,.0f} characters on average, at most {longest:,}"
 
 
 def _pairs(names: Sequence[str]) -> Iterable[tuple[str, str]]:
@@ -276,25 +183,23 @@ def _pairs(names: Sequence[str]) -> Iterable[tuple[str, str]]:
     yield from ((pair[0], pair[1]) for pair in by_stem.values() if len(pair) == 2)
 
 
-def _labels(rows: Rows, columns: Sequence[_Column], task: TaskType | None) -> list[_Column]:
-    """Return the label column, or the columns of 0 and 1 of several labels."""
+def _labels(
+    rows: Rows, columns: Sequence[Column], task: TaskType | None
+) -> tuple[list[Column], list[Column]]:
+    """Return the label column (or columns of 0 and 1), and others that were possible."""
     found = [c for c in columns if not c.is_id and _possible(c, task)]
     named = [c for name in _LABEL_NAMES for c in found if c.name.lower() == name]
     if named and (len(named) == 1 or named[0].name.lower() == "label"):
-        return named[:1]
+        return named[:1], [column for column in found if column is not named[0]]
     binary = [c for c in found if c.is_binary]
-    if len(binary) > 1 and len(binary) == len(found) and task in (None, "multi_label"):
-        return binary
-    if len(found) != 1:
-        which = "several columns may hold the labels" if found else "no column seems to hold labels"
-        flags = "--label COLUMN"
-        if len(binary) > 1:
-            flags += " (several for columns of 0 and 1)"
-        raise _unclear(rows, found or columns, which, flags)
-    return found
+    if len(found) == 1 or (len(binary) == len(found) > 1 and task in (None, "multi_label")):
+        return found, []
+    what = "several columns may hold the labels" if found else "no column seems to hold labels"
+    several = " (several for columns of 0 and 1)" if len(binary) > 1 else ""
+    raise _unclear(rows, found or columns, what, f"--label COLUMN{several}")
 
 
-def _possible(column: _Column, task: TaskType | None) -> bool:
+def _possible(column: Column, task: TaskType | None) -> bool:
     """Return whether a column may hold the labels of a task, None for any."""
     if column.is_lists:
         return task in (None, "multi_label")
@@ -304,7 +209,7 @@ def _possible(column: _Column, task: TaskType | None) -> bool:
 
 
 def _kind_of(
-    chosen: Sequence[_Column], task: TaskType | None
+    chosen: Sequence[Column], task: TaskType | None
 ) -> tuple[TaskType, dict[str, object], str]:
     """Return the type of task, further settings, and why."""
     first = chosen[0]
@@ -325,39 +230,22 @@ def _kind_of(
     return task or "classification", {}, values
 
 
-def _check_header(rows: Rows, column: _Column) -> None:
-    """Raise DataError if the name of a label column is one of its values."""
-    if column.name in map(str, column.values):
-        raise DataError(
-            f"{rows.source}: the first line seems to be a row and not a header: {column.name} is"
-            " also a label.",
-            'Name the columns: "data.columns=[text, label]"',
-        )
+def _check_header(rows: Rows, labels: Sequence[Column]) -> None:
+    """Raise DataError if the names of label columns look like labels."""
+    for column in labels:
+        is_number = bool(column.numbers) and column.name.replace(".", "").isdigit()
+        if is_number or column.name in column.values:
+            raise DataError(
+                f"{rows.source}: the first line seems to be a row, not a header: {column.name} is"
+                " a label.",
+                'Name the columns: "data.columns=[text, label]"',
+            )
 
 
-def _unclear(rows: Rows, columns: Iterable[_Column], what: str, flags: str) -> DataError:
-    listed = "".join(f"\n  {column.name}: {column.describe()}" for column in columns)
-    return DataError(
-        f"{rows.source}: {what}{listed}",
-        f"Say it: dcft init {shlex.quote(rows.source)} {flags}".rstrip(),
-    )
+def _unclear(rows: Rows, columns: Iterable[Column], what: str, flags: str) -> DataError:
+    command = f"dcft init {shlex.quote(rows.source)} {flags}"
+    return DataError(f"{rows.source}: {what}{_listing(columns)}", f"Name it: {command}")
 
 
-def _present(values: Iterable[Any]) -> list[Any]:
-    named = (str(v).lower() if isinstance(v, bool) else v for v in values)
-    return [v for v in named if v is not None and not (isinstance(v, str) and not v.strip())]
-
-
-def _looks_like_list(value: object) -> bool:
-    return isinstance(value, str) and value.startswith("[") and value.endswith("]")
-
-
-def _number(value: object) -> float | None:
-    """Return a value as a finite number; None if it is none."""
-    if not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
+def _listing(columns: Iterable[Column]) -> str:
+    return "".join(f"\n  {column.name}: {column.describe()}" for column in columns)

@@ -30,7 +30,7 @@ def test_from_a_file_to_a_plan(tickets: str, base: Path, tmp_path: Path) -> None
     unclear = shell("init", tickets, cwd=tmp_path)
     assert (unclear.code, unclear.out) == (2, "")
     assert "\n  priority: 3 different values\n" in unclear.err
-    assert unclear.err.endswith("Hint: Say it: dcft init 'my tickets.csv' --label COLUMN\n")
+    assert unclear.err.endswith("Hint: Name it: dcft init 'my tickets.csv' --label COLUMN\n")
     done = shell("init", tickets, "--label", "queue", "--model", str(base), cwd=tmp_path)
     assert (done.code, done.err) == (0, "")
     facts, _, commands = done.out.partition("Next:\n")
@@ -70,7 +70,9 @@ def test_recipes_are_listed_shown_and_copied(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     listed = run_cli("recipes", "list")
-    assert [line.split()[0] for line in listed.out.splitlines()].count("recipes/rte.yaml") == 1
+    lines = dict(line.split(maxsplit=1) for line in listed.out.splitlines())
+    assert lines["recipes/rte.yaml"].startswith("RTE with DeBERTaV3-base: ")
+    assert "mrpc.yaml, qnli.yaml" in lines["recipes/roberta-large/"]
     assert len(json.loads(run_cli("recipes", "list", "--json").out)["recipes"]) == 29
     shown = run_cli("recipes", "show", "rte")
     assert "task:\n  name: rte\n" in shown.out
@@ -103,7 +105,7 @@ def test_the_environment_for_a_bug_report(run_cli: RunCli, monkeypatch: pytest.M
     found = json.loads(run_cli("env", "--json").out)
     assert found["versions"]["python"].count(".") == 2
     assert found["folders"]["encoded rows"] == {"path": None, "free_bytes": None}
-    assert found["folders"]["current"]["free_bytes"] > 0
+    assert found["folders"]["current folder"]["free_bytes"] > 0
     assert "secret" not in output.out + json.dumps(found)
 
 

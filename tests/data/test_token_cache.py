@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import BertTokenizerLegacy
 
 from dcft_cli.data import token_cache
+from dcft_cli.data.cache_folder import cache_folder
 from tests.families import SPECIAL, WORDS, tiny_tokenizer
 
 TEXTS = ["the cat sat", "a good film", "he lives in paris", "not"]
@@ -171,4 +172,4 @@ def test_the_cache_folder(
         monkeypatch.setenv("DCFT_CACHE", own)
     monkeypatch.setenv("XDG_CACHE_HOME", usual)
     monkeypatch.setenv("HOME", "/home/x")
-    assert token_cache.cache_folder() == (expected and Path(expected))
+    assert cache_folder() == (expected and Path(expected))

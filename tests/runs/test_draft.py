@@ -150,6 +150,27 @@ training:
     )
 
 
+@pytest.mark.parametrize(("first", "offered"), [(0, True), (1, False)])
+def test_names_for_numbered_classes_are_offered(base: Path, first: int, offered: bool) -> None:
+    """Only where numbers count from 0, as `task.labels` takes them."""
+    rows = [row | {"queue": n % 3 + first} for n, row in enumerate(tickets())]
+    path = draft(write_csv("t.csv", rows), base).path
+    assert ("\n  # labels: [NAME, NAME] " in path.read_text("utf-8")) is offered
+
+
+def test_names_that_yaml_would_misread(base: Path) -> None:
+    names = ("no", "5e-4", "a: b #c", 'x"\ny', "bell\a", "[é]", "- z", "long " * 30)
+    rows = [
+        {"the: text\nof it": f"{row['body']} {n}", "*label": names[n % len(names)]}
+        for n, row in enumerate(tickets(80))
+    ]
+    write_rows(Path("odd #1.jsonl"), rows)
+    drafted = draft("odd #1.jsonl", base)
+    assert drafted.recipe.data.text == ["the: text\nof it"]
+    assert drafted.recipe.data.label == "*label"
+    assert max(map(len, drafted.path.read_text("utf-8").splitlines())) < 130
+
+
 def test_settings_of_the_user_are_kept(base: Path) -> None:
     rows = [{"review": r["body"], "odd": "x y z" * 30, "label": n / 7}
             for n, r in enumerate(tickets())]  # fmt: skip

@@ -79,6 +79,7 @@ def test_words_with_labels() -> None:
     others = [{"words": r["tokens"], "pos": r["pos_tags"], "slots": r["ner_tags"]} for r in rows]
     with pytest.raises(DataError, match="which are the labels") as caught:
         guess_task(from_records(others))
+    assert "\n  pos: lists with 1 different entries\n  slots: lists with 4" in caught.value.message
     assert "--label COLUMN" in caught.value.hint
     assert found(guess_task(from_records(others), label=["pos"]))[2] == ("pos",)
 
@@ -125,7 +126,9 @@ def test_the_longest_texts_are_the_text() -> None:
 
 def test_of_texts_of_similar_length_a_usual_name_decides() -> None:
     columns = {"subject": prose, "message": lambda n: prose(n) + prose(n), "kind": one_of("x", "y")}
-    assert guess_task(rows_of(**columns)).text == ("message",)
+    guess = guess_task(rows_of(**columns))
+    assert guess.text == ("message",)
+    assert guess.reasons["text"].startswith("by its name, not subject; ")
     columns["reply"] = columns.pop("message")
     with pytest.raises(DataError, match="several columns may hold the texts") as caught:
         guess_task(rows_of(**columns))
@@ -142,7 +145,9 @@ def test_single_words_are_texts_too() -> None:
 
 def test_of_several_labels_a_usual_name_decides() -> None:
     columns = {"text": prose, "priority": one_of("low", "high"), "category": one_of("x", "y", "z")}
-    assert guess_task(rows_of(**columns)).label == ("category",)
+    guess = guess_task(rows_of(**columns))
+    assert guess.label == ("category",)
+    assert guess.reasons["label"] == "3 different values; by its name, not priority"
     columns |= {"label_text": one_of("good", "bad"), "label": one_of(0, 1)}
     assert guess_task(rows_of(**columns)).label == ("label",)
 
@@ -152,7 +157,7 @@ def test_unclear_labels_are_listed() -> None:
     with pytest.raises(DataError, match="several columns may hold the labels") as caught:
         guess_task(rows_of(**columns))
     assert "\n  queue: 3 different values\n  hours: 60 different numbers" in caught.value.message
-    assert caught.value.hint == "Say it: dcft init data.csv --label COLUMN"
+    assert caught.value.hint == "Name it: dcft init data.csv --label COLUMN"
     # The type of task can decide as well.
     assert guess_task(rows_of(**columns), task="regression").label == ("hours",)
     with pytest.raises(DataError, match="no column seems to hold labels"):
@@ -170,12 +175,32 @@ def test_what_is_known_is_not_guessed() -> None:
     for text, label in ((["bb"], ["c"]), (["b"], ["cc"])):
         with pytest.raises(DataError, match="has no column"):
             guess_task(rows, text, label)
-    with pytest.raises(DataError, match="token_classification"):
-        guess_task(rows, task="token_classification")
+    for task in ("token_classification", "question_answering"):
+        with pytest.raises(DataError, match=f"no columns for {task}") as caught:
+            guess_task(rows, task=task)
+        assert "A row is {" in caught.value.hint
 
 
-def test_a_row_in_place_of_the_header() -> None:
-    rows = rows_of(**{"Great film": prose, "good": one_of("good", "bad")})
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"Great film": prose, "good": one_of("good", "bad")},
+        {"Great film": prose, "3.5": lambda n: f"{n / 7}"},
+        {"Great film": prose, "2": one_of("1", "0")},
+    ],
+)
+def test_a_row_in_place_of_the_header(columns: dict) -> None:
     with pytest.raises(DataError, match="seems to be a row") as caught:
-        guess_task(rows)
+        guess_task(rows_of(**columns))
     assert "data.columns" in caught.value.hint
+
+
+def test_a_label_may_be_called_like_its_column() -> None:
+    rows = rows_of(text=prose, spam=one_of("spam", "ham"))
+    assert found(guess_task(rows)) == ("classification", ("text",), ("spam",), {})
+
+
+def test_numbered_columns_besides_the_text_are_no_pair() -> None:
+    columns = {"address1": lambda n: f"street no {n}", "address2": lambda n: f"house no {n}"}
+    rows = rows_of(**columns, body=lambda n: prose(n) + prose(n), label=one_of("x", "y"))
+    assert guess_task(rows).text == ("body",)
