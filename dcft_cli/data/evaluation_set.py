@@ -1,8 +1,13 @@
 """A validation set, encoded, with the functions that score a model's predictions on it."""
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,3 +44,25 @@ class EvaluationSet:
     def prefix(self) -> str:
         """Prefix of the set's metrics where the scores of several sets are put together."""
         return f"{self.name}_" if self.name else ""
+
+    def same_for_equal_inputs(self, predictions: Any) -> Any:
+        """Return predictions in which rows with the same inputs have those of the first of them.
+
+        A row's logits depend on the padding of its batch in the last bits. That breaks the ties of
+        repeated texts, at random, and scores that rank rows would depend on the batch size.
+        """
+        if isinstance(predictions, tuple):
+            return tuple(part[self._first_equal] for part in predictions)
+        return predictions[self._first_equal]
+
+    @cached_property
+    def _first_equal(self) -> NDArray[np.int64]:
+        """The first row with the same inputs, for each row."""
+        inputs = [c for c in ("input_ids", "token_type_ids") if c in self.features.column_names]
+        first: dict[bytes, int] = {}
+        rows: list[int] = []
+        for batch in self.features.select_columns(inputs).iter(1000):
+            for values in zip(*(batch[name] for name in inputs), strict=True):
+                key = b"".join(array("i", column).tobytes() for column in values)
+                rows.append(first.setdefault(key, len(rows)))
+        return np.array(rows, dtype=np.int64)

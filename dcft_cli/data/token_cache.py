@@ -18,7 +18,7 @@ from dcft_cli.data.quiet import quiet
 if TYPE_CHECKING:
     import transformers
 
-ENCODING_VERSION = 2
+ENCODING_VERSION = 3
 """Part of every key: raise it when a task encodes the same rows differently."""
 
 MIN_BYTES = 400_000

@@ -1,6 +1,6 @@
 """The task head that a base model brings along: which of its classes are those of the task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Literal
@@ -27,7 +27,7 @@ def output_parameters(config: PreTrainedConfig, auto_class: str) -> dict[str, in
         labels does not matter.
     """
     larger = deepcopy(config)
-    larger.num_labels = config.num_labels + 1
+    larger.num_labels = len(_names(config)) + 1
     shapes = {name: p.shape for name, p in skeleton(larger, auto_class).named_parameters()}
     found: dict[str, int] = {}
     for name, parameter in skeleton(config, auto_class).named_parameters():
@@ -70,18 +70,21 @@ def reuse_head(
     layer = output_parameters(config, auto_class)
     model_class = type(model).__name__
     own_class = (own.architectures or [model_class])[0]
-    if not layer or layer.keys() & base.missing_keys:
-        had_one = own_class == model_class and own.num_labels != config.num_labels
+    own_count, count = len(_names(own)), len(_names(config))
+    if not layer:  # a head that is the same for any task of this kind stays, frozen
+        return base, ""
+    if layer.keys() & base.missing_keys:
+        had_one = own_class == model_class and own_count != count
         if reuse == "keep":
-            size = f": it has {own.num_labels} outputs" if had_one else ""
+            size = f": it has {own_count} outputs" if had_one else ""
             raise ModelError(
-                f"head.reuse=keep: {name} has no task head with {config.num_labels} outputs{size}.",
+                f"head.reuse=keep: {name} has no task head with {count} outputs{size}.",
                 "Leave head.reuse out; a new head is trained.",
             )
-        if layer and had_one:
+        if had_one:
             return base, (
-                f"The task head of {name} has {own.num_labels} outputs, and the task needs "
-                f"{config.num_labels}: a new last layer is trained."
+                f"The task head of {name} has {own_count} outputs, and the task needs {count}: a "
+                "new last layer is trained."
             )
         return base, ""
     parameters = dict(model.named_parameters())
@@ -97,7 +100,8 @@ def reuse_head(
         )
     for parameter_name, dim in layer.items():
         parameter = parameters[parameter_name]
-        parameter.data = parameter.data.index_select(dim, torch.tensor(order)).contiguous()
+        rows = torch.tensor(order, device=parameter.device)
+        parameter.data = parameter.data.index_select(dim, rows)
     return replace(base, reused_keys=frozenset(layer)), (
         f"{name} has a task head {reason}: training continues its last layer."
     )
@@ -112,19 +116,20 @@ def _order(
     is_same_class: bool,
 ) -> tuple[list[int] | None, str]:
     """Return the base's output for each class of the task, and why; None for a new layer."""
-    unchanged = list(range(config.num_labels))
+    unchanged = list(range(len(_names(config))))
     if reuse == "replace":
         return None, "(head.reuse=replace)"
     if reuse == "keep":
         return unchanged, "(head.reuse=keep)"
     if not is_same_class:
         return None, f"of another kind ({(own.architectures or ['?'])[0]})"
-    problem = own.problem_type or _usual_problem(own)
+    usual = "regression" if len(_names(own)) == 1 else "single_label_classification"
+    problem = own.problem_type or usual
     if config.problem_type not in (None, problem):
         return None, f"for another problem ({problem})"
     if not labels:
         return unchanged, "for this kind of task"
-    names = _names(own.id2label)
+    names = _names(own)
     if names == [f"LABEL_{number}" for number in range(len(names))] != list(labels):
         return None, "whose classes have no names"
     found = _places(labels, names)
@@ -135,12 +140,9 @@ def _order(
     return found, f"for these classes in another order ({_listed(names)}), which was changed"
 
 
-def _usual_problem(own: PreTrainedConfig) -> str:
-    return "regression" if own.num_labels == 1 else "single_label_classification"
-
-
-def _names(id2label: Mapping[int, str]) -> list[str]:
-    return [str(id2label[number]) for number in sorted(id2label)]
+def _names(config: PreTrainedConfig) -> list[str]:
+    """Return the names of a model's outputs; transformers calls them LABEL_0, ... by default."""
+    return [str(name) for _, name in sorted((config.id2label or {}).items())]
 
 
 def _places(labels: Sequence[str], names: Sequence[str]) -> list[int]:

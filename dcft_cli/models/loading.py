@@ -143,7 +143,6 @@ def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str)
     mismatched = {name: shapes for name, *shapes in report["mismatched_keys"]}
     missing = parameters.keys() & (report["missing_keys"] | mismatched.keys())
     _check_encoder(section, model, missing, mismatched)
-    _check_finite(section, parameters)
     for name in missing:
         parameters[name].data = parameters[name].data.float()
     if section.classifier_dropout is not None:
@@ -166,6 +165,28 @@ def base_fingerprint(
         del config.quantization_config
         model = load_model(section, config, auto_class).model
     return fingerprint(model, exclude=head)
+
+
+def check_finite(section: ModelSection, model: nn.Module) -> None:
+    """Check that no weight of a base model is NaN or infinite: training would seem to diverge.
+
+    Raises:
+        ModelError: there is one; names it.
+    """
+
+    def is_finite(parameter: Tensor) -> bool:
+        # The sum makes no copy, and is finite only if every value is.
+        return bool(parameter.sum().isfinite()) or bool(parameter.isfinite().all())
+
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        broken = [n for n, p in parameters.items() if p.is_floating_point() and not is_finite(p)]
+    if broken:
+        raise ModelError(
+            f"{len(broken)} of {len(parameters)} weights of {section.name} contain NaN or infinity;"
+            f" the first is {broken[0]}.",
+            "The checkpoint is damaged: download or save it again, or choose another base model.",
+        )
 
 
 def head_outputs(outputs: Mapping[str, Any]) -> list[Tensor]:
@@ -194,23 +215,6 @@ def _check_encoder(
                 f"The weights of {section.name} do not fit its configuration: {problem}.",
                 "config.json and weights must come from the same model.",
             )
-
-
-def _check_finite(section: ModelSection, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Raise ModelError if a weight is NaN or infinite: training would seem to diverge."""
-
-    def is_finite(parameter: Tensor) -> bool:
-        # The sum makes no copy, and is finite only if every value is.
-        return bool(parameter.sum().isfinite()) or bool(parameter.isfinite().all())
-
-    with torch.no_grad():
-        broken = [n for n, p in parameters.items() if p.is_floating_point() and not is_finite(p)]
-    if broken:
-        raise ModelError(
-            f"{len(broken)} of {len(parameters)} weights of {section.name} contain NaN or infinity;"
-            f" the first is {broken[0]}.",
-            "The checkpoint is damaged: download or save it again, or choose another base model.",
-        )
 
 
 def _set_head_dropout(model: nn.Module, dropout: float) -> None:

@@ -22,7 +22,7 @@ from dcft_cli.adapter_file.write import describe, save_adapter
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import RunError
 from dcft_cli.models.head import reuse_head
-from dcft_cli.models.loading import BaseModel, base_fingerprint, load_model
+from dcft_cli.models.loading import BaseModel, base_fingerprint, check_finite, load_model
 from dcft_cli.recipe import dump_recipe
 from dcft_cli.runs.folder import RunFolder, step_of
 from dcft_cli.runs.plan import TrainingPlan
@@ -131,8 +131,10 @@ def _is_accelerated(plan: TrainingPlan) -> bool:
 def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
     """Load the base model on its device, with adapters in all layers that affect the loss."""
     recipe, preparation, device = plan.recipe, plan.preparation, plan.machine.device
+    loaded = load_model(recipe.model, preparation.config, preparation.auto_class)
+    check_finite(recipe.model, loaded.model)
     base, note = reuse_head(
-        load_model(recipe.model, preparation.config, preparation.auto_class),
+        loaded,
         preparation.base_config,
         preparation.loaded.task.labels,
         recipe.head.reuse,

@@ -182,6 +182,9 @@ class AdapterTrainer(Trainer):
                 output = self.evaluation_loop(
                     loader, description=eval_set.name, prediction_loss_only=False
                 )
+                output = output._replace(
+                    predictions=eval_set.same_for_equal_inputs(output.predictions)
+                )
                 found = eval_set.score(output.predictions, output.label_ids)
                 failures.append(eval_set.failure(output.predictions))
                 scores |= {f"{eval_set.prefix}{name}": value for name, value in found.items()}

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from dcft_cli.errors import ModelError
 from dcft_cli.merging import merge as merging
 from tests.cli.conftest import RunCli, shell
 from tests.families import SPECIAL, WORDS, save_base
@@ -205,6 +207,16 @@ def test_a_token_without_an_embedding(
     if use == "validation":
         assert run_cli("train", *command[1:]).code == 0
         assert "'~'" in error_of("eval", str(tmp_path / "run"), f"data.validation={other}")
+
+
+def test_a_base_with_weights_that_are_not_finite(base: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(base, tmp_path / "damaged"))
+    tensors = load_file(damaged / "model.safetensors")
+    tensors["encoder.layer.0.output.dense.bias"][1] = torch.nan
+    save_file(tensors, damaged / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"damaged contain NaN or infinity; .*output\.dense\.bias"):
+        train(recipe("rte", tmp_path, damaged), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_adapter_is_no_base_model(

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dcft_cli.errors import ModelError, UserError
-from dcft_cli.models.loading import BaseModel, load_config, load_model, skeleton
+from dcft_cli.models.loading import BaseModel, check_finite, load_config, load_model, skeleton
 from dcft_cli.models.tokenizers import load_tokenizer
 from dcft_cli.recipe import ModelSection
 from tests.families import FAMILIES, config_of, save_base, tiny_tokenizer
@@ -183,11 +183,11 @@ def test_weights_that_are_not_finite_are_named(
     model.encoder.layer[1].output.dense.weight.data[3, 2] = value
     model.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"1 of .*encoder\.layer\.1\.output\.dense\.weight"):
-        load(tmp_path)
+        check_finite(ModelSection(name="damaged"), load(tmp_path, dtype=dtype).model)
 
 
 def test_large_weights_are_finite(base: Path, tmp_path: Path) -> None:
     model = transformers.AutoModel.from_pretrained(base)
     model.pooler.dense.weight.data.fill_(3e38)  # their sum is infinite
     model.save_pretrained(tmp_path)
-    load(tmp_path)
+    check_finite(ModelSection(name="base"), load(tmp_path).model)

@@ -1,7 +1,7 @@
 """Question answering as a task."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,11 @@ from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import Task, Tensor, longest_first
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.metrics import require_finite
+from dcft_cli.tasks.question_answering.characters import (
+    dropped_characters,
+    whole_answers,
+    whole_span,
+)
 from dcft_cli.tasks.question_answering.decoding import Answer, Window, decode
 from dcft_cli.tasks.question_answering.rows import prepare_questions
 from dcft_cli.tasks.question_answering.scoring import score_answers
@@ -31,7 +36,7 @@ Logits = tuple[NDArray[Any], NDArray[Any]]
 """Start and end logits, each (windows, longest input)."""
 
 _NOT_INPUTS = ("offset_mapping", "overflow_to_sample_mapping")
-_WINDOW_COLUMNS = ["row", "cls", "first", "spans"]
+_WINDOW_COLUMNS = ["row", "cls", "first", "spans", "dropped"]
 
 
 class QuestionAnswering(Task):
@@ -97,9 +102,14 @@ class QuestionAnswering(Task):
 
     def evaluation_set(self, name: str, dataset: Dataset, tokenizer: Tokenizer) -> EvaluationSet:
         """See `Task.evaluation_set`; raises the errors of `encode_training`."""
-        features, windows = self._windows(self._encode(dataset, tokenizer, targets=False))
+        encoded = self._encode(dataset, tokenizer, targets=False)
+        features, windows = self._windows(encoded)
         contexts = dataset["context"][:]
-        references = [answers["text"] for answers in dataset["answers"][:]]
+        dropped = dict(zip(encoded["row"], map(set, encoded["dropped"]), strict=True))
+        references = [
+            whole_answers(answers, context, dropped[row])
+            for row, (answers, context) in enumerate(zip(dataset["answers"], contexts, strict=True))
+        ]
 
         def score(predictions: Logits, label_ids: object = None) -> dict[str, float]:
             answers = self._answers(predictions, windows, contexts)
@@ -189,17 +199,36 @@ class QuestionAnswering(Task):
                 name: values for name, values in encoded.items() if name not in _NOT_INPUTS
             }
             columns["length"] = [len(ids) for ids in encoded["input_ids"]]
+            spans_of: list[list[NDArray[np.int64]]] = [[] for _ in rows]
+            for question, (_, spans) in zip(questions, contexts, strict=True):
+                spans_of[question].append(spans)
+            dropped = list(map(dropped_characters, batch["context"], spans_of))
             if targets:
                 answers = [batch["answers"][question] for question in questions]
-                spans = list(map(answer_span, answers, contexts, cls))
-                columns["start_positions"] = [start for start, _ in spans]
-                columns["end_positions"] = [end for _, end in spans]
+                missing = [dropped[question] for question in questions]
+                found = list(map(answer_span, answers, contexts, cls, missing))
+                columns["start_positions"] = [start for start, _ in found]
+                columns["end_positions"] = [end for _, end in found]
             else:
                 columns["row"] = [rows[question] for question in questions]
                 columns["cls"] = cls
                 columns["first"] = [first for first, _ in contexts]
-                columns["spans"] = [spans.reshape(-1) for _, spans in contexts]
+                columns["spans"] = [
+                    _whole_spans(batch["context"][question], spans, dropped[question]).reshape(-1)
+                    for question, (_, spans) in zip(questions, contexts, strict=True)
+                ]
+                columns["dropped"] = [
+                    np.array(sorted(dropped[question]), dtype=np.int64) for question in questions
+                ]
             return columns
 
         settings = ("answers" if targets else "windows", *lengths)
         return encode_rows(dataset, encode, tokenizer, settings, cached=cached)
+
+
+def _whole_spans(context: str, spans: NDArray[np.int64], dropped: Set[int]) -> NDArray[np.int64]:
+    """Return the characters of tokens (tokens, 2), with the dropped ones that belong to them."""
+    if not dropped:
+        return spans
+    whole = [whole_span(context, (start, end), dropped) for start, end in spans.tolist()]
+    return np.array(whole, dtype=np.int64).reshape(-1, 2)

@@ -1,6 +1,6 @@
 """Overlapping windows of tokens over questions with long contexts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from dcft_cli.data.token_cache import Encoding, Tokenizer
 from dcft_cli.errors import RecipeError
+from dcft_cli.tasks.question_answering.characters import bare_span
 
 MAX_QUESTION_TOKENS = 64
 """Longer questions are cut, as in BERT's reference script for SQuAD."""
@@ -105,7 +106,10 @@ def cls_index(input_ids: Sequence[int], tokenizer: Tokenizer) -> int:
 
 
 def answer_span(
-    answers: Mapping[str, Sequence[Any]], context: tuple[int, NDArray[np.int64]], cls: int
+    answers: Mapping[str, Sequence[Any]],
+    context: tuple[int, NDArray[np.int64]],
+    cls: int,
+    dropped: Set[int] = frozenset(),
 ) -> tuple[int, int]:
     """Return the first and last token of the first answer in a window.
 
@@ -113,12 +117,11 @@ def answer_span(
         answers: `text` and `answer_start` of each reference, none if there is no answer.
         context: of `context_tokens`.
         cls: returned twice if the window does not contain all of the answer.
+        dropped: of `dropped_characters`.
     """
     first, spans = context
     if answers["text"]:
-        text, offset = answers["text"][0], answers["answer_start"][0]
-        start = offset + len(text) - len(text.lstrip())
-        end = start + len(text.strip())
+        start, end = bare_span(answers["text"][0], answers["answer_start"][0], dropped)
         (covering,) = np.nonzero((spans[:, 0] < end) & (spans[:, 1] > start))
         if covering.size and spans[0, 0] <= start and end <= spans[-1, 1]:
             return first + int(covering[0]), first + int(covering[-1])

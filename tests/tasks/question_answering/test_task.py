@@ -1,4 +1,5 @@
 import random
+import unicodedata
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from dcft_cli.recipe.schema import TaskName
 from dcft_cli.tasks import build_task
 from dcft_cli.tasks.base import Task
 
+PERFECT = {"exact_match": 100.0, "f1": 100.0}
 LETTERS = "abcdefghijklmnopqrstuvwxyzéß日本🙂"
 
 
@@ -38,8 +40,15 @@ def random_questions(count: int, seed: int = 0) -> Dataset:
 
 def test_targets_decode_to_the_answers(any_tokenizer: PreTrainedTokenizerFast) -> None:
     questions = random_questions(60)
-    eval_set = task().evaluation_set("", questions, any_tokenizer)
-    training = task().encode_training(questions, any_tokenizer)
+    assert scores_of_the_targets(questions, any_tokenizer) == PERFECT
+
+
+def scores_of_the_targets(
+    questions: Dataset, tokenizer: PreTrainedTokenizerFast, **lengths: int
+) -> dict[str, float]:
+    """Score a model that predicts its targets; contexts are longer than a window."""
+    eval_set = task(**lengths).evaluation_set("", questions, tokenizer)
+    training = task(**lengths).encode_training(questions, tokenizer)
     order = np.argsort(-np.array(training["length"][:]), kind="stable")
     training = training.select(order)
     assert training["input_ids"][:] == eval_set.features["input_ids"][:]
@@ -52,7 +61,66 @@ def test_targets_decode_to_the_answers(any_tokenizer: PreTrainedTokenizerFast) -
         start[window, : features["length"]] = end[window, : features["length"]] = 0
         start[window, features["start_positions"]] = 10
         end[window, features["end_positions"]] = 10
-    assert eval_set.score((start, end), None) == {"exact_match": 100.0, "f1": 100.0}
+    return eval_set.score((start, end), None)
+
+
+def accented(form: str, *, marks: str = "") -> Dataset:
+    """Questions whose answer is at the start, in the middle or at the end of the context.
+
+    Args:
+        form: Unicode form of all texts.
+        marks: characters to put around and into the answer.
+    """
+    rows = []
+    for name in ("André", "Émile Zola", "Zoé"):
+        for before, after in ((0, 40), (20, 20), (40, 0), (7, 33)):
+            answer = unicodedata.normalize(form, "".join(f"{letter}{marks}" for letter in name))
+            words = [f"w{number}" for number in range(before)]
+            start = len(" ".join([*words, ""])) if before else 0
+            context = " ".join([*words, answer, *(f"é{number}" for number in range(after))])
+            answers = {"text": [answer], "answer_start": [start]}
+            rows.append({"question": "who ?", "context": context, "answers": answers})
+    return Dataset.from_list(rows)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_in_either_form(form: str, any_tokenizer: PreTrainedTokenizerFast) -> None:
+    assert scores_of_the_targets(accented(form), any_tokenizer) == PERFECT
+
+
+@pytest.mark.parametrize("mark", ["\u0301", "\u200b", "\ufeff", "\x00", "\ufffd", "\x7f", "\u00ad"])
+def test_characters_that_make_no_token(mark: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    assert scores_of_the_targets(accented("NFC", marks=mark), tokenizer) == PERFECT
+
+
+@pytest.mark.parametrize(
+    "context", ["{}(\u200btwo{}) three", "one two\u200b {}", "\ufefftwo one {}"]
+)
+@pytest.mark.parametrize("text", ["two", "\u200btwo", "two\u200b", "\ufefftwo"])
+def test_references_may_have_such_characters_or_not(
+    context: str, text: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    context = context.format("zero " * 30, " four" * 30)
+    if text in context:
+        answers = {"text": [text], "answer_start": [context.index(text)]}
+        rows = [{"question": "which ?", "context": context, "answers": answers}]
+        assert scores_of_the_targets(Dataset.from_list(rows), tokenizer) == PERFECT
+
+
+def test_an_answer_has_its_accent(tokenizer: PreTrainedTokenizerFast) -> None:
+    context = "he met Andre\u0301 there"
+    answers = {"text": ["Andre\u0301"], "answer_start": [7]}
+    rows = [{"question": "who ?", "context": context, "answers": answers}]
+    encoded = task()._encode(Dataset.from_list(rows), tokenizer, targets=False)
+    ends = encoded.with_format("numpy")["spans"][0].reshape(-1, 2)[:, 1].tolist()
+    assert 13 in ends and 12 not in ends
+
+
+def test_dropped_characters_after_many_rows_without(tokenizer: PreTrainedTokenizerFast) -> None:
+    plain = [{"question": "q", "context": "a b", "answers": {"text": ["a"], "answer_start": [0]}}]
+    rows = plain * 1500 + accented("NFD").to_list()
+    encoded = task()._encode(Dataset.from_list(rows), tokenizer, targets=False)
+    assert encoded["dropped"][0] == [] and encoded["dropped"][-1]
 
 
 def test_features_are_the_inputs_of_the_model(any_tokenizer: PreTrainedTokenizerFast) -> None:
