@@ -1,5 +1,6 @@
 """Label columns: names of the classes in them, and the class numbers that values mean."""
 
+import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dcft_cli.errors import DataError
 
 _MAX_LISTED_LABELS = 20
 _MAX_DIGITS = 18
+_WHOLE_FLOAT = re.compile(r"-?\d+\.0+")
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,9 @@ class LabelColumn:
                 return None
             if own and isinstance(value, int) and not isinstance(value, bool):
                 return number_of[own[value]] if 0 <= value < len(own) else None
-            if (key := _key(name)) in number_of:
-                return number_of[key]
+            for key in (_key(name), repr(value)):  # a csv file may call the float 1.0 "1.0"
+                if key in number_of:
+                    return number_of[key]
             if positions and _is_number(name) and 0 <= int(name) < len(positions):
                 return number_of[positions[int(name)]]
             return None
@@ -137,12 +140,14 @@ def _known_labels(
     hint = f"Known labels: {', '.join(listed)}."
     if "-1" in found:
         return hint + " -1 marks the hidden labels of GLUE's test sets: use another set."
-    if not order and any(_is_number(name) for name in found if name):
-        hint += (
-            " They were found in the training data, so a number is only a name. If numbers mean"
-            " positions, name the classes in order with task.labels."
-        )
-    return hint
+    if order or not any(_is_number(name) for name in found if name):
+        return hint
+    if any(_WHOLE_FLOAT.fullmatch(name) for name in labels):
+        return hint + " A number is a name, as it is written: 1 is not 1.0."
+    return hint + (
+        " They were found in the training data, so a number is only a name. If numbers mean"
+        " positions, name the classes in order with task.labels."
+    )
 
 
 def _is_number(name: str) -> bool:

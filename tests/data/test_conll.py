@@ -132,7 +132,7 @@ def test_conllu(tmp_path: Path, settings: dict[str, Any]) -> None:
     assert [row["tokens"] for row in rows.records] == [["à", "le"], ["3 000", "_"]]
     assert [row["upos"] for row in rows.records] == [["ADP", "DET"], ["NUM", "SYM"]]
     assert rows.records[0]["feats"] == [None, "Gender=Masc"]
-    assert rows.lines == [3, 9]
+    assert rows.lines == [4, 9]
 
 
 def test_a_malformed_line_of_a_conllu_file(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_an_array_of_rows(tmp_path: Path, indent: int | None) -> None:
 def test_an_array_with_other_values(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a JSON object in 1 row:\n  row 2: 'x'"):
         read(tmp_path, '[{"a": 1},\n"x"]')
-    with pytest.raises(DataError, match=r"a\.json, line 2: malformed JSON: at character 9"):
+    with pytest.raises(DataError, match=r"a\.json, line 2: malformed JSON: at character 8"):
         read(tmp_path, '[{"a": 1},\n{"a": 1]')
 
 

@@ -180,7 +180,7 @@ def test_an_empty_hub_split(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.conll"])
 def test_other_encodings_are_named(tmp_path: Path, name: str, encoding: str) -> None:
-    with pytest.raises(DataError, match="is a text in UTF-(16|32)") as error:
+    with pytest.raises(DataError, match=r"is a text in UTF-(16|32)") as error:
         read(tmp_path / name, "a,b\nx,1\n".encode(encoding))
     shown = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
     assert error.value.hint == f"Convert it: iconv -f {shown} -t UTF-8 OLD > NEW"

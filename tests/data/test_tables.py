@@ -195,7 +195,7 @@ def test_all_problems_of_rows_are_reported_at_once(tmp_path: Path) -> None:
         "  row 1 (line 2): is bad",
     ]
     assert error.value.hint == (
-        "Each row needs one field per column (a, b). Remove these lines. Do this."
+        "Each row needs one field per column (a, b).\nRemove these lines.\nDo this."
     )
 
 

@@ -187,7 +187,11 @@ def test_numbers_are_not_positions_among_classes_that_were_found(tmp_path: Path)
     dev.write_text("text,label\na,1\nb,2\n")
     with pytest.raises(DataError, match="unknown label in 2 rows") as error:
         load(str(train), validation=str(dev))
-    assert error.value.hint.startswith("Known labels: 1.0, 2.0, 3.0. They were found in")
+    dev.with_suffix(".jsonl").write_text('{"text": "a", "label": 2.0}\n')
+    assert numbers(load(str(train), validation=str(dev.with_suffix(".jsonl")))) == [1]
+    assert error.value.hint == (
+        "Known labels: 1.0, 2.0, 3.0. A number is a name, as it is written: 1 is not 1.0."
+    )
 
 
 def test_named_rows_and_numbered_rows_need_an_order(jsonl: Write) -> None:
