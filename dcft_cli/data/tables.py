@@ -20,6 +20,7 @@ _DELIMITERS = {";": '";"', _TAB: r'"\t"', "|": '"|"', ",": '","'}
 """Common delimiters, as the shell takes them."""
 _INSIDE = re.compile(r'(?:[^"]++|"")*+')
 """What may follow the opening quotation mark of a field."""
+_QUOTED = re.compile(rf'"({_INSIDE.pattern})"')
 _UNQUOTED = "If quotation marks are part of the texts, set data.quoting=false."
 
 
@@ -112,8 +113,9 @@ class _Splitter:
     A field that begins with a quotation mark ends at the next one that is not doubled, which may
     be on a later line. Unless `quoting` says that this is always or never so:
 
-    - if a tab separates the columns, quotation marks that would not close in this way, and lines
-      that are rows as they stand, are taken as they are. Few programs quote in tsv files.
+    - if a tab separates the columns, a line that is a row as it stands is one, unless its last
+      field goes on in the next lines and these are no rows; only fields that are quoted as a whole
+      lose their quotation marks. Few programs quote in tsv files.
     - else lines that are rows as they stand, within a field, are an error.
 
     Attributes:
@@ -146,9 +148,15 @@ class _Splitter:
         """Return the fields of the row that starts with a line, and take the lines it needs."""
         if self._quoting is False or '"' not in line:
             return self._plain(line)
-        first, taken = self._number, [line]
         fields: list[str] = []
         text, start = line, 0
+        if self._lenient and self._is_row(line):
+            *others, last = self._plain(line)
+            fields = list(map(_unquoted, others))
+            if not last.startswith('"') or _QUOTED.fullmatch(last):
+                return [*fields, _unquoted(last)]
+            start = line.rindex(self.delimiter) + 1 if others else 0
+        first, taken = self._number, [line]
         while True:
             if not text.startswith('"', start):
                 end = text.find(self.delimiter, start)
@@ -203,7 +211,7 @@ class _Splitter:
             raise DataError(f"{self._source}, row from line {first}: {problem}.", _UNQUOTED + other)
         self._waiting.extendleft(reversed(taken[1:]))
         self._number = first
-        return self._plain(taken[0])
+        return list(map(_unquoted, self._plain(taken[0])))
 
     def _are_rows(self, taken: Sequence[str]) -> bool:
         """Return whether the first and the last line are rows, and so no parts of one.
@@ -224,3 +232,8 @@ class _Splitter:
 
     def _plain(self, line: str) -> list[str]:
         return line.rstrip("\r\n").split(self.delimiter)
+
+
+def _unquoted(field: str) -> str:
+    match = _QUOTED.fullmatch(field)
+    return match[1].replace('""', '"') if match else field
