@@ -45,7 +45,7 @@ class LabelColumn:
         if not names:
             found: dict[str, str] = {}
             for name in filter(None, {label_name(v) for row in self.values for v in row}):
-                key = _key(name)
+                key = label_key(name)
                 found[key] = min(name, found.get(key, name))
             are_numbers = all(map(_is_number, found))
             names = tuple(sorted(found.values(), key=int if are_numbers else None))
@@ -69,19 +69,19 @@ class LabelColumn:
             order: the same names in the order that the data's numbers mean; empty if nobody has
                 declared one.
         """
-        number_of = {_key(name): number for number, name in enumerate(labels)}
-        own = [_key(name) for name in self.rows.class_names.get(self.name, ())]
-        if not set(own) <= number_of.keys():  # `order` gives the classes other names
-            own = [_key(name) for name in order] if own else []
-        positions = [] if any(map(_is_number, labels)) else [_key(name) for name in order]
+        number_of = {label_key(name): number for number, name in enumerate(labels)}
+        own = [label_key(name) for name in self.rows.class_names.get(self.name, ())]
+        if len(own) == len(order) and not set(own) & number_of.keys():
+            own = [label_key(name) for name in order]  # which gives the classes other names
+        positions = [] if any(map(_is_number, labels)) else [label_key(name) for name in order]
 
         def number(value: object) -> int | None:
             name = label_name(value)
             if name is None:
                 return None
             if own and isinstance(value, int) and not isinstance(value, bool):
-                return number_of[own[value]] if 0 <= value < len(own) else None
-            for key in (_key(name), repr(value)):  # a csv file may call the float 1.0 "1.0"
+                return number_of.get(own[value]) if 0 <= value < len(own) else None
+            for key in (label_key(name), repr(value)):  # a csv file may call the float 1.0 "1.0"
                 if key in number_of:
                     return number_of[key]
             if positions and _is_number(name) and 0 <= int(name) < len(positions):
@@ -125,7 +125,7 @@ def label_name(value: object) -> str | None:
     return unicodedata.normalize("NFC", value.strip()) or None if isinstance(value, str) else None
 
 
-def _key(name: str) -> str:
+def label_key(name: str) -> str:
     """Return what equal class names have in common: JSON has true for Python's True."""
     name = unicodedata.normalize("NFC", name)
     return name.lower() if name.lower() in ("true", "false") else name

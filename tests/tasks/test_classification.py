@@ -230,6 +230,9 @@ def test_the_order_of_a_data_set_that_names_its_classes(tmp_path: Path, jsonl: W
     assert numbers(loaded) == [1, 0], "the other file means the same order"
     assert numbers(load(path, ["neg", "pos"])) == [1, 0, 0], "its numbers are its own"
     assert numbers(load(path, ["yes", "no"])) == [0, 1, 1], "or get other names"
+    for labels in (["neg", "good"], ["yes", "no", "maybe"]):
+        with pytest.raises(DataError, match="unknown label"):
+            load(path, labels)
 
 
 def test_booleans_are_the_same_in_json_and_csv(tmp_path: Path, jsonl: Write) -> None:
@@ -238,6 +241,9 @@ def test_booleans_are_the_same_in_json_and_csv(tmp_path: Path, jsonl: Write) -> 
     loaded = load(str(train), validation=jsonl(rows(True, "true", "False", "TRUE")))
     assert loaded.task.labels == ("False", "True")
     assert numbers(loaded) == [1, 1, 0, 1]
+    assert load(jsonl(rows(True, "True", False))).task.labels == ("True", "false")
+    with pytest.raises(RecipeError, match="named twice"):
+        load(str(train), ["True", "true"])
 
 
 def test_names_in_two_unicode_forms_are_one_name(jsonl: Write) -> None:

@@ -54,6 +54,13 @@ def test_labels_may_be_class_numbers_of_the_recipe(jsonl: Write) -> None:
     assert loaded.validation[""].dataset["labels"][:] == [[3, 1], [0]]
 
 
+def test_numbers_are_no_positions_among_labels_that_were_found(jsonl: Write) -> None:
+    numbered = jsonl([{"tokens": ["a"], "ner_tags": [1]}], "dev.jsonl")
+    with pytest.raises(DataError, match="`ner_tags` word 1 is 1") as error:
+        load(jsonl(ROWS), validation=numbered)
+    assert "name the classes in order" in error.value.hint
+
+
 def test_a_hub_data_set_names_its_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     names = datasets.ClassLabel(names=["2", "1"])  # that look like numbers
     features = datasets.Features(
