@@ -81,7 +81,7 @@ class LabelColumn:
                 return None
             if own and isinstance(value, int) and not isinstance(value, bool):
                 return number_of.get(own[value]) if 0 <= value < len(own) else None
-            for key in (label_key(name), repr(value)):  # a csv file may call the float 1.0 "1.0"
+            for key in (label_key(name), str(value)):  # a csv file may call the float 1.0 "1.0"
                 if key in number_of:
                     return number_of[key]
             if positions and _is_number(name) and 0 <= int(name) < len(positions):
