@@ -158,32 +158,21 @@ class _Splitter:
             start = line.rindex(self.delimiter) + 1 if others else 0
         first, taken = self._number, [line]
         while True:
-            if not text.startswith('"', start):
-                end = text.find(self.delimiter, start)
-                if end < 0:
-                    fields.append(text[start:].rstrip("\r\n"))
-                    break
-                fields.append(text[start:end])
-                start = end + 1
-                continue
-            parts = []
-            start += 1
-            while (end := self._inside(text, start)) == len(text):
-                parts.append(text[start:])
-                following = self._take()
-                if following is not None:
-                    taken.append(following)
-                if following is None or len(taken) > MAX_QUOTED_LINES or self._are_rows(taken):
+            if text.startswith('"', start):
+                closed = self._quoted_field(text, start + 1, taken)
+                if closed is None:
                     return self._as_it_is(taken, first, "a quotation mark does not close")
-                text, start = following, 0
-            fields.append("".join([*parts, text[start:end]]).replace('""', '"'))
-            start = end + 1
-            if not text[start:].strip("\r\n"):
-                break
+                field, text, start = closed
+                if text[start:].strip("\r\n") and not text.startswith(self.delimiter, start):
+                    problem = "a quoted field goes on after its closing quotation mark"
+                    return self._as_it_is(taken, first, problem)
+            else:
+                end = text.find(self.delimiter, start)
+                field = text[start:end] if end >= 0 else text[start:].rstrip("\r\n")
+                start += len(field)
+            fields.append(field)
             if not text.startswith(self.delimiter, start):
-                return self._as_it_is(
-                    taken, first, "a quoted field goes on after its closing quotation mark"
-                )
+                break
             start += 1
         if len(taken) > 1 and self._quoting is None and all(map(self._is_row, taken)):
             raise DataError(
@@ -194,10 +183,27 @@ class _Splitter:
             )
         return fields
 
-    def _inside(self, text: str, start: int) -> int:
-        match = _INSIDE.match(text, start)
-        assert match is not None  # it may be empty
-        return match.end()
+    def _quoted_field(self, text: str, start: int, taken: list[str]) -> tuple[str, str, int] | None:
+        """Return a quoted field, the line where it ends, and the position after its end.
+
+        Args:
+            text, start: line and position after the opening quotation mark.
+            taken: lines of the row; gets those that the field goes on in.
+
+        Returns:
+            None if the field does not end, or not before a line that is a row.
+        """
+        parts = []
+        while (end := _end_of_quoted(text, start)) == len(text):
+            parts.append(text[start:])
+            following = self._take()
+            if following is not None:
+                taken.append(following)
+            if following is None or len(taken) > MAX_QUOTED_LINES or self._are_rows(taken):
+                return None
+            text, start = following, 0
+        parts.append(text[start:end])
+        return "".join(parts).replace('""', '"'), text, end + 1
 
     def _as_it_is(self, taken: list[str], first: int, problem: str) -> list[str]:
         """Return the fields of the first line, quotation marks included, and put back the others.
@@ -232,6 +238,13 @@ class _Splitter:
 
     def _plain(self, line: str) -> list[str]:
         return line.rstrip("\r\n").split(self.delimiter)
+
+
+def _end_of_quoted(text: str, start: int) -> int:
+    """Return the position of the next quotation mark that is not doubled, else the length."""
+    match = _INSIDE.match(text, start)
+    assert match is not None  # it may be empty
+    return match.end()
 
 
 def _unquoted(field: str) -> str:
