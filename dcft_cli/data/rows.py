@@ -225,7 +225,7 @@ class Rows:
             if count > MAX_LISTED:
                 lines.append(f"  and {count - MAX_LISTED:,} more")
         hints = dict.fromkeys(problem.hint for problem in self.problems if problem.hint)
-        raise DataError("\n".join(lines), " ".join(hints))
+        raise DataError("\n".join(lines), "\n".join(hints))
 
     @property
     def notes(self) -> list[str]:

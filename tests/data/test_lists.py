@@ -45,9 +45,7 @@ def test_texts_that_are_no_lists(text: str) -> None:
     assert written_list(text) is None
 
 
-@pytest.mark.parametrize(
-    "text", ["[" * 100_000 + "]" * 100_000, "['" + "a" * 10**6, "['a' " * 10**5]
-)
-def test_long_texts_are_no_problem(text: str) -> None:
-    assert written_list(text) is None
-    assert written_list(text + "]") is None
+def test_long_texts_are_no_problem() -> None:
+    for text in ("[" * 100_000 + "]" * 100_000, "['" + "a" * 10**6, "['a' " * 10**5 + "("):
+        assert written_list(text) is None
+        assert written_list(text + "]") is None

@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,18 @@ def test_tables_of_the_csv_module_are_read_as_they_were(
     found = [list(row.values.values()) for row in read_rows]  # type: ignore[union-attr]
     kept = [row if any(cell.strip() for cell in row) else [] for row in rows]
     assert found == kept
+
+
+@given(st.lists(st.tuples(*[st.text('a "', min_size=1, max_size=5)] * 2), min_size=1))
+def test_every_line_of_an_unquoted_tsv_file_is_a_row(rows: list[tuple[str, str]]) -> None:
+    lines = iter(["x\ty\n", *(f"{a}\t{b}\n" for a, b in rows)])
+    _, read_rows = read_table(lines, "a.tsv", DataSection(), "\t")
+    expected = [
+        [re.sub(r'^"((?:[^"]|"")*)"$', lambda m: m[1].replace('""', '"'), cell) for cell in row]
+        for row in rows
+    ]
+    kept = [row if any(cell.strip() for cell in row) else [] for row in expected]
+    assert [list(row.values.values()) for row in read_rows] == kept  # type: ignore[union-attr]
 
 
 MARKS = ["x y\tneg", '" one more\tpos', "two\tneg", 'three "\tpos', 'x "y" z\tneg', '"\tpos']
@@ -195,7 +208,7 @@ def test_all_problems_of_rows_are_reported_at_once(tmp_path: Path) -> None:
         "  row 1 (line 2): is bad",
     ]
     assert error.value.hint == (
-        "Each row needs one field per column (a, b). Remove these lines. Do this."
+        "Each row needs one field per column (a, b).\nRemove these lines.\nDo this."
     )
 
 
