@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dcft_cli.console.output import err, out, print_note
+from dcft_cli.console.reports import calibration_fact, decision_facts, report_tables
 
 if TYPE_CHECKING:
     from dcft_cli.merging.merge import MergeResult
@@ -85,6 +86,11 @@ def show_training(result: "TrainingResult") -> None:
             values = (scores.get(name) for scores in columns.values())
             table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
         out.print(table)
+        chosen = decision_facts(metrics["decision"], metrics["chosen"])
+        if chosen and "temperature" in metrics["chosen"]:
+            chosen.append(calibration_fact(next(iter(metrics["reports"].values()))))
+        if chosen:
+            out.print("", facts(*chosen))
     for note in metrics.get("notes", []):
         print_note(note)
     speed = metrics["tokens_per_second"]
@@ -102,16 +108,19 @@ def show_training(result: "TrainingResult") -> None:
 
 
 def show_evaluation(result: "EvaluationResult") -> None:
-    """Print scores and data."""
+    """Print scores and data, and where predictions fail."""
     rows = ", ".join(f"{result.data[name]} ({count:,} rows)" for name, count in result.rows.items())
     out.print(
         facts(
             ("adapter", str(result.adapter)),
             ("base", result.base),
             ("data", rows),
+            *decision_facts(result.decision, result.chosen),
             *((name, f"{value:.4f}") for name, value in result.metrics.items()),
+            *(map(calibration_fact, result.reports.values()) if len(result.reports) == 1 else ()),
         )
     )
+    out.print(report_tables(result.reports))
 
 
 def show_merge(result: "MergeResult") -> None:

@@ -58,10 +58,15 @@ class TaskSection(_Section):
     labels: list[str] | None = Field(default=None, min_length=2)
     """Class names in the order of their numbers; None: those found in the training data."""
     metric: str | None = None
-    threshold: float = Field(default=0.5, gt=0, lt=1)
+    threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["best", "best_per_label"] = 0.5
+    """Multi-label: probability from which a label is predicted. best: the one with the best micro
+    F1 on the validation rows, kept with the adapter; best_per_label: one for each label."""
+    calibrate: bool = False
+    """Fit a temperature on the validation rows, by which logits are divided."""
     unanswerable: bool = False
-    null_threshold: float = 0.0
-    """Question answering: "no answer" is predicted when it scores higher by more than this."""
+    null_threshold: float | Literal["best"] = 0.0
+    """Question answering: "no answer" is predicted when it scores higher by more than this. best:
+    the one with the best F1 on the validation rows, kept with the adapter."""
     n_best: int = Field(default=20, ge=1)
     max_answer_length: int = Field(default=30, ge=1)
 
@@ -163,6 +168,9 @@ class AdapterSection(_Section):
 class TrainingSection(_Section):
     """The training loop."""
 
+    class_weights: dict[str, Annotated[float, Field(gt=0)]] | Literal["balanced"] | None = None
+    """Weights of classes in the loss, 1 for those not named. balanced: all classes count equally.
+    Multi-label: the weight of the rows that have the label."""
     learning_rate: float = Field(default=5e-3, gt=0)
     head_learning_rate: float | None = Field(default=None, gt=0)
     """Peak learning rate of the parameters outside the encoder; None: `learning_rate`."""

@@ -31,6 +31,9 @@ class EvaluationResult:
     Attributes:
         rows: number of scored rows (windows, if inputs are split) by validation set.
         data: where each validation set came from.
+        decision: how logits became predictions: temperature and thresholds, where there are any.
+        chosen: parts of `decision` that were chosen in training.
+        reports: where predictions fail, by validation set; see tasks/report.py.
         seconds: time of scoring, without loading.
         is_main: whether this process reports the result (torchrun starts several).
     """
@@ -42,6 +45,9 @@ class EvaluationResult:
     base: str
     rows: dict[str, int]
     data: dict[str, str]
+    decision: dict[str, Any]
+    chosen: tuple[str, ...]
+    reports: dict[str, dict[str, Any]]
     device: str
     seconds: float
     is_main: bool
@@ -69,7 +75,8 @@ def evaluate(source: str, overrides: Sequence[str], reporter: Reporter) -> Evalu
     recipe = _recipe(path, contents, overrides)
     machine = find_machine(recipe.training, recipe.model)
     preparation = prepare(recipe, labels=contents.model["labels"], training=False)
-    recipe = preparation.recipe
+    recipe, task = preparation.recipe, preparation.loaded.task
+    chosen = task.restore_decision(contents.info.get("decision", {}))
     config, auto_class = preparation.config, preparation.auto_class
     model = load_model(recipe.model, config, auto_class).model
     fingerprint = base_fingerprint(model, contents.head.keys(), recipe.model, auto_class)
@@ -99,6 +106,9 @@ def evaluate(source: str, overrides: Sequence[str], reporter: Reporter) -> Evalu
         metrics={name.removeprefix("eval_"): value for name, value in scores.items()},
         rows=preparation.validation_rows,
         data={n or "validation": s.source for n, s in preparation.loaded.validation.items()},
+        decision=task.decision.to_json(task.choosable),
+        chosen=chosen,
+        reports=trainer.reports,
         device=machine.device_name,
         seconds=seconds,
         is_main=machine.is_main,
@@ -119,5 +129,6 @@ def _recipe(path: Path, contents: AdapterContents, overrides: Sequence[str]) -> 
             "Score it in Python: load_adapter(model, path).",
         )
     base = {key: contents.base[key] for key in ("name", "revision") if contents.base[key]}
-    sections = {**contents.info, "model": {**contents.info["model"], **base}}
+    info = {name: contents.info[name] for name in Recipe.model_fields if name in contents.info}
+    sections = {**info, "model": {**info["model"], **base}}
     return recipe_from_mapping(sections, str(path), overrides)

@@ -50,7 +50,7 @@ class Preparation:
     @property
     def validation_rows(self) -> dict[str, int]:
         """Number of rows to score (windows, if inputs are split) by validation set."""
-        return {e.name or "validation": len(e.features) for e in self.evaluation_sets}
+        return {e.title: len(e.features) for e in self.evaluation_sets}
 
     def collator(self, device: torch.device) -> Callable[[Any], dict[str, Any]]:
         """Return the function that pads rows to a batch for a device."""
@@ -96,6 +96,8 @@ def prepare(
     loaded = load_task(recipe.task, recipe.data, labels, training=training)
     task, train = loaded.task, loaded.train
     config.update(dict(task.model_settings))
+    if train is not None and recipe.training.class_weights is not None:
+        task.weight_classes(recipe.training.class_weights, train.dataset)
     if task.labels:
         recipe = _replace(recipe, "task", labels=list(task.labels))
     return Preparation(

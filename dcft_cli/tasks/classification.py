@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from dcft_cli.data.labels import LabelColumn
 from dcft_cli.data.rows import Rows
 from dcft_cli.recipe.schema import DataSection, TaskSection
+from dcft_cli.tasks.calibration import softmax_calibration, softmax_temperature
+from dcft_cli.tasks.decision import Decision
+from dcft_cli.tasks.report import report_classes
 from dcft_cli.tasks.text import TextTask
 
 
@@ -24,6 +27,7 @@ class Classification(TextTask):
     kind = "classification"
     problem_type = "single_label_classification"
     label_feature = Value("int64")
+    choosable = ("temperature",)
 
     def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str]) -> None:
         super().__init__(task, data, labels)
@@ -49,6 +53,16 @@ class Classification(TextTask):
         """See `TextTask.predicted`."""
         classes: NDArray[np.intp] = logits.argmax(axis=-1)
         return classes
+
+    def best_decision(self, logits: NDArray[Any], labels: NDArray[Any]) -> Decision:
+        """See `TextTask.best_decision`."""
+        return Decision(temperature=softmax_temperature(logits, labels))
+
+    def report(self, logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
+        """See `TextTask.report`."""
+        calibration = softmax_calibration(logits, labels, self.decision.temperature)
+        by_class = report_classes(self.labels, labels, self.predicted(logits))
+        return {**by_class, "calibration": calibration}
 
 
 def _label_column(rows: Rows, column: str) -> LabelColumn:

@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.data.rows import Rows
 from dcft_cli.data.token_cache import Tokenizer, encode_rows
+from dcft_cli.errors import RecipeError
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import Task, Tensor, longest_first
+from dcft_cli.tasks.decision import Decision
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.metrics import require_finite
 from dcft_cli.tasks.question_answering.decoding import Answer, Window, decode
 from dcft_cli.tasks.question_answering.rows import prepare_questions
-from dcft_cli.tasks.question_answering.scoring import score_answers
+from dcft_cli.tasks.question_answering.scoring import best_null_threshold, score_answers
 from dcft_cli.tasks.question_answering.windows import (
     answer_span,
     check_windows,
@@ -36,15 +38,13 @@ class QuestionAnswering(Task):
 
     Prepared rows have the columns of SQuAD: `question`, `context`, `answers`.
 
-    Attributes:
-        null_threshold: "no answer" is given if it leads by more; None if every question must
-            have an answer.
     """
 
     kind = "question_answering"
     auto_class = "AutoModelForQuestionAnswering"
     group_column = "context"
     has_classes = False
+    choosable = ("null_threshold",)
     needs_offsets = True
     default_text = ("question", "context")
     default_label = "answers"
@@ -55,10 +55,22 @@ class QuestionAnswering(Task):
         unanswerable = task.unanswerable or (known is not None and known.unanswerable)
         best = ("best_f1", "best_exact_match") if unanswerable else ()
         self.metrics = ("f1", "exact_match", *best)
-        self.null_threshold = task.null_threshold if unanswerable else None
+        given = 0.0 if isinstance(task.null_threshold, str) else task.null_threshold
+        if unanswerable:
+            self.decision = Decision(null_threshold=given)
+        elif self.chosen:
+            raise RecipeError(
+                "task.null_threshold=best needs questions without an answer.",
+                "Set task.unanswerable=true if the data has them.",
+            )
         self.document_stride = data.document_stride
         self.n_best = task.n_best
         self.max_answer_length = task.max_answer_length
+
+    @property
+    def null_threshold(self) -> float | None:
+        """Lead from which "no answer" is given; None if every question must have an answer."""
+        return self.decision.null_threshold
 
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""
@@ -86,17 +98,24 @@ class QuestionAnswering(Task):
         contexts = dataset["context"][:]
         references = [answers["text"] for answers in dataset["answers"][:]]
 
-        def score(predictions: Logits, label_ids: object = None) -> dict[str, float]:
+        def decoded(predictions: Logits) -> list[Answer]:
             start, end = map(require_finite, predictions)
-            answers = decode(start, end, windows, contexts, self.n_best, self.max_answer_length)
-            return score_answers(answers, references, self.null_threshold)
+            return decode(start, end, windows, contexts, self.n_best, self.max_answer_length)
+
+        def score(predictions: Logits, label_ids: object = None) -> dict[str, float]:
+            return score_answers(decoded(predictions), references, self.null_threshold)
+
+        def choose(predictions: Logits) -> None:
+            if self.chosen:
+                best = best_null_threshold(decoded(predictions), references)
+                self.decision = Decision(null_threshold=best)
 
         def constant_scores(logits: object) -> dict[str, float]:
             empty = [Answer("", 0.0)] * len(references)
             return score_answers(empty, references, self.null_threshold)
 
         features = encoded.remove_columns(_WINDOW_COLUMNS)
-        return EvaluationSet(name, features, score, constant_scores)
+        return EvaluationSet(name, features, score, constant_scores, choose=choose)
 
     def linear_examples(
         self, features: Tensor, batch: Mapping[str, Tensor]
