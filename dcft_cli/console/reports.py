@@ -50,8 +50,10 @@ def report_tables(reports: Mapping[str, Report]) -> RenderableType:
     parts: list[RenderableType] = []
     for name, report in reports.items():
         if len(reports) > 1:
-            parts += ["", Text(f"{name}: {': '.join(calibration_fact(report))}", style="bold")]
-        parts += ["", _classes(report), *_confusions(report)]
+            title = f"{name}, {' '.join(calibration_fact(report))}"
+            parts += ["", Text(title, style="bold"), _classes(report), *_confusions(report)]
+        else:
+            parts += ["", _classes(report), *_confusions(report)]
     return Group(*parts)
 
 

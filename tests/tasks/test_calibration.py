@@ -1,5 +1,7 @@
 """The expected calibration error, and the temperature that lowers it."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.special import expit, softmax
@@ -31,7 +33,7 @@ def test_the_error_is_the_textbook_formula(seed: int) -> None:
     probabilities, true = rng.random(300), rng.random(300) < 0.6
     edges = np.linspace(0, 1, 16)
     expected = 0.0
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = (probabilities > low) & (probabilities <= high)
         if inside.any():
             gap = abs(true[inside].mean() - probabilities[inside].mean())
