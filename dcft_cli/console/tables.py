@@ -88,7 +88,8 @@ def show_training(result: "TrainingResult") -> None:
         out.print(table)
         chosen = decision_facts(metrics["decision"], metrics["chosen"])
         if chosen and "temperature" in metrics["chosen"]:
-            chosen.append(calibration_fact(next(iter(metrics["reports"].values()))))
+            name, error = calibration_fact(next(iter(metrics["reports"].values())))
+            chosen.append((name, f"{error}, on the rows it was fitted to"))
         if chosen:
             out.print("", facts(*chosen))
     for note in metrics.get("notes", []):

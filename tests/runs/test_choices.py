@@ -133,12 +133,12 @@ def test_the_heavy_class_is_predicted_and_nothing_is_reported_as_a_failure(weigh
 def test_class_weights_change_the_first_gradient(base: Path, tmp_path: Path) -> None:
     """A and B start from the gradient of the loss that is trained."""
     factors = []
-    for weights in ("null", "{entailment: 30}"):
+    for weights in ("null", "{neutral: 30}"):
         settings = (f"training.class_weights={weights}", "adapter.init=gradient")
-        loaded = recipe("rte", tmp_path, base, *settings, "training.learning_rate=1e-9")
+        loaded = recipe("mnli", tmp_path, base, *settings, "training.learning_rate=1e-9")
         job = train(loaded, tmp_path / f"run-{len(factors)}")
-        factors.append(job.trainer.layers[0].A.detach().clone())
-    assert (factors[0] - factors[1]).abs().max() > 1e-3
+        factors.append([layer.A.detach().clone() for layer in job.trainer.layers])
+    assert max((a - b).abs().max() for a, b in zip(*factors, strict=True)) > 1e-2
 
 
 @pytest.mark.parametrize(
