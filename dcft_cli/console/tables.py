@@ -151,13 +151,17 @@ def facts(*pairs: tuple[str, str]) -> Table:
 
 
 def _classes(plan: "TrainingPlan") -> list[tuple[str, str]]:
-    """Return the classes with their training rows, which reveals misspelled labels."""
+    """Return the classes with their training rows, which reveals misspelled labels, and weights."""
     loaded = plan.preparation.loaded
     labels, rows = loaded.task.labels, loaded.train
     if not labels or rows is None:
         return []
     counts = loaded.task.label_counts(rows.dataset)
-    listed = [f"{name} {counts[n]:,}" for n, name in enumerate(labels[:_MAX_CLASSES])]
+    weights = loaded.task.class_weights
+    listed = [
+        f"{name} {counts[n]:,}" + ("" if weights is None else f" (weight {weights[n]:.3g})")
+        for n, name in enumerate(labels[:_MAX_CLASSES])
+    ]
     if len(labels) > _MAX_CLASSES:
         listed.append(f"and {len(labels) - _MAX_CLASSES} more")
     return [("classes", ", ".join(listed))]

@@ -252,15 +252,12 @@ class Task(ABC):
         Raises:
             RecipeError: the recipe asks for a choice that was not made for this adapter.
         """
-        for part in self.chosen:
-            if part not in stored:
-                setting, without = CHOOSING[part]
-                raise RecipeError(
-                    f"{setting} asks for what `dcft train` chooses at the end of a run; "
-                    "this adapter comes without it.",
-                    f"Set {setting}={without}, or train with this setting; checkpoints never "
-                    "have it.",
-                )
+        if missing := [CHOOSING[part] for part in self.chosen if part not in stored]:
+            raise RecipeError(
+                "This adapter comes without what `dcft train` chooses at the end of a run for "
+                f"{' and '.join(choosing.setting for choosing in missing)}, as checkpoints do.",
+                f"Set {' '.join('='.join(choosing) for choosing in missing)}.",
+            )
         # Thresholds that were chosen apply to calibrated probabilities, so it is always used.
         used = [part for part in stored if part == "temperature" or part in self.chosen]
         self.decision = replace(self.decision, **{part: stored[part] for part in used})

@@ -178,6 +178,10 @@ def test_a_stored_choice_is_used_again() -> None:
 
 
 def test_a_choice_that_was_not_made_is_an_error() -> None:
-    with pytest.raises(RecipeError, match=r"task\.threshold asks for what `dcft train`") as error:
-        labels_task(threshold="best").restore_decision({"temperature": 2.0})
-    assert "task.threshold=0.5" in error.value.hint
+    task = labels_task(threshold="best", calibrate=True)
+    with pytest.raises(RecipeError, match=r"end of a run for task\.threshold, as check") as error:
+        task.restore_decision({"temperature": 2.0})
+    assert error.value.hint == "Set task.threshold=0.5."
+    with pytest.raises(RecipeError, match=r"task\.calibrate and task\.threshold") as error:
+        task.restore_decision({})
+    assert error.value.hint == "Set task.calibrate=false task.threshold=0.5."
