@@ -136,7 +136,7 @@ def _with_scores(plan: TrainingPlan, scores: list[float]) -> TrainingPlan:
     name = plan.preparation.loaded.main_metric
     scripted = replace(
         eval_set,
-        score=lambda predictions, labels: {name: next(remaining)},
+        score=lambda predictions, labels: {name: next(remaining, 0.0)},
         constant_scores=lambda logits: {},
     )
     return replace(plan, preparation=replace(plan.preparation, evaluation_sets=[scripted]))

@@ -19,14 +19,16 @@ from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.adapter.functional import place_windows, sum_windows
 from dcft_cli.adapter.inject import adapted_weights
 from dcft_cli.adapter.layer import AdaptedWeight, DCFTLinear
-from dcft_cli.adapter.reachability import loss_of, untouched_gradients
+from dcft_cli.adapter.reachability import Loss, loss_of, untouched_gradients
 from dcft_cli.adapter.sizes import subspace_size
 
 _SWEEPS = 20  # more change the captured share of G by less than 1 %
 _MAX_BYTES = 4 * 1024**3  # of gradients held at a time; a larger model takes several passes
 
 
-def start_from_gradient(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> list[str]:
+def start_from_gradient(
+    model: nn.Module, batches: Iterable[Mapping[str, Any]], loss: Loss | None = None
+) -> list[str]:
     """Set A and B of every adapter from the gradient of the frozen weights, and C to 0.
 
     Runs a forward and a backward pass over the batches, in the mode that the model is in (call
@@ -38,6 +40,7 @@ def start_from_gradient(model: nn.Module, batches: Iterable[Mapping[str, Any]]) 
         model: a model with adapters, whose task head gives the encoder a gradient.
         batches: keyword arguments of the forward pass, labels included. A few hundred rows are
             enough. Base models with more than 4 GiB of adapted weights take several passes.
+        loss: of the model's outputs and a batch; None: the model's own.
 
     Returns:
         Names of the adapters whose weight has no gradient. They keep the A and B that they have:
@@ -46,7 +49,8 @@ def start_from_gradient(model: nn.Module, batches: Iterable[Mapping[str, Any]]) 
     batches = list(batches)
     without: list[str] = []
     for group in _groups(model):
-        for weight, gradient in zip(group, weight_gradients(model, group, batches), strict=True):
+        gradients = weight_gradients(model, group, batches, loss)
+        for weight, gradient in zip(group, gradients, strict=True):
             for adapter in weight.dcft_adapters():
                 rows = slice(*adapter.rows)
                 if not _start(adapter, None if gradient is None else gradient[..., rows, :]):
@@ -130,7 +134,10 @@ def _groups(model: nn.Module) -> Iterator[list[AdaptedWeight]]:
 
 
 def weight_gradients(
-    model: nn.Module, weights: Sequence[AdaptedWeight], batches: Iterable[Mapping[str, Any]]
+    model: nn.Module,
+    weights: Sequence[AdaptedWeight],
+    batches: Iterable[Mapping[str, Any]],
+    loss: Loss | None = None,
 ) -> list[Tensor | None]:
     """Compute dL/dW (..., out, in) of every weight, summed over the batches; None: no gradient."""
     packed: dict[int, Tensor] = {}
@@ -146,9 +153,9 @@ def weight_gradients(
                 if not weight.matrix.is_quantized:
                     weight.matrix.parameter.requires_grad_(True)
             for batch in batches:
-                loss = loss_of(model, batch)
-                if loss.requires_grad:
-                    loss.backward()  # type: ignore[no-untyped-call]
+                value = loss_of(model, batch, loss)
+                if value.requires_grad:
+                    value.backward()  # type: ignore[no-untyped-call]
             stored = [weight.matrix.parameter for weight in weights]
             gradients = [packed.get(id(parameter), parameter.grad) for parameter in stored]
         return [

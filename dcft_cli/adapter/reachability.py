@@ -1,6 +1,6 @@
 """Which adapters the loss depends on: one that it does not depend on would learn nothing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dcft_cli.adapter.adapter import DCFTAdapter
+
+Loss = Callable[[Any, Mapping[str, Any]], Tensor]
+"""The loss of a model's outputs for the inputs of its forward pass."""
 
 
 def find_reached(
@@ -59,15 +62,22 @@ def untouched_gradients(model: nn.Module) -> Iterator[None]:
             parameter.grad = gradient
 
 
-def loss_of(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
-    """Compute the model's own loss; where it has none, the sum of the squares of its outputs."""
+def loss_of(model: nn.Module, inputs: Mapping[str, Any], loss: Loss | None = None) -> Tensor:
+    """Compute the loss of a batch.
+
+    Args:
+        loss: of outputs and inputs; None: the model's own, or where it has none, the sum of the
+            squares of its outputs.
+    """
     device = next(model.parameters()).device
     moved = {n: v.to(device) if isinstance(v, Tensor) else v for n, v in inputs.items()}
     with torch.enable_grad(), _mixed_precision(model, device):
         outputs = model(**moved)
-    loss = getattr(outputs, "loss", None)
-    if isinstance(loss, Tensor):
-        return loss
+        if loss is not None:
+            return loss(outputs, moved)
+    own = getattr(outputs, "loss", None)
+    if isinstance(own, Tensor):
+        return own
     values = outputs.values() if isinstance(outputs, Mapping) else outputs
     tensors = [values] if isinstance(values, Tensor) else list(values)
     squares = [t.float().square().sum() for t in tensors if isinstance(t, Tensor)]

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dcft_cli.console.output import err, out, print_note
+from dcft_cli.console.reports import calibration_fact, decision_facts, report_tables
 
 if TYPE_CHECKING:
     from dcft_cli.merging.merge import MergeResult
@@ -90,6 +91,12 @@ def show_training(result: "TrainingResult") -> None:
             values = (scores.get(name) for scores in columns.values())
             table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
         out.print(table)
+        chosen = decision_facts(metrics["decision"], metrics["chosen"])
+        if chosen and "temperature" in metrics["chosen"]:
+            name, error = calibration_fact(next(iter(metrics["reports"].values())))
+            chosen.append((name, f"{error}, on the rows it was fitted to"))
+        if chosen:
+            out.print("", facts(*chosen))
     for note in metrics.get("notes", []):
         print_note(note)
     speed = metrics["tokens_per_second"]
@@ -110,16 +117,19 @@ def show_training(result: "TrainingResult") -> None:
 
 
 def show_evaluation(result: "EvaluationResult") -> None:
-    """Print scores and data."""
+    """Print scores and data, and where predictions fail."""
     rows = ", ".join(f"{result.data[name]} ({count:,} rows)" for name, count in result.rows.items())
     out.print(
         facts(
             ("adapter", str(result.adapter)),
             ("base", result.base),
             ("data", rows),
+            *decision_facts(result.decision, result.chosen),
             *((name, f"{value:.4f}") for name, value in result.metrics.items()),
+            *(map(calibration_fact, result.reports.values()) if len(result.reports) == 1 else ()),
         )
     )
+    out.print(report_tables(result.reports))
 
 
 def show_prediction(result: "PredictionResult") -> None:
@@ -177,13 +187,17 @@ def facts(*pairs: tuple[str, str]) -> Table:
 
 
 def _classes(plan: "TrainingPlan") -> list[tuple[str, str]]:
-    """Return the classes with their training rows, which reveals misspelled labels."""
+    """Return the classes with their training rows, which reveals misspelled labels, and weights."""
     loaded = plan.preparation.loaded
     labels, rows = loaded.task.labels, loaded.train
     if not labels or rows is None:
         return []
     counts = loaded.task.label_counts(rows.dataset)
-    listed = [f"{name} {counts[n]:,}" for n, name in enumerate(labels[:_MAX_CLASSES])]
+    weights = loaded.task.class_weights
+    listed = [
+        f"{name} {counts[n]:,}" + ("" if weights is None else f" (weight {weights[n]:.3g})")
+        for n, name in enumerate(labels[:_MAX_CLASSES])
+    ]
     if len(labels) > _MAX_CLASSES:
         listed.append(f"and {len(labels) - _MAX_CLASSES} more")
     return [("classes", ", ".join(listed))]

@@ -30,6 +30,10 @@ class EvaluationSet:
             by metric. Raises TrainingError for predictions that are not finite.
         constant_scores: the logits of the training rows' prior to the scores of predicting it for
             every row; no scores if there is no such prediction.
+        report: predictions to where they fail, as plain data (tasks/report.py); None if there is
+            nothing to report.
+        choose: chooses, for the rows with these predictions, how logits become predictions in
+            `score` and `report`, where the recipe asks for it.
         failure: predictions to a sign that nothing was learned, such as "every row is predicted
             positive"; empty if there is none.
     """
@@ -38,7 +42,14 @@ class EvaluationSet:
     features: "Dataset"
     score: Callable[[Any, Any], dict[str, float]]
     constant_scores: Callable[[Any], dict[str, float]]
+    report: Callable[[Any], dict[str, Any] | None] = lambda predictions: None
+    choose: Callable[[Any], None] = lambda predictions: None
     failure: Callable[[Any], str] = lambda predictions: ""
+
+    @property
+    def title(self) -> str:
+        """The set's name in results."""
+        return self.name or "validation"
 
     @property
     def prefix(self) -> str:

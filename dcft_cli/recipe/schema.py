@@ -76,12 +76,16 @@ class TaskSection(_Section):
     those found in the training data."""
     metric: str | None = None
     """Score that picks the best checkpoint. Unset: the task's first one."""
-    threshold: float = Field(default=0.5, gt=0, lt=1)
-    """Multi-label: a label is predicted when its probability reaches this threshold."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["best", "best_per_label"] = 0.5
+    """Multi-label: probability from which a label is predicted. best: the one with the best micro
+    F1 on the validation rows, kept with the adapter; best_per_label: one for each label."""
+    calibrate: bool = False
+    """Fit a temperature on the validation rows, by which logits are divided."""
     unanswerable: bool = False
     """Question answering: questions may have no answer."""
-    null_threshold: float = 0.0
-    """Question answering: "no answer" is predicted when it scores higher by more than this."""
+    null_threshold: float | Literal["best"] = 0.0
+    """Question answering: "no answer" is predicted when it scores higher by more than this. best:
+    the one with the best F1 on the validation rows, kept with the adapter."""
     n_best: int = Field(default=20, ge=1)
     """Question answering: number of start and end candidates per window."""
     max_answer_length: int = Field(default=30, ge=1)
@@ -210,6 +214,9 @@ class HeadSection(_Section):
 class TrainingSection(_Section):
     """The training loop."""
 
+    class_weights: dict[str, Annotated[float, Field(gt=0)]] | Literal["balanced"] | None = None
+    """Weights of classes in the loss, 1 for those not named. balanced: all classes count equally.
+    Multi-label: the weight of the rows that have the label."""
     learning_rate: float = Field(default=5e-3, gt=0)
     """Peak learning rate, after the warm-up."""
     head_learning_rate: float | None = Field(default=None, gt=0)

@@ -15,7 +15,6 @@ from dcft_cli.models.loading import base_fingerprint, load_model
 from dcft_cli.recipe import Recipe, load_recipe, recipe_from_mapping
 from dcft_cli.runs.folder import adapter_file, recipe_beside
 from dcft_cli.runs.prepare import Preparation, prepare
-from dcft_cli.tasks.decision import Decision
 from dcft_cli.training.machine import Machine, find_machine
 
 
@@ -27,12 +26,14 @@ class AdaptedModel:
         path: the adapter file.
         preparation: recipe, task and tokenizer; with the recipe's validation data, if asked for.
         model: on its device.
+        chosen: parts of the task's decision that were chosen in training.
     """
 
     path: Path
     preparation: Preparation
     machine: Machine
     model: PreTrainedModel
+    chosen: tuple[str, ...]
 
 
 def load_adapted(source: str | Path, overrides: Sequence[str], *, data: bool) -> AdaptedModel:
@@ -53,7 +54,7 @@ def load_adapted(source: str | Path, overrides: Sequence[str], *, data: bool) ->
     machine = find_machine(recipe.training, recipe.model)
     labels = contents.model["labels"]
     preparation = prepare(recipe, labels=labels, training=False, data=data)
-    preparation.loaded.task.decision = Decision(**contents.info.get("decision", {}))
+    chosen = preparation.loaded.task.restore_decision(contents.info.get("decision", {}))
     recipe = preparation.recipe
     config, auto_class = preparation.config, preparation.auto_class
     model = load_model(recipe.model, config, auto_class).model
@@ -62,7 +63,7 @@ def load_adapted(source: str | Path, overrides: Sequence[str], *, data: bool) ->
     nn.Module.to(model, machine.device)
     if recipe.training.acceleration == "auto" and machine.devices == 1:  # no nn.DataParallel
         enable(model)
-    return AdaptedModel(path, preparation, machine, model)
+    return AdaptedModel(path, preparation, machine, model, chosen)
 
 
 def recipe_of(path: Path, contents: AdapterContents, overrides: Sequence[str] = ()) -> Recipe:
@@ -79,6 +80,6 @@ def recipe_of(path: Path, contents: AdapterContents, overrides: Sequence[str] = 
             "Use it in Python: load_adapter(model, path).",
         )
     base = {key: contents.base[key] for key in ("name", "revision") if contents.base[key]}
-    sections = {**contents.info, "model": {**contents.info["model"], **base}}
-    sections.pop("decision", None)
+    info = {name: contents.info[name] for name in Recipe.model_fields if name in contents.info}
+    sections = {**info, "model": {**info["model"], **base}}
     return recipe_from_mapping(sections, str(path), overrides)

@@ -24,6 +24,9 @@ class EvaluationResult:
     Attributes:
         rows: number of scored rows (windows, if inputs are split) by validation set.
         data: where each validation set came from.
+        decision: how logits became predictions: temperature and thresholds, where there are any.
+        chosen: parts of `decision` that were chosen in training.
+        reports: where predictions fail, by validation set; see tasks/report.py.
         seconds: time of scoring, without loading.
         is_main: whether this process reports the result (torchrun starts several).
     """
@@ -35,6 +38,9 @@ class EvaluationResult:
     base: str
     rows: dict[str, int]
     data: dict[str, str]
+    decision: dict[str, Any]
+    chosen: tuple[str, ...]
+    reports: dict[str, dict[str, Any]]
     device: str
     seconds: float
     is_main: bool
@@ -67,7 +73,7 @@ def evaluate(
     outputs: dict[str, Any] = {}
     adapted = load_adapted(source, overrides, data=True)
     preparation, machine = adapted.preparation, adapted.machine
-    recipe = preparation.recipe
+    recipe, task = preparation.recipe, preparation.loaded.task
     if machine.is_main:
         for note in preparation.notes:
             reporter.noted(note)
@@ -95,6 +101,9 @@ def evaluate(
         metrics={name.removeprefix("eval_"): value for name, value in scores.items()},
         rows=preparation.validation_rows,
         data={n or "validation": s.source for n, s in preparation.loaded.validation.items()},
+        decision=task.decision.to_json(task.choosable),
+        chosen=adapted.chosen,
+        reports=trainer.reports,
         device=machine.device_name,
         seconds=seconds,
         is_main=machine.is_main,

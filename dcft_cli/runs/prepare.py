@@ -54,7 +54,7 @@ class Preparation:
     @property
     def validation_rows(self) -> dict[str, int]:
         """Number of rows to score (windows, if inputs are split) by validation set."""
-        return {e.name or "validation": len(e.features) for e in self.evaluation_sets}
+        return {e.title: len(e.features) for e in self.evaluation_sets}
 
     def collator(self, device: torch.device) -> Callable[[Any], dict[str, Any]]:
         """Return the function that pads rows to a batch for a device."""
@@ -118,6 +118,8 @@ def prepare(
     task, train = loaded.task, loaded.train
     base_config = deepcopy(config)
     config.update(dict(task.model_settings))
+    if train is not None and recipe.training.class_weights is not None:
+        task.weight_classes(recipe.training.class_weights, train.dataset)
     if task.order:
         recipe = _replace(recipe, "task", labels=list(task.order))
     notes += loaded.notes

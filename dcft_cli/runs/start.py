@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dcft_cli.adapter.initialization import start_from_gradient
 from dcft_cli.adapter.merge import merged
+from dcft_cli.adapter.reachability import Loss
 from dcft_cli.models.loading import BaseModel
 from dcft_cli.runs.prepare import Preparation
 from dcft_cli.targets.resolve import general_name
@@ -58,7 +59,7 @@ def start(
         trainer.reporting.reporter.noted(
             "The head starts at random: no linear layer of it computes the model's outputs."
         )
-    if names := start_adapters(base, preparation, machine):
+    if names := start_adapters(base, preparation, machine, trainer.loss):
         trainer.reporting.reporter.noted(
             f"{len(names)} adapters have no gradient at the base model and start as with "
             f"adapter.init=zero ({', '.join(sorted(set(map(general_name, names))))})."
@@ -69,15 +70,16 @@ def constant_prediction(preparation: Preparation) -> tuple[Prior | None, dict[st
     """Score the best prediction that reads no input: the least that a run must beat.
 
     Returns:
-        The prior of the training rows (None if the task has none), and its scores on the
-        validation data by metric.
+        The prior of the training rows with the lowest loss (None if the task has none), and the
+        scores of the one without class weights on the validation data, by metric.
     """
     loaded = preparation.loaded
     assert loaded.train is not None
     prior = loaded.task.prior(loaded.train.dataset)
+    unweighted = loaded.task.prior(loaded.train.dataset, weighted=False)
     scores: dict[str, float] = {}
     for eval_set in preparation.evaluation_sets:
-        found = eval_set.constant_scores(None if prior is None else prior.logits)
+        found = eval_set.constant_scores(None if unweighted is None else unweighted.logits)
         scores |= {f"{eval_set.prefix}{name}": value for name, value in found.items()}
     return prior, scores
 
@@ -112,8 +114,13 @@ def _has_new_layer(base: BaseModel) -> bool:
     return bool(base.missing_keys) and not base.reused_keys
 
 
-def start_adapters(base: BaseModel, preparation: Preparation, machine: Machine) -> list[str]:
+def start_adapters(
+    base: BaseModel, preparation: Preparation, machine: Machine, loss: Loss | None = None
+) -> list[str]:
     """Start the adapters from the first gradient, if the recipe asks for it.
+
+    Args:
+        loss: of outputs and inputs; None: the model's own.
 
     Returns:
         Names of the adapters without a gradient.
@@ -124,7 +131,7 @@ def start_adapters(base: BaseModel, preparation: Preparation, machine: Machine) 
     with _without_dropout(base.model, machine, training=recipe.training.gradient_checkpointing):
         size = recipe.training.batch_size
         batches = training_batches(base.model, preparation, machine, _GRADIENT_ROWS, size)
-        return start_from_gradient(base.model, batches)
+        return start_from_gradient(base.model, batches, loss)
 
 
 def training_batches(

@@ -114,8 +114,17 @@ def train(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     metrics = _metrics(plan, trainer, prior, time.perf_counter() - began)
     metrics["acceleration"] = acceleration
+    task, info = plan.preparation.loaded.task, adapter_info(recipe)
+    needs_predictions = plan.preparation.evaluation_sets and (task.has_classes or task.chosen)
+    if needs_predictions and trainer.scored_step != metrics["best_step"]:
+        trainer.score()
+    metrics["decision"] = task.decision.to_json(task.choosable)
+    metrics["chosen"] = list(task.chosen)
+    metrics["reports"] = trainer.reports
+    if task.chosen:
+        info["decision"] = task.decision.to_json(task.chosen)
     if plan.machine.is_main:
-        trainer.save_adapter(folder.adapter)
+        trainer.save_adapter(folder.adapter, info=info)
         with atomic_path(folder.metrics) as path:
             path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return TrainingResult(folder, metrics, trainer)
@@ -194,6 +203,7 @@ def _trainer(
     callbacks: Sequence[TrainerCallback],
 ) -> AdapterTrainer:
     recipe, preparation = plan.recipe, plan.preparation
+    task = preparation.loaded.task
     metric, better = preparation.loaded.main_metric, preparation.loaded.greater_is_better
     args = training_arguments(
         recipe.training,
@@ -229,6 +239,7 @@ def _trainer(
         evaluation_sets=preparation.evaluation_sets,
         head=base.head,
         save=save,
+        loss=None if task.class_weights is None else task.weighted_loss,
         reporting=reporting,
         callbacks=callbacks,
     )
@@ -267,6 +278,8 @@ def _metrics(
     best = scores.get(best_step, {})
     weight_change = relative_change(trainer.adapted_model)
     main = {name: s[main_metric] for name, s in trainer.baselines.items() if main_metric in s}
+    if trainer.loss is not None:
+        main = {}  # class weights trade such a score for better rare classes
     # With the orthogonality term, training losses are not comparable to the prior's.
     constant_loss = None if prior is None or recipe.adapter.orthogonality else prior.loss
     notes = diagnose(

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -15,7 +16,8 @@ from dcft_cli.data.rows import Rows, RowSet
 from dcft_cli.data.token_cache import Tokenizer
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe.schema import DataSection, TaskSection, TaskType
-from dcft_cli.tasks.decision import Decision
+from dcft_cli.tasks.class_weights import Weights, balanced_classes, mean_one, named_weights
+from dcft_cli.tasks.decision import CHOOSING, Decision
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.prior import Prior, prior_of_classes
 
@@ -30,7 +32,7 @@ class Task(ABC):
 
     A family sets `kind`, `auto_class`, `group_column`, `target_column` and `metrics`, and
     implements the abstract methods; all other attributes have defaults. The training loss is that
-    of `auto_class` for its `problem_type`: a family cannot bring its own.
+    of `auto_class` for its `problem_type`: a family cannot bring its own, except to weight classes.
 
     Attributes:
         kind: the family's name.
@@ -40,6 +42,7 @@ class Task(ABC):
         target_column: column of prepared rows that holds what is to be predicted.
         class_column: column of class numbers that a held-out set has in equal shares; None: none.
         has_classes: whether the family needs class names.
+        choosable: parts of `decision` that can be chosen on validation rows.
         needs_offsets: whether it needs to know which characters a token covers.
         default_text: text columns, if the family has its own; then their number is fixed.
         default_label: label column, unless the recipe names another.
@@ -52,6 +55,8 @@ class Task(ABC):
             declared, so that numbers are only names.
         metrics: that `score` reports for every set; the first is the main one.
         decision: how logits become predictions.
+        chosen: parts of `decision` that the recipe asks to choose on validation rows.
+        class_weights: of the loss, (classes,); None for none.
     """
 
     kind: ClassVar[TaskType]
@@ -61,6 +66,7 @@ class Task(ABC):
     target_column: ClassVar[str]
     class_column: ClassVar[str | None] = None
     has_classes: ClassVar[bool] = True
+    choosable: ClassVar[Collection[str]] = ()
     needs_offsets: ClassVar[bool] = False
     default_text: ClassVar[tuple[str, ...]] = ()
     default_label: ClassVar[str] = "label"
@@ -76,6 +82,19 @@ class Task(ABC):
         self.order = declared_labels(task, data) or ()
         self.max_length = data.max_length
         self.decision = Decision()
+        wanted = {
+            "temperature": task.calibrate,
+            "thresholds": isinstance(task.threshold, str),
+            "null_threshold": isinstance(task.null_threshold, str),
+        }
+        self.chosen = tuple(part for part, is_wanted in wanted.items() if is_wanted)
+        for part in self.chosen:
+            if part not in self.choosable:
+                setting, without = CHOOSING[part]
+                raise RecipeError(
+                    f"{setting} does not apply to {self.kind}.", f"Set {setting}={without}."
+                )
+        self.class_weights: Weights | None = None
 
     @classmethod
     def columns(
@@ -167,11 +186,43 @@ class Task(ABC):
                 "At least two classes are needed.",
             )
 
-    def prior(self, dataset: Dataset) -> Prior | None:
-        """Return the best constant prediction for training rows; None if there is none."""
+    def weight_classes(self, weights: str | Mapping[str, float], dataset: Dataset) -> None:
+        """Weight the classes in the loss.
+
+        Args:
+            weights: "balanced", or weights by name.
+            dataset: training rows.
+
+        Raises:
+            RecipeError: the family has no classes, or there is none of that name.
+        """
+        if not self.has_classes:
+            raise RecipeError(
+                f"training.class_weights does not apply to {self.kind}, which has no classes.",
+                "Set training.class_weights=null.",
+            )
+        counts = self._counts(dataset)
+        by_class = (
+            balanced_classes(counts)
+            if isinstance(weights, str)
+            else named_weights(weights, self.labels)
+        )
+        self.class_weights = mean_one(by_class, counts)
+
+    def prior(self, dataset: Dataset, *, weighted: bool = True) -> Prior | None:
+        """Return the constant prediction with the lowest loss on training rows, if there is one.
+
+        Args:
+            weighted: False leaves class weights out: the most frequent class is predicted.
+        """
+        counts = self._counts(dataset)
+        if weighted and self.class_weights is not None:
+            counts = counts * self.class_weights
+        return prior_of_classes(counts) if counts.any() else None
+
+    def _counts(self, dataset: Dataset) -> NDArray[Any]:
         counts = self.label_counts(dataset)
-        numbers = range(len(self.labels))
-        return prior_of_classes(np.array([counts[n] for n in numbers])) if counts else None
+        return np.array([counts[number] for number in range(len(self.labels))])
 
     def linear_examples(
         self, features: Tensor, batch: Mapping[str, Tensor]
@@ -189,16 +240,49 @@ class Task(ABC):
         return features, {"labels": batch["labels"]}
 
     def linear_loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
-        """Return the mean loss of logits (examples, ..., outputs), which is the model's own loss.
+        """Return the mean loss of logits (examples, ..., outputs).
 
-        For a regression both logits and targets are standardized, so it is divided by spread^2.
+        It is the model's own loss, with class weights if there are any. For a regression both
+        logits and targets are standardized, so it is divided by spread^2.
 
         Args:
             targets: of `linear_examples`, or a part of the examples.
         """
         from torch.nn.functional import cross_entropy
 
-        return cross_entropy(logits, targets["labels"])
+        labels = targets["labels"]
+        if self.class_weights is None:
+            return cross_entropy(logits, labels)
+        weights = logits.new_tensor(self.class_weights)
+        # Not torch's own mean, which divides by the weights of the batch: see `mean_one`.
+        return cross_entropy(logits, labels, weight=weights, reduction="sum") / len(labels)
+
+    def weighted_loss(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss of a model's outputs for a batch, with class weights."""
+        return self.linear_loss(*self.linear_examples(outputs["logits"], batch))
+
+    def restore_decision(self, stored: Mapping[str, Any]) -> tuple[str, ...]:
+        """Decide as an adapter file says; a number in the recipe overrides a chosen threshold.
+
+        Args:
+            stored: what training chose: `Decision.to_json(chosen)`.
+
+        Returns:
+            The parts of `decision` that were chosen in training.
+
+        Raises:
+            RecipeError: the recipe asks for a choice that was not made for this adapter.
+        """
+        if missing := [CHOOSING[part] for part in self.chosen if part not in stored]:
+            raise RecipeError(
+                "This adapter comes without what `dcft train` chooses at the end of a run for "
+                f"{' and '.join(choosing.setting for choosing in missing)}, as checkpoints do.",
+                f"Set {' '.join('='.join(choosing) for choosing in missing)}.",
+            )
+        # Thresholds that were chosen apply to calibrated probabilities, so it is always used.
+        used = [part for part in stored if part == "temperature" or part in self.chosen]
+        self.decision = replace(self.decision, **{part: stored[part] for part in used})
+        return tuple(used)
 
     def collator(
         self, tokenizer: Tokenizer, multiple: int | None = None

@@ -14,6 +14,9 @@ from dcft_cli.data.lists import written_list
 from dcft_cli.data.prediction_set import Prediction, shortened
 from dcft_cli.data.rows import Rows, format_value
 from dcft_cli.recipe.schema import DataSection, TaskSection
+from dcft_cli.tasks.calibration import softmax_calibration, softmax_temperature
+from dcft_cli.tasks.decision import Decision
+from dcft_cli.tasks.report import report_classes
 from dcft_cli.tasks.text import TextTask
 
 
@@ -28,6 +31,7 @@ class Classification(TextTask):
     problem_type = "single_label_classification"
     label_feature = Value("int64")
     class_column = "label"
+    choosable = ("temperature",)
 
     def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str]) -> None:
         super().__init__(task, data, labels)
@@ -63,6 +67,16 @@ class Classification(TextTask):
             name = self.labels[number]
             found.append({"prediction": name, "probability": named[name], "probabilities": named})
         return found
+
+    def best_decision(self, logits: NDArray[Any], labels: NDArray[Any]) -> Decision:
+        """See `TextTask.best_decision`."""
+        return Decision(temperature=softmax_temperature(logits, labels))
+
+    def report(self, logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
+        """See `TextTask.report`."""
+        calibration = softmax_calibration(logits, labels, self.decision.temperature)
+        by_class = report_classes(self.labels, labels, self.predicted(logits))
+        return {**by_class, "calibration": calibration}
 
     def describe_target(self, target: int) -> str:
         """See `Task.describe_target`."""

@@ -11,6 +11,7 @@ from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe import is_file_address
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import Task
+from dcft_cli.tasks.decision import CHOOSING
 from dcft_cli.tasks.families import FAMILIES, build_task, labels_only_in_data
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.metrics import LOWER_IS_BETTER
@@ -90,6 +91,12 @@ def load_task(
             raise DataError("There is no validation data to score.", hint)
     if train is not None:
         built.check_training(train)
+    if built.chosen and not validation:
+        setting = CHOOSING[built.chosen[0]].setting
+        raise RecipeError(
+            f"{setting} needs validation rows to choose on, and there are none.",
+            "Set data.validation or data.holdout.",
+        )
     metric = _main_metric(task.metric, built.metrics, list(validation))
     greater_is_better = not metric.endswith(tuple(LOWER_IS_BETTER))
     return LoadedTask(built, train, validation, held_out, notes, metric, greater_is_better)

@@ -1,15 +1,15 @@
 """Multi-label classification: any number of labels, or none, for a text or a pair of texts."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, List, Value
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, f1_score
 
 from dcft_cli.data.labels import LabelColumn, label_name
@@ -19,10 +19,15 @@ from dcft_cli.data.rows import Rows, RowSet, format_value
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import Tensor
+from dcft_cli.tasks.calibration import sigmoid_calibration, sigmoid_temperature
+from dcft_cli.tasks.class_weights import balanced_labels, named_weights
+from dcft_cli.tasks.decision import Decision
 from dcft_cli.tasks.metrics import require_finite
 from dcft_cli.tasks.prior import Prior, prior_of_labels
+from dcft_cli.tasks.report import report_labels
 from dcft_cli.tasks.text import TextTask
 
+_DEFAULT_THRESHOLD = 0.5
 _ZERO_OR_ONE = {"1": 1.0, "true": 1.0, "0": 0.0, "false": 0.0}
 _OTHER_SEPARATORS = "|;,"
 _UNQUOTED_LIST = re.compile(r"\s*\[[^\[\]]*,[^\[\]]*\]\s*")
@@ -42,6 +47,7 @@ class MultiLabel(TextTask):
     kind = "multi_label"
     problem_type = "multi_label_classification"
     several_label_columns = True
+    choosable = ("temperature", "thresholds")
     label_feature = List(Value("float32"))
     metrics = (
         "micro_f1",
@@ -60,7 +66,9 @@ class MultiLabel(TextTask):
                 "Each column is the label of its name: leave task.labels out.",
             )
         self.separator = data.separator
-        self.threshold = task.threshold
+        self.per_label = task.threshold == "best_per_label"
+        given = task.threshold if isinstance(task.threshold, float) else _DEFAULT_THRESHOLD
+        self.decision = Decision(thresholds=given)
 
     @classmethod
     def find_labels(cls, rows: Rows, column: str, data: DataSection) -> tuple[str, ...]:
@@ -102,19 +110,39 @@ class MultiLabel(TextTask):
                 "A classifier learns from rows with different labels.",
             )
 
-    def prior(self, dataset: Dataset) -> Prior:
-        """See `Task.prior`."""
-        return prior_of_labels(np.sum(dataset["label"][:], axis=0), len(dataset))
+    def weight_classes(self, weights: str | Mapping[str, float], dataset: Dataset) -> None:
+        """See `Task.weight_classes`: a label's weight is that of the rows that have it."""
+        self.class_weights = (
+            balanced_labels(self._counts(dataset), len(dataset))
+            if isinstance(weights, str)
+            else named_weights(weights, self.labels)
+        )
+
+    def prior(self, dataset: Dataset, *, weighted: bool = True) -> Prior:
+        """See `Task.prior`; without weights, all labels that at least half of the rows have."""
+        weights = self.class_weights if weighted and self.class_weights is not None else 1.0
+        return prior_of_labels(self._counts(dataset), len(dataset), weights)
 
     def linear_loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """See `Task.linear_loss`."""
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        return binary_cross_entropy_with_logits(logits, targets["labels"])
+        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        return binary_cross_entropy_with_logits(logits, targets["labels"], pos_weight=weights)
+
+    @property
+    def thresholds(self) -> list[float]:
+        """The threshold of each label."""
+        thresholds = self.decision.thresholds
+        if isinstance(thresholds, Mapping):
+            return [thresholds[name] for name in self.labels]
+        assert thresholds is not None
+        return [thresholds] * len(self.labels)
 
     def predicted(self, logits: NDArray[Any]) -> NDArray[np.bool_]:
         """See `TextTask.predicted`."""
-        predicted: NDArray[np.bool_] = logits >= math.log(self.threshold / (1 - self.threshold))
+        predicted: NDArray[np.bool_]
+        predicted = logits / self.decision.temperature >= logit(self.thresholds)
         return predicted
 
     def predictions(self, logits: NDArray[Any]) -> list[Prediction]:
@@ -134,6 +162,33 @@ class MultiLabel(TextTask):
         """See `Task.describe_target`."""
         return [name for name, present in zip(self.labels, target, strict=True) if present]
 
+    def best_decision(self, logits: NDArray[Any], labels: NDArray[Any]) -> Decision:
+        """See `TextTask.best_decision`: the threshold with the best F1 of all pairs, or of each."""
+        present, decision = labels > 0.5, self.decision
+        if "temperature" in self.chosen:
+            decision = replace(decision, temperature=sigmoid_temperature(logits, present))
+        if "thresholds" not in self.chosen:
+            return decision
+        if not present.any():
+            return replace(decision, thresholds=_DEFAULT_THRESHOLD)
+        logits = logits / decision.temperature
+        _, common = best_threshold(logits.reshape(-1), present.reshape(-1))
+        if not self.per_label:
+            return replace(decision, thresholds=common)
+        # No threshold is the best one of a label that never occurs.
+        by_label = {
+            name: best_threshold(logits[:, n], present[:, n])[1] if present[:, n].any() else common
+            for n, name in enumerate(self.labels)
+        }
+        return replace(decision, thresholds=by_label)
+
+    def report(self, logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
+        """See `TextTask.report`."""
+        present = labels > 0.5
+        by_label = report_labels(self.labels, present, self.predicted(logits), self.thresholds)
+        calibration = sigmoid_calibration(logits, present, self.decision.temperature)
+        return {**by_label, "calibration": calibration}
+
     def score(self, logits: NDArray[Any], label_ids: NDArray[Any]) -> dict[str, float]:
         """See `EvaluationSet.score`.
 
@@ -151,7 +206,8 @@ class MultiLabel(TextTask):
         ]
         # NaN leaves the labels out of the mean that are neither predicted nor present.
         macro_f1 = f1_score(present, predicted, average="macro", zero_division=np.nan)
-        best, threshold = best_threshold(logits.reshape(-1), present.reshape(-1))
+        scaled = (logits / self.decision.temperature).reshape(-1)
+        best, threshold = best_threshold(scaled, present.reshape(-1))
         return {
             "micro_f1": float(f1_score(present, predicted, average="micro", zero_division=0.0)),
             "macro_f1": float(np.nan_to_num(macro_f1)),
@@ -163,7 +219,9 @@ class MultiLabel(TextTask):
 
 
 def best_threshold(logits: NDArray[Any], present: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return the best F1 that any threshold reaches, and the highest such probability.
+    """Return the best F1 that any threshold reaches, and the highest such threshold.
+
+    It lies halfway between the logits on its two sides, so that rounding does not cross it.
 
     Args:
         logits: (pairs of row and label,).
@@ -175,7 +233,8 @@ def best_threshold(logits: NDArray[Any], present: NDArray[np.bool_]) -> tuple[fl
     predicted = np.flatnonzero(last_of_tie) + 1
     f1s = 2 * hits[last_of_tie] / (predicted + present.sum())
     best = int(f1s.argmax())
-    return float(f1s[best]), float(expit(ranked[last_of_tie][best]))
+    logits = np.append(ranked[last_of_tie], ranked[-1] - 1).astype(np.float64)
+    return float(f1s[best]), float(expit((logits[best] + logits[best + 1]) / 2))
 
 
 def _label_column(rows: Rows, column: str, separator: str) -> LabelColumn:

@@ -30,11 +30,17 @@ def prior_of_classes(counts: NDArray[Any]) -> Prior:
     return Prior(np.log(shares), None, float(entropy))
 
 
-def prior_of_labels(counts: NDArray[Any], rows: int) -> Prior:
-    """Return the prior for independent labels from the number of rows with each, (labels,)."""
-    shares = (counts + 0.5) / (rows + 1)
-    present = counts / rows
-    entropy = -(present * np.log(shares) + (1 - present) * np.log1p(-shares)).mean()
+def prior_of_labels(counts: NDArray[Any], rows: int, weights: NDArray[Any] | float = 1.0) -> Prior:
+    """Return the prior for independent labels.
+
+    Args:
+        counts: number of rows with each label, (labels,).
+        rows: number of all rows.
+        weights: in the loss, of the rows with each label, (labels,).
+    """
+    present, absent = counts * weights, rows - counts
+    shares = (present + 0.5) / (present + absent + 1)
+    entropy = -((present * np.log(shares) + absent * np.log1p(-shares)) / rows).mean()
     return Prior(np.log(shares) - np.log1p(-shares), None, float(entropy))
 
 

@@ -48,7 +48,7 @@ class Regression(TextTask):
         if len(labels) == 1:
             raise DataError(f"{rows.source}: every label is {labels.pop():g}.")
 
-    def prior(self, dataset: Dataset) -> Prior:
+    def prior(self, dataset: Dataset, *, weighted: bool = True) -> Prior:
         """See `Task.prior`."""
         return prior_of_numbers(np.asarray(dataset["label"][:], np.float64))
 

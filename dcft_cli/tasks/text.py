@@ -14,6 +14,7 @@ from dcft_cli.data.prediction_set import Prediction, PredictionSet
 from dcft_cli.data.rows import Rows
 from dcft_cli.data.token_cache import Tokenizer, encode_rows
 from dcft_cli.tasks.base import Task, length_order, longest_first
+from dcft_cli.tasks.decision import Decision
 from dcft_cli.tasks.metrics import METRICS, require_finite
 
 
@@ -52,6 +53,14 @@ class TextTask(Task):
         names = np.atleast_1d(np.array(self.labels)[predicted[0]])
         return f"every row is predicted {', '.join(names) or 'no label'}"
 
+    def best_decision(self, logits: NDArray[Any], labels: NDArray[Any]) -> Decision:
+        """Return `decision` with the parts in `chosen` chosen for these rows."""
+        return self.decision
+
+    def report(self, logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any] | None:
+        """See `EvaluationSet.report`."""
+        return None
+
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""
         columns: dict[str, list[Any]] = {**self._texts(rows), "label": self.read_labels(rows)}
@@ -74,10 +83,22 @@ class TextTask(Task):
         labels = np.asarray(features["labels"][:])
 
         def constant_scores(logits: NDArray[Any]) -> dict[str, float]:
-            return self.score(np.tile(logits, (len(labels), 1)), labels)
+            predictions = np.tile(logits, (len(labels), 1))
+            choose(predictions)
+            return self.score(predictions, labels)
+
+        def choose(predictions: NDArray[Any]) -> None:
+            if self.chosen:
+                self.decision = self.best_decision(require_finite(predictions), labels)
 
         return EvaluationSet(
-            name, features, self.score, constant_scores, partial(self.failure, labels=labels)
+            name,
+            features,
+            self.score,
+            constant_scores,
+            report=partial(self.report, labels=labels),
+            choose=choose,
+            failure=partial(self.failure, labels=labels),
         )
 
     def prediction_set(self, dataset: Dataset, tokenizer: Tokenizer) -> PredictionSet:

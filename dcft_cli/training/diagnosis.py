@@ -35,7 +35,8 @@ def diagnose(
     Args:
         history: the Trainer's log.
         best: the best main score, if anything was scored.
-        baselines: main score of each baseline that the run must beat, by name.
+        baselines: main score of each baseline that the run must beat, by name; none with class
+            weights, which buy better rare classes with more errors altogether.
         failure: what is wrong with the last predictions, if anything; see `EvaluationSet`.
         constant_loss: mean training loss of the constant prediction, if it is known.
         weight_change: see `relative_change`.

@@ -22,6 +22,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from dcft_cli.adapter.inject import adapter_layers
 from dcft_cli.adapter.merge import merged
 from dcft_cli.adapter.orthogonality import orthogonality
+from dcft_cli.adapter.reachability import Loss
 from dcft_cli.adapter_file.load import load_tensors
 from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
 from dcft_cli.data.evaluation_set import EvaluationSet
@@ -42,11 +43,14 @@ class AdapterTrainer(Trainer):
         evaluation_sets: the sets that `evaluate` scores.
         head: names of the trained parameters outside the encoder.
         save: writes an adapter file, for checkpoints.
+        loss: of outputs and inputs, in training; None: the model's own.
 
     Attributes:
         adapted_model: the model, never wrapped for parallel training.
         baselines: scores reached without training, by name; see `add_baseline`.
         failure: what is wrong with the last predictions, if anything; see `EvaluationSet`.
+        reports: where the last predictions fail, by title of the set; see `EvaluationSet`.
+        scored_step: optimizer step after which the last predictions were made.
     """
 
     def __init__(
@@ -60,7 +64,8 @@ class AdapterTrainer(Trainer):
         train_set: Dataset | None = None,
         evaluation_sets: Sequence[EvaluationSet] = (),
         head: Collection[str] = (),
-        save: Callable[[Path], object] = lambda path: None,
+        save: Callable[..., object] = lambda path: None,
+        loss: Loss | None = None,
         reporting: ReportingCallback,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
@@ -70,7 +75,10 @@ class AdapterTrainer(Trainer):
         self.head = frozenset(head)
         self.save_adapter = save
         self.reporting = reporting
+        self.loss = loss
         self.failure = ""
+        self.reports: dict[str, dict[str, Any]] = {}
+        self.scored_step: int | None = None
         self.adapted_model = model
         self.layers = list(adapter_layers(model).values())
         self.baselines: dict[str, Mapping[str, float]] = {}
@@ -105,8 +113,10 @@ class AdapterTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Compute the model's loss; in training plus the weighted orthogonality term (Eq. 4)."""
+        """Compute the loss; in training plus the weighted orthogonality term (Eq. 4)."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if self.loss is not None:
+            loss = self.loss(outputs, inputs)
         adapter = self.recipe.adapter
         if model.training and adapter.orthogonality:
             term = orthogonality(self.layers, adapter.orthogonality_form)
@@ -153,7 +163,7 @@ class AdapterTrainer(Trainer):
             metric = self.reporting.metric
             note = first_impression(
                 scores[metric],
-                self.baselines.get(CONSTANT, {}).get(metric),
+                None if self.loss else self.baselines.get(CONSTANT, {}).get(metric),
                 metric=metric,
                 greater_is_better=self.reporting.sign > 0,
                 failure=self.failure,
@@ -167,6 +177,9 @@ class AdapterTrainer(Trainer):
 
     def score(self) -> dict[str, float]:
         """Score every evaluation set without logging; return scores by metric name.
+
+        In training, what the recipe asks to choose on validation rows, such as a threshold, is
+        chosen on the first set.
 
         In distributed training, only after `train` has wrapped the model: the Trainer would not
         wrap it again.
@@ -185,10 +198,15 @@ class AdapterTrainer(Trainer):
                 output = output._replace(
                     predictions=eval_set.same_for_equal_inputs(output.predictions)
                 )
+                if self.train_dataset is not None and eval_set is self.evaluation_sets[0]:
+                    eval_set.choose(output.predictions)
                 found = eval_set.score(output.predictions, output.label_ids)
+                if (report := eval_set.report(output.predictions)) is not None:
+                    self.reports[eval_set.title] = report
                 failures.append(eval_set.failure(output.predictions))
                 scores |= {f"{eval_set.prefix}{name}": value for name, value in found.items()}
         self.failure = failures[0] if failures else ""
+        self.scored_step = self.state.global_step
         return scores
 
     def prediction_step(

@@ -196,6 +196,21 @@ def test_the_model_starts_as_its_base_and_nothing_else_changes() -> None:
             assert torch.equal(parameter, kept[name]), name
 
 
+def test_the_gradient_may_be_that_of_another_loss() -> None:
+    batch = {**tokens(), "labels": LABELS}
+    starts = []
+    for loss in (
+        None,
+        lambda outputs, batch: outputs.loss,
+        lambda outputs, _: outputs.logits[0, 0],
+    ):
+        model = inject(tiny_model(), DCFTConfig(kernel_size=4, init="gradient"))
+        start_from_gradient(model, [batch], loss)
+        starts.append(next(iter(adapter_layers(model).values())).A.detach())
+    assert torch.equal(starts[0], starts[1])
+    assert (starts[0] - starts[2]).abs().max() > 1e-2
+
+
 def test_the_same_model_and_batches_start_alike() -> None:
     first, second = start(tiny_model()), start(tiny_model())
     assert first.keys() == second.keys()

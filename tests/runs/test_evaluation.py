@@ -46,6 +46,9 @@ def test_result(job: Job) -> None:
         "base": job.plan.recipe.model.name,
         "rows": {"validation": 12},
         "data": {"validation": data},
+        "decision": {},
+        "chosen": [],
+        "reports": {},
         "device": "CPU, 1 thread",
         "seconds": round(result.seconds, 3),
     }

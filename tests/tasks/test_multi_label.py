@@ -142,7 +142,7 @@ def test_the_threshold_decides(jsonl: Write, tokenizer: PreTrainedTokenizerFast)
     assert score(0.5)["micro_f1"] == pytest.approx(4 / 5)
     assert score(0.35)["micro_f1"] == 1.0  # sigmoid(-0.5) is 0.378, sigmoid(-1) is 0.269
     assert score(0.9)["micro_f1"] == 0.0
-    assert score(0.9)["best_micro_f1_threshold"] == pytest.approx(1 / (1 + np.exp(0.5)))
+    assert score(0.9)["best_micro_f1_threshold"] == pytest.approx(1 / (1 + np.exp(0.75)))
     with pytest.raises(TrainingError, match="not finite"):
         score(0.5, np.full((3, 2), np.nan))
 
@@ -157,7 +157,7 @@ def test_scores_by_hand() -> None:
             "mean_average_precision": (1 + 1 / 2) / 2,
             "subset_accuracy": 2 / 3,
             "best_micro_f1": 2 * 2 / (2 + 3),  # those of logits 3 and 2
-            "best_micro_f1_threshold": 1 / (1 + np.exp(-2)),
+            "best_micro_f1_threshold": 1 / (1 + np.exp(-1.5)),  # halfway between 2 and 1
         }
     )
     assert all(type(score) is float for score in scores.values())
@@ -173,20 +173,20 @@ def test_the_best_threshold_is_the_best_of_all(seed: int) -> None:
         return float(sklearn_metrics.f1_score(present, 1 / (1 + np.exp(-logits)) >= threshold))
 
     best, threshold = best_threshold(logits, present)
-    assert best == pytest.approx(score(threshold - 1e-12))
+    assert best == pytest.approx(score(threshold - 0.01)) == pytest.approx(score(threshold + 0.01))
     assert best == pytest.approx(max(score(value) for value in np.linspace(0, 1, 500)))
 
 
 def test_labels_that_never_occur_are_left_out_of_means() -> None:
     scores = score([[1.0, -1.0], [-1.0, -1.0]], [[1, 0], [0, 0]])
-    assert scores.pop("best_micro_f1_threshold") == pytest.approx(1 / (1 + np.exp(-1)))
+    assert scores.pop("best_micro_f1_threshold") == 0.5  # halfway between 1 and -1
     assert scores == dict.fromkeys(scores, 1.0)
 
 
 def test_scores_without_any_label_are_0() -> None:
     scores = score([[-1.0, -1.0]] * 3, [[0, 0]] * 3)
     assert scores.pop("subset_accuracy") == 1.0
-    assert scores.pop("best_micro_f1_threshold") == pytest.approx(1 / (1 + np.exp(1)))
+    assert scores.pop("best_micro_f1_threshold") == pytest.approx(1 / (1 + np.exp(1.5)))
     assert scores == dict.fromkeys(scores, 0.0)
 
 

@@ -80,12 +80,32 @@ def score_answers(
         for part, mask in (("has_answer", answerable), ("no_answer", ~answerable)):
             if mask.any():
                 scores[f"{part}_{name}"] = _percent(values[mask])
-        scores[f"best_{name}"], scores[f"best_{name}_threshold"] = best_threshold(
-            np.array([answer.no_answer_score for answer in answers]),
-            answered=_each(metric, [answer.text for answer in answers], references),
-            unanswered=_each(metric, [""] * len(answers), references),
-        )
+        best, threshold = _best(metric, answers, references)
+        scores[f"best_{name}"], scores[f"best_{name}_threshold"] = best, threshold
     return scores
+
+
+def best_null_threshold(answers: Sequence[Answer], references: Sequence[Sequence[str]]) -> float:
+    """Return the threshold with the best F1.
+
+    It lies halfway between the "no answer" scores on its two sides, so that rounding does not
+    cross it.
+    """
+    _, threshold = _best(f1, answers, references)
+    higher = [a.no_answer_score for a in answers if a.no_answer_score > threshold]
+    return (threshold + min(higher, default=threshold + 2)) / 2
+
+
+def _best(
+    metric: Callable[[str, Sequence[str]], float],
+    answers: Sequence[Answer],
+    references: Sequence[Sequence[str]],
+) -> tuple[float, float]:
+    return best_threshold(
+        np.array([answer.no_answer_score for answer in answers]),
+        answered=_each(metric, [answer.text for answer in answers], references),
+        unanswered=_each(metric, [""] * len(answers), references),
+    )
 
 
 def best_threshold(

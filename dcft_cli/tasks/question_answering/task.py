@@ -12,8 +12,10 @@ from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.data.prediction_set import Prediction, PredictionSet, shortened
 from dcft_cli.data.rows import Rows
 from dcft_cli.data.token_cache import Tokenizer, encode_rows
+from dcft_cli.errors import RecipeError
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import Task, Tensor, longest_first
+from dcft_cli.tasks.decision import Decision
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.metrics import require_finite
 from dcft_cli.tasks.question_answering.characters import (
@@ -23,7 +25,7 @@ from dcft_cli.tasks.question_answering.characters import (
 )
 from dcft_cli.tasks.question_answering.decoding import Answer, Window, decode
 from dcft_cli.tasks.question_answering.rows import prepare_questions
-from dcft_cli.tasks.question_answering.scoring import score_answers
+from dcft_cli.tasks.question_answering.scoring import best_null_threshold, score_answers
 from dcft_cli.tasks.question_answering.windows import (
     answer_span,
     check_windows,
@@ -44,9 +46,6 @@ class QuestionAnswering(Task):
 
     Prepared rows have the columns of SQuAD: `question`, `context`, `answers`.
 
-    Attributes:
-        null_threshold: "no answer" is given if it leads by more; None if every question must
-            have an answer.
     """
 
     kind = "question_answering"
@@ -54,6 +53,7 @@ class QuestionAnswering(Task):
     group_column = "context"
     target_column = "answers"
     has_classes = False
+    choosable = ("null_threshold",)
     needs_offsets = True
     default_text = ("question", "context")
     default_label = "answers"
@@ -64,7 +64,14 @@ class QuestionAnswering(Task):
         unanswerable = task.unanswerable or (known is not None and known.unanswerable)
         best = ("best_f1", "best_exact_match") if unanswerable else ()
         self.metrics = ("f1", "exact_match", *best)
-        self.null_threshold = task.null_threshold if unanswerable else None
+        given = 0.0 if isinstance(task.null_threshold, str) else task.null_threshold
+        if unanswerable:
+            self.decision = Decision(null_threshold=given)
+        elif self.chosen:
+            raise RecipeError(
+                "task.null_threshold=best needs questions without an answer.",
+                "Set task.unanswerable=true if the data has them.",
+            )
         self.document_stride = data.document_stride
         self.n_best = task.n_best
         self.max_answer_length = task.max_answer_length
@@ -73,6 +80,11 @@ class QuestionAnswering(Task):
     def model_settings(self) -> dict[str, Any]:
         """See `Task.model_settings`: the outputs are a start and an end logit."""
         return super().model_settings | {"num_labels": 2}
+
+    @property
+    def null_threshold(self) -> float | None:
+        """Lead from which "no answer" is given; None if every question must have an answer."""
+        return self.decision.null_threshold
 
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""
@@ -111,15 +123,22 @@ class QuestionAnswering(Task):
             for row, (answers, context) in enumerate(zip(dataset["answers"], contexts, strict=True))
         ]
 
+        def decoded(predictions: Logits) -> list[Answer]:
+            return self._answers(predictions, windows, contexts)
+
         def score(predictions: Logits, label_ids: object = None) -> dict[str, float]:
-            answers = self._answers(predictions, windows, contexts)
-            return score_answers(answers, references, self.null_threshold)
+            return score_answers(decoded(predictions), references, self.null_threshold)
+
+        def choose(predictions: Logits) -> None:
+            if self.chosen:
+                best = best_null_threshold(decoded(predictions), references)
+                self.decision = Decision(null_threshold=best)
 
         def constant_scores(logits: object) -> dict[str, float]:
             empty = [Answer("", 0.0)] * len(references)
             return score_answers(empty, references, self.null_threshold)
 
-        return EvaluationSet(name, features, score, constant_scores)
+        return EvaluationSet(name, features, score, constant_scores, choose=choose)
 
     def prediction_set(self, dataset: Dataset, tokenizer: Tokenizer) -> PredictionSet:
         """See `Task.prediction_set`; raises RecipeError as `encode_training` does."""

@@ -7,6 +7,7 @@ allows (an I- after O) still mark an entity.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from dcft_cli.errors import DataError
@@ -82,6 +83,24 @@ def entities(tags: Sequence[Tag]) -> Iterator[tuple[int, int, str]]:
             yield first, word, type_
 
 
+def count_entities(
+    predicted: Sequence[Sequence[Tag]], expected: Sequence[Sequence[Tag]]
+) -> dict[str, tuple[int, int, int]]:
+    """Count the entities of all sentences: right ones, predicted ones, and true ones, by type.
+
+    Args:
+        predicted: tags of each sentence.
+        expected: true tags, as many.
+    """
+    hits, found, present = Counter[str](), Counter[str](), Counter[str]()
+    for tags, true_tags in zip(predicted, expected, strict=True):
+        guesses, truths = set(entities(tags)), set(entities(true_tags))
+        hits.update(type_ for _, _, type_ in guesses & truths)
+        found.update(type_ for _, _, type_ in guesses)
+        present.update(type_ for _, _, type_ in truths)
+    return {t: (hits[t], found[t], present[t]) for t in sorted(found.keys() | present.keys())}
+
+
 def score_entities(
     predicted: Sequence[Sequence[Tag]], expected: Sequence[Sequence[Tag]]
 ) -> dict[str, float]:
@@ -91,12 +110,8 @@ def score_entities(
         predicted: tags of each sentence.
         expected: true tags, as many.
     """
-    hits = found = present = 0
-    for tags, true_tags in zip(predicted, expected, strict=True):
-        guesses, truths = set(entities(tags)), set(entities(true_tags))
-        hits += len(guesses & truths)
-        found += len(guesses)
-        present += len(truths)
+    counts = count_entities(predicted, expected).values()
+    hits, found, present = (sum(count[part] for count in counts) for part in range(3))
     return {
         "f1": 2 * hits / max(found + present, 1),
         "precision": hits / max(found, 1),

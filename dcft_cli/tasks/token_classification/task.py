@@ -17,7 +17,10 @@ from dcft_cli.data.rows import Rows
 from dcft_cli.data.token_cache import Tokenizer, encode_rows
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import Task, Tensor, longest_first
+from dcft_cli.tasks.calibration import softmax_calibration, softmax_temperature
+from dcft_cli.tasks.decision import Decision
 from dcft_cli.tasks.metrics import accuracy, macro_f1, require_finite
+from dcft_cli.tasks.report import class_scores, report_classes
 from dcft_cli.tasks.token_classification.rows import (
     label_column,
     prepare_sentences,
@@ -28,6 +31,7 @@ from dcft_cli.tasks.token_classification.scoring import (
     OUTSIDE,
     Tag,
     are_entity_tags,
+    count_entities,
     entities,
     read_tag,
     score_entities,
@@ -39,6 +43,7 @@ IGNORED = -100
 
 Numbers = NDArray[np.int64]
 
+_UNNAMED = "entity"  # the type of plain B and I
 _WINDOW_COLUMNS = ["row", "words", "tokens"]
 
 
@@ -58,6 +63,7 @@ class TokenClassification(Task):
     auto_class = "AutoModelForTokenClassification"
     group_column = "text"
     target_column = "labels"
+    choosable = ("temperature",)
     needs_offsets = True
     default_text = (WORDS_COLUMN,)
     default_label = LABELS_COLUMN
@@ -120,6 +126,27 @@ class TokenClassification(Task):
                 classes[row][words] = logits[tokens].argmax(axis=-1)
             return classes
 
+        def word_logits(predictions: NDArray[Any]) -> tuple[NDArray[Any], Numbers]:
+            """Return the logits (words, classes) and labels of all words that yield tokens."""
+            row_words_tokens = list(zip(*windows, strict=True))
+            labels = [expected[row][words] for row, words, _ in row_words_tokens]
+            logits = [
+                found[tokens]
+                for found, (_, _, tokens) in zip(predictions, row_words_tokens, strict=True)
+            ]
+            return np.concatenate(logits), np.concatenate(labels)
+
+        def choose(predictions: NDArray[Any]) -> None:
+            if self.chosen:
+                logits, labels = word_logits(require_finite(predictions))
+                self.decision = Decision(temperature=softmax_temperature(logits, labels))
+
+        def report(predictions: NDArray[Any]) -> dict[str, Any]:
+            by_class = self.report_words(predicted(predictions), expected)
+            logits, labels = word_logits(predictions)
+            calibration = softmax_calibration(logits, labels, self.decision.temperature)
+            return {**by_class, "calibration": calibration}
+
         def score(predictions: NDArray[Any], label_ids: object = None) -> dict[str, float]:
             return self.score_words(predicted(predictions), expected)
 
@@ -134,7 +161,15 @@ class TokenClassification(Task):
             return f"every word is labeled {self.labels[classes.pop()] if classes else 'nothing'}"
 
         features = encoded.remove_columns([*_WINDOW_COLUMNS, "labels"])
-        return EvaluationSet(name, features, score, constant_scores, failure)
+        return EvaluationSet(
+            name,
+            features,
+            score,
+            constant_scores,
+            report=report,
+            choose=choose,
+            failure=failure,
+        )
 
     def prediction_set(self, dataset: Dataset, tokenizer: Tokenizer) -> PredictionSet:
         """See `Task.prediction_set`."""
@@ -178,12 +213,39 @@ class TokenClassification(Task):
         right = accuracy(flat, true)
         if self.tags is None:
             return {"accuracy": right, "macro_f1": macro_f1(flat, true)}
-        tags = [*self.tags, (OUTSIDE, "")]  # the last one, for -1
+        return score_entities(self._read(predicted), self._read(expected)) | {"accuracy": right}
 
-        def read(sentences: Sequence[Numbers]) -> list[list[Tag]]:
-            return [[tags[number] for number in numbers] for numbers in sentences]
+    def report_words(
+        self, predicted: Sequence[Numbers], expected: Sequence[Numbers]
+    ) -> dict[str, Any]:
+        """Report on the words of all sentences, or on the entities by type.
 
-        return score_entities(read(predicted), read(expected)) | {"accuracy": right}
+        Confusions of entities are counted by word: words of one type tagged as another, or as
+        none (O).
+
+        Args:
+            predicted, expected: of `score_words`.
+        """
+        flat, true = np.concatenate(predicted), np.concatenate(expected)
+        if self.tags is None:
+            return report_classes(self.labels, true, flat)
+        types = sorted({type_ for mark, type_ in self.tags if mark != OUTSIDE})
+        names = [OUTSIDE, *(type_ or _UNNAMED for type_ in types)]
+        # Each tag as the number of its type in `names`; the last one is for -1.
+        numbers = np.array([types.index(t) + 1 if m != OUTSIDE else 0 for m, t in self.tags] + [0])
+        counts = count_entities(self._read(predicted), self._read(expected))
+        return report_classes(names, numbers[true], numbers[flat]) | {
+            "unit": "entity",
+            "classes": {
+                type_ or _UNNAMED: class_scores(*counts.get(type_, (0, 0, 0))) for type_ in types
+            },
+        }
+
+    def _read(self, sentences: Sequence[Numbers]) -> list[list[Tag]]:
+        """Return the tags of class numbers; O for -1."""
+        assert self.tags is not None
+        tags = [*self.tags, (OUTSIDE, "")]
+        return [[tags[number] for number in numbers] for numbers in sentences]
 
     def _describe(
         self,

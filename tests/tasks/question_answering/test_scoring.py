@@ -5,6 +5,7 @@ import pytest
 
 from dcft_cli.tasks.question_answering.decoding import Answer
 from dcft_cli.tasks.question_answering.scoring import (
+    best_null_threshold,
     best_threshold,
     exact_match,
     f1,
@@ -85,6 +86,17 @@ def test_scores_of_v2_by_hand() -> None:
         "best_f1": 75.0,
         "best_f1_threshold": -2.0,
     }
+
+
+def test_the_chosen_threshold_lies_between_two_answers() -> None:
+    answers = [Answer("cat", -2.0), Answer("dog", 1.0), Answer("red", 2.0), Answer("sea", 3.0)]
+    references = [["the cat"], ["dog"], [], []]
+    assert best_null_threshold(answers, references) == 1.5
+    assert score_answers(answers, references, 1.5)["f1"] == 100.0
+    answered = best_null_threshold(answers[:2], references[:2])
+    assert answered > 1.0
+    assert score_answers(answers[:2], references[:2], answered)["f1"] == 100.0
+    assert best_null_threshold(answers[2:], references[2:]) < 2.0
 
 
 @pytest.mark.parametrize(("threshold", "score"), [(1.5, 100.0), (1.4, 0.0)])

@@ -111,3 +111,43 @@ def test_labels_of_words_are_scored_by_the_word(
     )
     # Predicted NN VB (nothing) JJ: F1 of NN 2 / (1 + 3), of VB 1, of JJ 0.
     assert scores == pytest.approx({"accuracy": 1 / 2, "macro_f1": 1 / 2})
+
+
+def test_entities_are_reported_by_type_and_confusions_by_word(
+    jsonl: Write, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    rows = [row("p i o l", "B-PER I-PER O B-LOC"), row("l p o", "B-PER B-PER O")]
+    loaded = load(jsonl(rows), {"labels": list(TAGS), "calibrate": True})
+    eval_set = evaluation_set(loaded, tokenizer)
+    number_of = {"l": 0, "p": 1, "i": 2}  # in TAGS; any other letter is O
+    logits = 3 * logits_for(eval_set, tokenizer, lambda piece: number_of.get(piece[0], 3))
+    eval_set.choose(logits)
+    report = eval_set.report(logits)
+    assert report is not None
+    assert report["unit"] == "entity"
+    assert report["classes"] == {
+        "LOC": {"support": 1, "predicted": 2, "precision": 0.5, "recall": 1.0, "f1": 2 / 3},
+        "PER": {"support": 3, "predicted": 2, "precision": 1.0, "recall": 2 / 3, "f1": 4 / 5},
+    }
+    assert report["confusions"] == [
+        {"label": "PER", "prediction": "LOC", "count": 1, "share": 1 / 4}
+    ]
+    calibration = report["calibration"]
+    assert calibration["temperature"] == loaded.task.decision.temperature != 1.0
+    # Six of seven words are right, and the temperature makes them as probable.
+    assert calibration["error"] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_labels_of_words_are_reported_by_the_word(
+    jsonl: Write, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    rows = [{"tokens": ["a", "b", "\u200b", "c"], "ner_tags": ["NN", "VB", "NN", "NN"]}]
+    loaded = load(jsonl(rows), {"labels": ["NN", "VB", "JJ", "XX"]})
+    eval_set = evaluation_set(loaded, tokenizer)
+    report = eval_set.report(logits_for(eval_set, tokenizer, lambda piece: "ab".find(piece) % 3))
+    assert report is not None
+    assert report["classes"]["NN"]["support"] == 3
+    assert report["confusions"] == [
+        {"label": "NN", "prediction": "(nothing)", "count": 1, "share": 1 / 3},
+        {"label": "NN", "prediction": "JJ", "count": 1, "share": 1 / 3},
+    ]
