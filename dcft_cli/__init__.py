@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dcft_cli.adapter.orthogonality import orthogonality
     from dcft_cli.adapter_file.load import load_adapter
     from dcft_cli.adapter_file.write import save_adapter
+    from dcft_cli.serving.model import DCFTModel
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ _HOMES = {
     "merged": "dcft_cli.adapter.merge",
     "DCFTAdapter": "dcft_cli.adapter.adapter",
     "DCFTLinear": "dcft_cli.adapter.layer",
+    "DCFTModel": "dcft_cli.serving.model",
     "inject": "dcft_cli.adapter.inject",
     "load_adapter": "dcft_cli.adapter_file.load",
     "merge": "dcft_cli.adapter.merge",
@@ -42,6 +44,7 @@ __all__ = [
     "DCFTAdapter",
     "DCFTConfig",
     "DCFTLinear",
+    "DCFTModel",
     "adapter_layers",
     "inject",
     "load_adapter",
