@@ -1,6 +1,11 @@
 """DCFT: fine-tune Hugging Face encoders by deconvolution in a subspace (arXiv 2503.01419).
 
-The command is `dcft`. For a training loop of your own:
+The command is `dcft`. To predict with what it trained:
+
+    predictor = dcft_cli.load("runs/tickets")
+    predictor(["My card was charged twice."])
+
+For a training loop of your own:
 
     from dcft_cli import DCFTConfig, inject, save_adapter, load_adapter, merge
 
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from dcft_cli.adapter.orthogonality import orthogonality
     from dcft_cli.adapter_file.load import load_adapter
     from dcft_cli.adapter_file.write import save_adapter
+    from dcft_cli.prediction.predictor import Predictor, load
     from dcft_cli.serving.model import DCFTModel
 
 __version__ = "0.1.0"
@@ -31,7 +37,9 @@ _HOMES = {
     "DCFTAdapter": "dcft_cli.adapter.adapter",
     "DCFTLinear": "dcft_cli.adapter.layer",
     "DCFTModel": "dcft_cli.serving.model",
+    "Predictor": "dcft_cli.prediction.predictor",
     "inject": "dcft_cli.adapter.inject",
+    "load": "dcft_cli.prediction.predictor",
     "load_adapter": "dcft_cli.adapter_file.load",
     "merge": "dcft_cli.adapter.merge",
     "orthogonality": "dcft_cli.adapter.orthogonality",
@@ -45,8 +53,10 @@ __all__ = [
     "DCFTConfig",
     "DCFTLinear",
     "DCFTModel",
+    "Predictor",
     "adapter_layers",
     "inject",
+    "load",
     "load_adapter",
     "merge",
     "merged",
@@ -61,3 +71,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

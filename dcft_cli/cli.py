@@ -3,6 +3,8 @@
 import functools
 import inspect as signatures
 import logging
+import os
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -12,6 +14,7 @@ from dcft_cli import __version__
 from dcft_cli.commands.evaluate import evaluate
 from dcft_cli.commands.inspect import inspect
 from dcft_cli.commands.merge import merge
+from dcft_cli.commands.predict import predict
 from dcft_cli.commands.train import train
 from dcft_cli.errors import DCFTError
 
@@ -33,6 +36,9 @@ def _command(name: str, function: Callable[..., None]) -> None:
     def bounded(*args: object, debug: bool = False, **kwargs: object) -> None:
         try:
             function(*args, **kwargs)
+        except BrokenPipeError:  # the reader of stdout has enough, such as `head`
+            _discard_stdout()
+            raise typer.Exit(141) from None  # as a shell reports SIGPIPE
         except Exception as error:
             if debug:
                 raise
@@ -52,6 +58,11 @@ def _command(name: str, function: Callable[..., None]) -> None:
     app.command(name)(bounded)
 
 
+def _discard_stdout() -> None:
+    """Let Python flush stdout at its end without another error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _report(error: Exception, *, as_json: bool) -> int:
     """Print an error; return the exit code: 2 for invalid input, 1 for anything else."""
     from dcft_cli.console.output import print_error, print_json
@@ -69,6 +80,7 @@ def _report(error: Exception, *, as_json: bool) -> int:
 
 _command("train", train)
 _command("eval", evaluate)
+_command("predict", predict)
 _command("merge", merge)
 _command("inspect", inspect)
 

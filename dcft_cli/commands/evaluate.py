@@ -1,5 +1,6 @@
 """`dcft eval`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,12 +11,22 @@ from dcft_cli.commands.options import Json, Overrides
 def evaluate(
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder or adapter file.")],
     overrides: Overrides = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write every row with its true label and what is predicted: jsonl, csv, tsv or "
+            "parquet.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Score an adapter on its recipe's validation data or on other data.
 
     dcft eval runs/rte
     dcft eval runs/rte model.name=DIR data.validation=other.jsonl --json
+    dcft eval runs/rte --predictions rows.csv
     """
     from dcft_cli.commands.imports import gc_paused
     from dcft_cli.console.output import print_json
@@ -26,7 +37,7 @@ def evaluate(
         from dcft_cli.runs.evaluate import evaluate as run
 
     with reporter(scores=False) as view:
-        result = run(adapter, overrides or (), view)
+        result = run(adapter, overrides or (), view, predictions=predictions)
     if not result.is_main:
         return
     if json:

@@ -1,17 +1,19 @@
 """Progress of a run: a live view on a terminal, plain lines in a pipe."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
 from rich.console import Group, RenderableType
 from rich.live import Live
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RowProgress
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dcft_cli.console.output import err, print_note
+from dcft_cli.console.output import err, out, print_note
 from dcft_cli.training.reporting import Progress, Reporter, Scores
 
 _SECONDS_BETWEEN_LINES = 5
@@ -33,6 +35,26 @@ def reporter(*, active: bool = True, scores: bool = True) -> Iterator[Reporter]:
         live = LiveReporter(scores)
         with Live(get_renderable=live.render, console=err, refresh_per_second=4):
             yield live
+
+
+@contextmanager
+def counting_rows(active: bool, *, to_file: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """Yield a function that shows how many rows are done and, if it is known, of how many.
+
+    Args:
+        active: False in all processes but the main one.
+        to_file: False if rows are written to stdout: on a terminal, nothing is shown then.
+    """
+    shown = active and err.is_terminal and (to_file or not out.is_terminal)
+    columns = (
+        TextColumn("{task.completed:,} rows"),
+        BarColumn(),
+        TextColumn("{task.speed:,.0f} rows/s"),
+        TimeRemainingColumn(),
+    )
+    with RowProgress(*columns, console=err, transient=True, disable=not shown) as view:
+        task = view.add_task("", total=None)
+        yield lambda done, total: view.update(task, completed=done, total=total)
 
 
 class LineReporter(Reporter):

@@ -10,6 +10,7 @@ from dcft_cli.console.output import err, out, print_note
 
 if TYPE_CHECKING:
     from dcft_cli.merging.merge import MergeResult
+    from dcft_cli.prediction.stream import PredictionResult
     from dcft_cli.runs.evaluate import EvaluationResult
     from dcft_cli.runs.plan import TrainingPlan
     from dcft_cli.runs.train import TrainingResult
@@ -112,6 +113,17 @@ def show_evaluation(result: "EvaluationResult") -> None:
             *((name, f"{value:.4f}") for name, value in result.metrics.items()),
         )
     )
+
+
+def show_prediction(result: "PredictionResult") -> None:
+    """Print what was written, unless it went to stdout itself."""
+    if result.blank:
+        print_note(f"{result.blank:,} blank rows were left out.")
+    if result.output is not None:
+        out.print(
+            f"{result.rows:,} rows in {result.output}; {result.seconds:.0f} s, "
+            f"{result.rows / result.seconds:,.0f} rows/s"
+        )
 
 
 def show_merge(result: "MergeResult") -> None:

@@ -1,24 +1,31 @@
 """CoNLL column files: one word per line, with its label; a blank line ends a sentence.
 
-The format of the shared tasks of 2000 to 2003 (Tjong Kim Sang and others). Columns are separated
-by tabs if most lines have one, else by blanks.
+The format of the shared tasks of 2000 to 2003 (Tjong Kim Sang and others), and CoNLL-U of
+Universal Dependencies (https://universaldependencies.org/format.html).
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 from typing import NamedTuple
 
-from dcft_cli.data.rows import Rows, format_value
-from dcft_cli.errors import DataError
+from dcft_cli.data.rows import BadRow, Record, format_value
 from dcft_cli.recipe.schema import DataSection
 
 WORDS_COLUMN = "tokens"
 LABELS_COLUMN = "ner_tags"
+CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+
+SAMPLE_LINES = 10_000
+"""Lines at the beginning of a file that tell its delimiter and its number of columns."""
 
 _BLANKS = re.compile(r"[ \t]+")
 _DOCUMENT = "-DOCSTART-"
+_NOT_A_WORD = re.compile(r"\d+[-.]\d+")
+"""Id of a CoNLL-U line that is no word: a range (the text of several words), or an empty node."""
+
+_Split = Callable[[str], list[str]]
 
 
 class _Line(NamedTuple):
@@ -26,69 +33,109 @@ class _Line(NamedTuple):
     fields: list[str]
 
 
-def read_conll(lines: Iterator[str], source: str, data: DataSection) -> Rows:
-    """Return sentences as rows; each column is a list with one entry per word.
+def read_conll(
+    lines: Iterator[str], data: DataSection
+) -> tuple[list[str], Iterator[Record | BadRow]]:
+    """Return the columns, and sentences as rows; each column is a list with one entry per word.
 
     Lines that start with -DOCSTART- are skipped, and so are comments: lines that start with #
-    and have another number of columns than most lines.
+    and have another number of columns than most lines. Columns are separated by tabs if most
+    lines have one, else by blanks. The first 10,000 lines tell what most lines have.
 
     Args:
-        lines: of the file.
-        source: the file, as errors name it.
         data: its `columns` names the columns. By default the first is the column of words and
-            the last that of labels, under the names that `text` and `label` give them.
-
-    Raises:
-        DataError: lines with another number of columns than most; a single column; names for
-            another number of columns.
+            the last that of labels, under the names that `text` and `label` give them. If they
+            are named as in CoNLL-U, its rules for ids and empty values apply.
     """
-    found = _sentences([line.rstrip("\r\n") for line in lines])
-    widths = Counter(len(line.fields) for line in chain.from_iterable(found))
-    if not widths:
-        return Rows([], [], source, [])
-    ((width, _),) = widths.most_common(1)
+    sample = list(islice(lines, SAMPLE_LINES))
+    words = [line for line in sample if line.strip()]
+    tabs = 2 * sum("\t" in line for line in words) > len(words)
+    split = _split_at_tabs if tabs else _split_at_blanks
+    widths = Counter(len(split(line)) for line in words if not line.startswith(_DOCUMENT))
+    width = widths.most_common(1)[0][0] if widths else 0
+    columns = data.columns or _default_columns(width, data)
+    sentences = _sentences(chain(sample, lines), split, width)
+    if _is_conllu(columns):
+        rows = (_conllu_row(sentence, columns) for sentence in sentences)
+        return list(dict.fromkeys([*columns, WORDS_COLUMN])), rows
+    return columns, (_row(sentence, columns) for sentence in sentences)
 
-    def is_comment(line: _Line) -> bool:
-        return len(line.fields) != width and line.fields[0].startswith("#")
 
-    kept = [[line for line in sentence if not is_comment(line)] for sentence in found]
-    sentences = [sentence for sentence in kept if sentence]
+def read_conllu(
+    lines: Iterator[str], data: DataSection
+) -> tuple[list[str], Iterator[Record | BadRow]]:
+    """Return the columns of a CoNLL-U file, and its sentences as rows.
+
+    Ranges of words (`3-4`) and empty nodes (`5.1`) are skipped; `_` means that there is no value.
+
+    Args:
+        data: its `text` names the column of words; by default that is another name of `form`.
+    """
+    columns = list(data.columns or CONLLU_COLUMNS)
+    sentences = _sentences(lines, _split_at_tabs, len(columns))
+    rows = (_conllu_row(sentence, columns) for sentence in sentences)
+    return list(dict.fromkeys([*columns, WORDS_COLUMN])), rows
+
+
+def _default_columns(width: int, data: DataSection) -> list[str]:
     words = data.text[0] if data.text else WORDS_COLUMN
     label = data.label if isinstance(data.label, str) else LABELS_COLUMN
     others = [f"column_{number}" for number in range(2, width)]
-    columns = data.columns or [words, *others, label]
-    if width < 2:
-        raise DataError(
-            f"{source}: most lines have only one column, such as line {sentences[0][0].number}:"
-            f" {format_value(sentences[0][0].fields[0])}.",
-            "Each line of a conll file has a word in the first column and its label in the last.",
-        )
-
-    def problem(sentence: Sequence[_Line]) -> str:
-        for line in sentence:
-            if len(line.fields) != len(columns):
-                text = format_value(" ".join(line.fields))
-                return f"line {line.number}: {len(line.fields)} instead of {len(columns)}, {text}"
-        return ""
-
-    by_column = [zip(*(line.fields for line in sentence), strict=False) for sentence in sentences]
-    records = [dict(zip(columns, map(list, lists), strict=False)) for lists in by_column]
-    rows = Rows(records, columns, source, [sentence[0].number for sentence in sentences])
-    hint = f"Each line has the columns {', '.join(columns)}; a blank line ends a sentence."
-    rows.raise_for(list(map(problem, sentences)), "wrong number of columns", hint)
-    return rows
+    return [words, *others, label] if width > 1 else [words]
 
 
-def _sentences(lines: Sequence[str]) -> list[list[_Line]]:
-    """Split the lines of a file at blank lines and at starts of documents."""
-    words = [line for line in lines if line.strip()]
-    tabs = 2 * sum("\t" in line for line in words) > len(words)
-    sentences: list[list[_Line]] = [[]]
+def _is_conllu(columns: Sequence[str]) -> bool:
+    names = [name.lower() for name in columns]
+    return names[:2] == list(CONLLU_COLUMNS[:2])
+
+
+def _row(sentence: Sequence[_Line], columns: Sequence[str]) -> Record | BadRow:
+    for line in sentence:
+        if len(line.fields) != len(columns):
+            text = format_value(" ".join(line.fields))
+            return BadRow(
+                sentence[0].number,
+                "wrong number of columns",
+                f"line {line.number}: {len(line.fields)} instead of {len(columns)}, {text}",
+                f"Each line has the columns {', '.join(columns)}; a blank line ends a sentence.",
+            )
+    by_column = map(list, zip(*(line.fields for line in sentence), strict=True))
+    return Record(sentence[0].number, dict(zip(columns, by_column, strict=True)))
+
+
+def _conllu_row(sentence: Sequence[_Line], columns: Sequence[str]) -> Record | BadRow:
+    words = [line for line in sentence if not _NOT_A_WORD.fullmatch(line.fields[0])]
+    row = _row(words or sentence, columns)
+    if isinstance(row, BadRow):
+        return row
+    # A form or lemma may be an underscore.
+    texts = [name for name in columns if name.lower() in ("form", "lemma")]
+    values = {
+        name: column if name in texts else [None if value == "_" else value for value in column]
+        for name, column in row.values.items()
+    }
+    return Record(row.line, values | {WORDS_COLUMN: values[columns[1]]})
+
+
+def _split_at_tabs(line: str) -> list[str]:
+    return [field.strip(" ") for field in line.rstrip("\r\n").split("\t")]
+
+
+def _split_at_blanks(line: str) -> list[str]:
+    return _BLANKS.split(line.rstrip("\r\n").strip(" \t"))
+
+
+def _sentences(lines: Iterator[str], split: _Split, width: int) -> Iterator[list[_Line]]:
+    """Split the lines of a file at blank lines and at starts of documents; leave out comments."""
+    sentence: list[_Line] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith(_DOCUMENT):
-            sentences.append([])
-        elif tabs:
-            sentences[-1].append(_Line(number, [field.strip(" ") for field in line.split("\t")]))
-        else:
-            sentences[-1].append(_Line(number, _BLANKS.split(line.strip(" \t"))))
-    return sentences
+            if sentence:
+                yield sentence
+            sentence = []
+            continue
+        fields = split(line)
+        if len(fields) == width or not line.startswith("#"):
+            sentence.append(_Line(number, fields))
+    if sentence:
+        yield sentence

@@ -1,16 +1,14 @@
 """Label columns: names of the classes in them, and the class numbers that values mean."""
 
-from collections.abc import Callable, Collection, Sequence
+import unicodedata
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import TypeVar
 
 from dcft_cli.data.rows import Rows, format_value
 from dcft_cli.errors import DataError
 
-T = TypeVar("T")
-
 _MAX_LISTED_LABELS = 20
+_MAX_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -23,80 +21,97 @@ class LabelColumn:
         values: the labels of each row, as the data writes them.
         problem: what an error says of a bad label; a format of its `value`, and its `number` in
             the row, from 1.
+        hint: what can name a class.
     """
 
     rows: Rows
     name: str
     values: Sequence[Sequence[object]]
     problem: str
+    hint: str
 
-    def class_names(self, hint: str) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:
         """Return the names of all classes, sorted; numerically if all are whole numbers.
 
-        If the data set names its classes itself, return those names.
+        If the data set names its classes itself, return those names. Values that cannot name a
+        class are passed over: `class_numbers` reports them.
 
         Raises:
-            DataError: a value that cannot name a class (`hint` says what can); fewer than two
-                classes.
+            DataError: fewer than two classes.
         """
         names = tuple(self.rows.class_names.get(self.name, ()))
         if not names:
-            labels, problems = self._convert(label_name)
-            self.rows.check(self.name, problems, str, "no usable label", hint)
-            found = set(chain.from_iterable(labels))
-            names = tuple(sorted(found, key=int if all(map(_is_number, found)) else None))
+            found: dict[str, str] = {}
+            for name in filter(None, {label_name(v) for row in self.values for v in row}):
+                key = _key(name)
+                found[key] = min(name, found.get(key, name))
+            are_numbers = all(map(_is_number, found))
+            names = tuple(sorted(found.values(), key=int if are_numbers else None))
         if len(names) < 2:
+            usable = [[0 if label_name(value) else None for value in row] for row in self.values]
+            self._report(usable, names, ())
+            self.rows.raise_problems()
             which = f"every label in `{self.name}` is {names[0]}" if names else "no row has a label"
             raise DataError(f"{self.rows.source}: {which}.", "At least two classes are needed.")
         return names
 
-    def class_numbers(self, labels: Sequence[str]) -> list[list[int]]:
-        """Return the class numbers of the labels of each row.
+    def class_numbers(self, labels: Sequence[str], order: Sequence[str]) -> list[list[int]]:
+        """Return the class numbers of the labels of each row; report values that are no class.
 
-        A label is written as the name of a class or, unless the names are numbers themselves, as
-        its number from 0. In a data set that names its classes itself, whole numbers are always
-        class numbers.
+        A label is written as the name of a class. Numbers are names, too, with two exceptions: in
+        a data set that names its classes itself, whole numbers are its own class numbers; else,
+        if `order` is known and no name is a number, they are positions in `order`, from 0.
 
-        Raises:
-            DataError: a value that is not a class.
+        Args:
+            labels: names of the classes, in the order of the numbers to return.
+            order: the same names in the order that the data's numbers mean; empty if nobody has
+                declared one.
         """
-        number_of: dict[str | None, int] = {name: number for number, name in enumerate(labels)}
-        own_numbers = tuple(self.rows.class_names.get(self.name, ())) == tuple(labels)
-        if not any(map(_is_number, labels)):  # otherwise 1 is the class named "1"
-            number_of |= {str(number): number for number in range(len(labels))}
+        number_of = {_key(name): number for number, name in enumerate(labels)}
+        own = [_key(name) for name in self.rows.class_names.get(self.name, ())]
+        if not set(own) <= number_of.keys():  # `order` gives the classes other names
+            own = [_key(name) for name in order] if own else []
+        positions = [] if any(map(_is_number, labels)) else [_key(name) for name in order]
 
         def number(value: object) -> int | None:
-            if own_numbers and isinstance(value, int) and not isinstance(value, bool):
-                return value if 0 <= value < len(labels) else None
-            return number_of.get(label_name(value))
+            name = label_name(value)
+            if name is None:
+                return None
+            if own and isinstance(value, int) and not isinstance(value, bool):
+                return number_of[own[value]] if 0 <= value < len(own) else None
+            if (key := _key(name)) in number_of:
+                return number_of[key]
+            if positions and _is_number(name) and 0 <= int(name) < len(positions):
+                return number_of[positions[int(name)]]
+            return None
 
-        numbers, problems = self._convert(number)
-        if any(problems):
-            unknown = {label_name(value) for row in self.values for value in row} - number_of.keys()
-            hint = _known_labels(labels, unknown)
-            self.rows.check(self.name, problems, str, "unknown label", hint)
-        return numbers
+        numbers = [[number(value) for value in row] for row in self.values]
+        self._report(numbers, labels, order if positions or own else ())
+        return [[-1 if n is None else n for n in row] for row in numbers]
 
-    def _convert(self, convert: Callable[[object], T | None]) -> tuple[list[list[T]], list[str]]:
-        """Convert the labels of each row; the first of a row that becomes None is a problem."""
-        converted: list[list[T]] = []
-        problems: list[str] = []
-        for row in self.values:
-            results = [convert(value) for value in row]
-            problem = ""
-            if None in results:
-                bad = results.index(None)
-                problem = self.problem.format(value=format_value(row[bad]), number=bad + 1)
-            problems.append(problem)
-            converted.append([result for result in results if result is not None])
-        return converted, problems
+    def _report(
+        self, numbers: Sequence[Sequence[int | None]], labels: Sequence[str], order: Sequence[str]
+    ) -> None:
+        """Report the first label of each row that has no number."""
+        unusable, unknown = [""] * len(numbers), [""] * len(numbers)
+        names = set()
+        for index, (row, values) in enumerate(zip(numbers, self.values, strict=True)):
+            if None in row:
+                bad = row.index(None)
+                name = label_name(values[bad])
+                names.add(name)
+                problems = unusable if name is None else unknown
+                text = self.problem.format(value=format_value(values[bad]), number=bad + 1)
+                problems[index] = f"`{self.name}` {text}"
+        self.rows.report(unusable, "no usable label", self.hint)
+        self.rows.report(unknown, "unknown label", _known_labels(labels, order, names - {None}))
 
 
 def label_name(value: object) -> str | None:
     """Return a label of any type as a class name; None if it cannot be one.
 
     Whole numbers may come as floats (from a parquet column with gaps), and all values of a csv
-    file are texts.
+    file are texts. Names have composed accents, however they are written.
     """
     if isinstance(value, bool):
         return str(value).lower()
@@ -104,18 +119,32 @@ def label_name(value: object) -> str | None:
         return str(int(value)) if value.is_integer() else None
     if isinstance(value, int):
         return str(value)
-    return (value.strip() or None) if isinstance(value, str) else None
+    return unicodedata.normalize("NFC", value.strip()) or None if isinstance(value, str) else None
 
 
-def _known_labels(labels: Sequence[str], unknown: Collection[str | None]) -> str:
-    listed = [f"{name} ({number})" for number, name in enumerate(labels)]
+def _key(name: str) -> str:
+    """Return what equal class names have in common: JSON has true for Python's True."""
+    name = unicodedata.normalize("NFC", name)
+    return name.lower() if name.lower() in ("true", "false") else name
+
+
+def _known_labels(
+    labels: Sequence[str], order: Sequence[str], found: Collection[str | None]
+) -> str:
+    listed = [f"{name} ({number})" for number, name in enumerate(order)] or list(labels)
     if len(listed) > _MAX_LISTED_LABELS:
         listed[_MAX_LISTED_LABELS:] = [f"and {len(listed) - _MAX_LISTED_LABELS} more"]
     hint = f"Known labels: {', '.join(listed)}."
-    if "-1" in unknown:
-        hint += " -1 marks the hidden labels of GLUE's test sets: use another set."
+    if "-1" in found:
+        return hint + " -1 marks the hidden labels of GLUE's test sets: use another set."
+    if not order and any(_is_number(name) for name in found if name):
+        hint += (
+            " They were found in the training data, so a number is only a name. If numbers mean"
+            " positions, name the classes in order with task.labels."
+        )
     return hint
 
 
 def _is_number(name: str) -> bool:
-    return name.removeprefix("-").isdecimal()
+    digits = name.removeprefix("-")
+    return digits.isdecimal() and len(digits) <= _MAX_DIGITS

@@ -1,22 +1,28 @@
-"""Read rows from local files (jsonl, csv, tsv, parquet, conll) and Hub data sets.
+"""Read rows from local files (jsonl, csv, tsv, parquet, conll), streams, and Hub data sets.
 
-Text files are read line by line with the standard library, so that errors can name the line.
+Text files are read line by line, so that errors can name the line.
 """
 
-import csv
-import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import PurePath
+from typing import BinaryIO
 
 import datasets
 import pyarrow  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
 
 from dcft_cli.addresses import local_path
-from dcft_cli.data.conll import read_conll
+from dcft_cli.data.conll import read_conll, read_conllu
+from dcft_cli.data.json_files import read_json
+from dcft_cli.data.lines import decode_lines
 from dcft_cli.data.quiet import quiet
-from dcft_cli.data.rows import Rows, format_value
+from dcft_cli.data.rows import BadRow, Record, Rows
+from dcft_cli.data.tables import read_table
 from dcft_cli.errors import DataError
 from dcft_cli.recipe.schema import DataSection
 
@@ -28,14 +34,19 @@ _FORMATS = {
     ".tsv": "tsv",
     ".parquet": "parquet",
     ".conll": "conll",
+    ".conllu": "conllu",
     ".iob": "conll",
     ".iob2": "conll",
     ".bio": "conll",
 }
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
+_PARQUET_BATCH = 1024
 
 
 def read_file(address: str, data: DataSection, txt_format: str | None = None) -> Rows:
     """Read a local file, or one inside an installed package (`package://`).
+
+    Rows that cannot be read are among the problems of the result.
 
     Args:
         address: of the file.
@@ -47,28 +58,41 @@ def read_file(address: str, data: DataSection, txt_format: str | None = None) ->
             without rows.
         UserError: the package of a `package://` address is not installed.
     """
-    path = local_path(address)
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise DataError(f"The data file {address} {what}.", f"Looked for {path.absolute()}.")
-    file_format = data.format or {**_FORMATS, ".txt": txt_format}.get(path.suffix.lower())
-    if file_format is None:
-        raise DataError(
-            f"{address}: the format of the file does not follow from its ending.",
-            "Set data.format=jsonl (or csv, tsv, parquet, conll).",
-        )
-    if file_format == "parquet":
-        rows = _read_parquet(path, address)
-    elif file_format == "jsonl":
-        rows = _read_jsonl(_lines(path, address), address)
-    elif file_format == "conll":
-        rows = read_conll(_lines(path, address), address, data)
-    else:
-        delimiter = "," if file_format == "csv" else "\t"
-        rows = _read_table(_lines(path, address), address, delimiter, data)
-    if not rows.records:
-        raise DataError(f"{address} has no rows.")
-    return rows
+    for rows in read_chunks(address, data, txt_format, None):
+        if not rows.records:
+            rows.raise_problems()
+        else:
+            return rows
+    raise DataError(f"{address} has no rows.")
+
+
+def read_chunks(
+    source: str | BinaryIO, data: DataSection, txt_format: str | None, size: int | None
+) -> Iterator[Rows]:
+    """Yield the rows of a file or stream in chunks of at most `size` rows; None: in one.
+
+    Blank rows count, but are not among the records. Only one chunk is held in memory, unless the
+    file is a JSON array or SQuAD's. `Rows.raise_problems` reports rows that cannot be read.
+
+    Args:
+        source: the address of a file, as for `read_file`, or a binary stream such as
+            `sys.stdin.buffer`, whose format `data.format` names.
+        data: the format, if it does not follow from the ending, and the columns.
+        txt_format: format of files that end in .txt; None if it is unknown.
+
+    Raises:
+        DataError: as `read_file`, but none for a file without rows.
+    """
+    name = source if isinstance(source, str) else "standard input"
+    with _opened(source, name) as file, tempfile.TemporaryFile() as copy:
+        file_format = _format_of(name if isinstance(source, str) else "", name, data, txt_format)
+        if file_format == "parquet" and not file.seekable():  # its description is at the end
+            shutil.copyfileobj(file, copy)
+            file = copy
+        content = _content(file, name, file_format, data)
+        numbered = enumerate(content.rows, start=1)
+        while chunk := list(islice(numbered, size)):
+            yield Rows.collect(chunk, content.columns, name, content.class_names)
 
 
 def read_hub(data: DataSection, split: str, wanted: Sequence[str]) -> Rows:
@@ -100,92 +124,86 @@ def read_hub(data: DataSection, split: str, wanted: Sequence[str]) -> Rows:
     return Rows(records, columns, source, published=True, class_names=names)
 
 
-def _lines(path: Path, source: str) -> Iterator[str]:
-    # Split as bytes, only at newlines: texts may contain U+2028 and the like.
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{source}, line {number}: not UTF-8 (byte {error.start + 1} of the line is"
-                    f" 0x{line[error.start]:02x}).",
-                    "Convert the file, for example: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW",
-                ) from None
+@dataclass(frozen=True)
+class _Content:
+    """An open file. Its columns may grow while its rows are read."""
+
+    columns: list[str]
+    rows: Iterator[Record | BadRow]
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def _read_jsonl(lines: Iterator[str], source: str) -> Rows:
-    records: list[dict[str, Any]] = []
-    numbers: list[int] = []
-    columns: dict[str, None] = {}  # an ordered set
-    hint = "Each line of a jsonl file is one JSON object: the row, by column name."
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line.rstrip())
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{source}, line {number}: malformed JSON at character {error.colno}"
-                f" ({error.msg}).",
-                hint,
-            ) from None
-        if not isinstance(record, dict):
-            raise DataError(
-                f"{source}, line {number}: not a JSON object: {format_value(record)}.", hint
-            )
-        records.append(record)
-        numbers.append(number)
-        columns |= dict.fromkeys(record)
-    return Rows(records, list(columns), source, numbers)
-
-
-def _read_table(lines: Iterator[str], source: str, delimiter: str, data: DataSection) -> Rows:
-    reader = csv.reader(
-        lines,
-        delimiter=delimiter,
-        quoting=csv.QUOTE_MINIMAL if data.quoting else csv.QUOTE_NONE,
-        strict=True,
-    )
-    rows: list[list[str]] = []
-    numbers: list[int] = []
-    end = 0
-    try:
-        for row in reader:
-            if row:  # an empty line has no fields
-                rows.append(row)
-                numbers.append(end + 1)
-            end = reader.line_num
-    except csv.Error as error:
+def _format_of(address: str, name: str, data: DataSection, txt_format: str | None) -> str:
+    suffix = PurePath(address).suffix.lower()
+    found = data.format or {**_FORMATS, ".txt": txt_format}.get(suffix)
+    if found is None:
         raise DataError(
-            f"{source}, row from line {end + 1}: {error}.",
-            "If quotation marks are part of the texts, set data.quoting=false.",
-        ) from None
-    columns = data.columns
-    if columns is None:
-        columns, rows, numbers = (rows or [[]])[0], rows[1:], numbers[1:]
-    if len(set(columns)) < len(columns):
-        raise DataError(f"{source}: a column name is used twice: {', '.join(columns)}.")
-    records = [dict(zip(columns, row, strict=False)) for row in rows]
-    table = Rows(records, columns, source, numbers)
-    problems = [
-        "" if len(row) == len(columns) else f"{len(row)} instead of {len(columns)}" for row in rows
-    ]
-    hint = f"Each row needs one field per column ({', '.join(columns)})."
-    table.raise_for(problems, "wrong number of fields", hint)
-    return table
+            f"{name}: the format of the file does not follow from its ending.",
+            "Set data.format=jsonl (or csv, tsv, parquet, conll, conllu).",
+        )
+    return found
 
 
-def _read_parquet(path: Path, source: str) -> Rows:
+@contextmanager
+def _opened(source: str | BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """Open a file for reading, and name it in errors of the operating system."""
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            table = file.read()
+        if not isinstance(source, str):
+            yield source
+            return
+        path = local_path(source)
+        if path.is_dir() or not path.exists():
+            what = "is a folder, not a file" if path.is_dir() else "does not exist"
+            raise DataError(f"The data file {source} {what}.", f"Looked for {path.absolute()}.")
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise DataError(
+            f"The data file {name} cannot be read: {error.strerror or error}.",
+            "Check its name and its permissions.",
+        ) from error
+
+
+def _content(file: BinaryIO, name: str, file_format: str, data: DataSection) -> _Content:
+    if file_format == "parquet":
+        return _parquet(file, name)
+    lines = decode_lines(file, name)
+    if file_format == "text":  # one per line, to be predicted
+        assert data.text
+        (column,) = data.text
+        numbered = enumerate(lines, start=1)
+        return _Content(
+            [column], (Record(number, {column: line.rstrip("\r\n")}) for number, line in numbered)
+        )
+    if file_format == "jsonl":
+        columns: list[str] = []
+        return _Content(columns, read_json(lines, name, columns))
+    if file_format == "conll":
+        return _Content(*read_conll(lines, data))
+    if file_format == "conllu":
+        return _Content(*read_conllu(lines, data))
+    return _Content(*read_table(lines, name, data, _DELIMITERS[file_format]))
+
+
+def _parquet(file: BinaryIO, name: str) -> _Content:
+    try:
+        parquet = pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{source} is not a readable parquet file: {error}") from error
+        raise DataError(f"{name} is not a readable parquet file: {error}") from error
+    schema = parquet.schema_arrow
     names: dict[str, list[str]] = {}
-    if b"huggingface" in (table.schema.metadata or {}):  # written by the datasets library
-        names = _class_names(datasets.Features.from_arrow_schema(table.schema))
-    return Rows(table.to_pylist(), table.column_names, source, class_names=names)
+    if b"huggingface" in (schema.metadata or {}):  # written by the datasets library
+        names = _class_names(datasets.Features.from_arrow_schema(schema))
+
+    def rows() -> Iterator[Record]:
+        try:
+            for batch in parquet.iter_batches(batch_size=_PARQUET_BATCH):
+                for values in batch.to_pylist():
+                    yield Record(None, values)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{name} is not a readable parquet file: {error}") from error
+
+    return _Content(list(schema.names), rows(), names)
 
 
 def _class_names(features: datasets.Features) -> dict[str, list[str]]:

@@ -1,9 +1,10 @@
-"""Rows as they were read, and errors that list those that do not fit."""
+"""Rows as they were read, and the errors that list those that do not fit."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dcft_cli.errors import DataError
 
@@ -11,7 +12,32 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 MAX_LISTED = 5
-"""Problems that an error lists; the remaining ones are counted."""
+"""Rows that an error lists for each kind of problem; the remaining ones are counted."""
+
+
+class Record(NamedTuple):
+    """A row of a file: the line where it starts, if files of its format have lines, and values."""
+
+    line: int | None
+    values: Mapping[str, Any]
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be read: `what` is wrong with it, in `detail`, and what to do about it."""
+
+    line: int | None
+    what: str
+    detail: str
+    hint: str
+
+
+@dataclass
+class Problem:
+    """One kind of problem and the rows that have it, each as an error lists it."""
+
+    what: str
+    hint: str
+    rows: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -26,44 +52,109 @@ class RowSet:
 class Rows:
     """One set of rows, before it is checked.
 
+    Checks collect what is wrong, and `raise_problems` reports all of it at once.
+
     Attributes:
         records: the rows, each from column name to raw value.
         columns: all columns of the source, including those that were not read into `records`.
         source: where the rows come from, as errors name it.
         lines: line of the text file at which each row starts; None for other sources.
+        numbers: number of each row in its source, from 1; None: they are consecutive.
         published: whether it is a Hub data set, which the user cannot fix: empty texts are
             allowed (GLUE's QQP has two).
         class_names: by column, the names that the data set itself gives to its class numbers.
+        blank: number of rows without any value, which are not among the records.
+        problems: what was found to be wrong so far.
     """
 
     records: Sequence[Mapping[str, Any]]
     columns: Sequence[str]
     source: str
     lines: Sequence[int] | None = None
+    numbers: Sequence[int] | None = None
     published: bool = False
     class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    blank: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    @classmethod
+    def collect(
+        cls,
+        read: Iterable[tuple[int, Record | BadRow]],
+        columns: Sequence[str],
+        source: str,
+        class_names: Mapping[str, Sequence[str]],
+    ) -> "Rows":
+        """Put rows of a file together, given with their numbers; those without values are left out.
+
+        Args:
+            columns: may grow while `read` is consumed.
+        """
+        kept: list[tuple[int, Record]] = []
+        problems: dict[str, Problem] = {}
+        blank = 0
+        for number, row in read:
+            if isinstance(row, BadRow):
+                problem = problems.setdefault(row.what, Problem(row.what, row.hint))
+                problem.rows.append(f"{_location(number, row.line)}: {row.detail}")
+            elif all(map(_is_blank, row.values.values())):
+                blank += 1
+            else:
+                kept.append((number, row))
+        return cls(
+            [row.values for _, row in kept],
+            list(columns),
+            source,
+            [row.line for _, row in kept if row.line is not None] or None,
+            [number for number, _ in kept],
+            class_names=class_names,
+            blank=blank,
+            problems=list(problems.values()),
+        )
+
+    def select(self, indices: Sequence[int]) -> "Rows":
+        """Return the records at `indices`, without problems."""
+        return Rows(
+            [self.records[n] for n in indices],
+            self.columns,
+            self.source,
+            None if self.lines is None else [self.lines[n] for n in indices],
+            [self.number(n) for n in indices],
+            self.published,
+            self.class_names,
+        )
+
+    def number(self, index: int) -> int:
+        """Return the number in its source, from 1, of the record at `index`."""
+        return index + 1 if self.numbers is None else self.numbers[index]
 
     def values(self, column: str, setting: str) -> list[Any]:
         """Return the raw values of `column`, None for rows without it.
+
+        A name matches in any Unicode form: accents may be composed or separate characters.
 
         Raises:
             DataError: there is no such column; the hint names `setting`, which chooses it.
         """
         if column not in self.columns:
-            near = difflib.get_close_matches(column, self.columns, n=1)
-            raise DataError(
-                f"{self.source} has no column `{column}`. It has: {', '.join(self.columns)}.",
-                (f"Did you mean `{near[0]}`? " if near else "")
-                + f"Choose columns with {setting}; if the file has no header line, name its"
-                " columns with data.columns.",
-            )
+            by_form = {unicodedata.normalize("NFC", name): name for name in self.columns}
+            found = by_form.get(unicodedata.normalize("NFC", column))
+            if found is None:
+                near = difflib.get_close_matches(column, self.columns, n=1)
+                raise DataError(
+                    f"{self.source} has no column `{column}`. It has: {', '.join(self.columns)}.",
+                    (f"Did you mean `{near[0]}`? " if near else "")
+                    + f"Choose columns with {setting}; if the file has no header line, name its"
+                    " columns with data.columns.",
+                )
+            column = found
         return [record.get(column) for record in self.records]
 
-    def texts(self, column: str) -> list[str]:
-        """Return the values of the text column `column`.
+    def texts(self, column: str) -> list[Any]:
+        """Return the values of the text column `column`; report those that are no text, or empty.
 
         Raises:
-            DataError: there is no such column, or a value is not a text, or empty.
+            DataError: there is no such column.
         """
         values = self.values(column, "data.text")
         hint = "Fix or remove these rows."
@@ -78,9 +169,9 @@ class Rows:
         what: str,
         hint: str,
     ) -> None:
-        """Raise the error of `raise_for` unless `problem` is "" for every value of `column`."""
+        """Report the values of `column` for which `problem` is not ""; see `report`."""
         texts = map(problem, values)
-        self.raise_for([f"`{column}` {text}" if text else "" for text in texts], what, hint)
+        self.report([f"`{column}` {text}" if text else "" for text in texts], what, hint)
 
     def text_problem(self, value: object) -> str:
         """Return why a value cannot be used as a text; "" if it can."""
@@ -94,26 +185,55 @@ class Rows:
             return "contains half a character (a lone surrogate)"
         return ""
 
-    def raise_for(self, problems: Sequence[str], what: str, hint: str = "") -> None:
-        """Raise a DataError that says `what` is wrong and lists the rows, if there are any.
+    def report(self, problems: Sequence[str], what: str, hint: str = "") -> None:
+        """Collect problems for `raise_problems`.
 
         Args:
-            problems: of each row; "" if there is none.
+            problems: of each record; "" if there is none.
+            what: is wrong with these rows.
+            hint: what to do about them.
         """
-        listed = [f"{self._location(n)}: {text}" for n, text in enumerate(problems) if text]
+        listed = []
+        for index, text in enumerate(problems):
+            if text:
+                line = None if self.lines is None else self.lines[index]
+                listed.append(f"{_location(self.number(index), line)}: {text}")
         if listed:
-            count = "1 row" if len(listed) == 1 else f"{len(listed):,} rows"
-            if len(listed) > MAX_LISTED:
-                listed[MAX_LISTED:] = [f"and {len(listed) - MAX_LISTED:,} more"]
-            lines = [f"{self.source}: {what} in {count}:", *listed]
-            raise DataError("\n  ".join(lines), hint)
+            problem = Problem(what, hint, listed)
+            if problem not in self.problems:  # labels are looked at more than once
+                self.problems.append(problem)
 
-    def _location(self, index: int) -> str:
-        line = f" (line {self.lines[index]})" if self.lines is not None else ""
-        return f"row {index + 1}{line}"
+    def raise_problems(self) -> None:
+        """Raise a DataError with all problems that were reported, if there are any."""
+        if not self.problems:
+            return
+        lines: list[str] = []
+        for problem in self.problems:
+            count = len(problem.rows)
+            rows = "1 row" if count == 1 else f"{count:,} rows"
+            lines.append(f"{self.source}: {problem.what} in {rows}:")
+            lines += [f"  {row}" for row in problem.rows[:MAX_LISTED]]
+            if count > MAX_LISTED:
+                lines.append(f"  and {count - MAX_LISTED:,} more")
+        hints = dict.fromkeys(problem.hint for problem in self.problems if problem.hint)
+        raise DataError("\n".join(lines), " ".join(hints))
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out, for the user."""
+        rows = "blank row" if self.blank == 1 else "blank rows"
+        return [f"{self.source}: {self.blank:,} {rows} dropped"] if self.blank else []
 
 
 def format_value(value: object) -> str:
     """Return a raw value as an error shows it: quoted, and shortened if it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _location(number: int, line: int | None) -> str:
+    return f"row {number}" + (f" (line {line})" if line is not None else "")
+
+
+def _is_blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())

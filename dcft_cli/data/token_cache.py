@@ -34,7 +34,12 @@ Encode = Callable[[Mapping[str, list[Any]], list[int]], Mapping[str, list[Any]]]
 
 
 def encode_rows(
-    dataset: Dataset, encode: Encode, tokenizer: Tokenizer, settings: tuple[object, ...]
+    dataset: Dataset,
+    encode: Encode,
+    tokenizer: Tokenizer,
+    settings: tuple[object, ...],
+    *,
+    cached: bool = True,
 ) -> Dataset:
     """Return the columns that `encode` makes from rows, out of the cache if they are there.
 
@@ -45,6 +50,7 @@ def encode_rows(
         encode: from a batch of rows and their indices to columns.
         tokenizer: that `encode` calls.
         settings: everything else that `encode` depends on; plain values.
+        cached: False for rows that are encoded only once.
     """
 
     def encoded(fingerprint: str, file: Path | None = None) -> Dataset:
@@ -60,7 +66,7 @@ def encode_rows(
                 load_from_cache_file=file is not None,
             )
 
-    folder = cache_folder()
+    folder = cache_folder() if cached else None
     if folder is not None and tokenizer.is_fast and dataset.data.nbytes >= MIN_BYTES:
         key = _key(dataset, tokenizer, settings)
         file = folder / f"{key}.arrow"

@@ -24,7 +24,10 @@ _TASK_TYPES: dict[str, TaskType] = {
 }
 
 _FILE_SUFFIXES = frozenset(
-    {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".conll", ".iob", ".iob2", ".bio"}
+    {
+        *(".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"),
+        *(".conll", ".conllu", ".iob", ".iob2", ".bio"),
+    }
 )
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -102,9 +105,13 @@ class DataSection(_Section):
     validation: str | dict[str, str] | None = None
     """As `train`; a mapping names several sets, each scored separately."""
     holdout: HoldoutSection | None = None
-    format: Literal["jsonl", "csv", "tsv", "parquet", "conll"] | None = None
+    format: Literal["jsonl", "csv", "tsv", "parquet", "conll", "conllu"] | None = None
     columns: list[str] | None = Field(default=None, min_length=1)
-    quoting: bool = True
+    delimiter: str | None = Field(default=None, pattern=r'^[^"\r\n]$')
+    """Between the columns of a csv or tsv file; None: a comma or a tab."""
+    quoting: bool | None = None
+    """Whether quotation marks enclose fields of csv and tsv files; None: yes, except marks in
+    tsv files that do not close."""
     text: list[str] | None = Field(default=None, min_length=1, max_length=2)
     """One text column, or two for pairs (question answering: question and context; token
     classification: the column of words)."""
@@ -117,9 +124,12 @@ class DataSection(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_text_column(cls, values: object) -> object:
-        if isinstance(values, dict) and isinstance(values.get("text"), str):
-            return {**values, "text": [values["text"]]}
+    def _short_forms(cls, values: object) -> object:
+        if isinstance(values, dict):
+            if isinstance(values.get("text"), str):
+                values = {**values, "text": [values["text"]]}
+            if values.get("delimiter") == r"\t":
+                values = {**values, "delimiter": "\t"}
         return values
 
     @model_validator(mode="after")

@@ -2,24 +2,17 @@
 
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from dcft_cli.acceleration import enable
-from dcft_cli.adapter_file.load import load_adapter
-from dcft_cli.adapter_file.read import AdapterContents, read_adapter
-from dcft_cli.errors import AdapterFileError
-from dcft_cli.models.loading import base_fingerprint, load_model
-from dcft_cli.recipe import Recipe, load_recipe, recipe_from_mapping
-from dcft_cli.runs.folder import RunFolder, adapter_file
-from dcft_cli.runs.prepare import prepare
+from dcft_cli.data.evaluation_set import EvaluationSet
+from dcft_cli.data.writing import Row, output_format, write_rows
+from dcft_cli.runs.adapted import load_adapted
+from dcft_cli.runs.prepare import Preparation
 from dcft_cli.training.arguments import evaluation_arguments
 from dcft_cli.training.callbacks import ReportingCallback
-from dcft_cli.training.machine import find_machine
 from dcft_cli.training.reporting import Reporter
 from dcft_cli.training.trainer import AdapterTrainer
 
@@ -53,46 +46,46 @@ class EvaluationResult:
         return values
 
 
-def evaluate(source: str, overrides: Sequence[str], reporter: Reporter) -> EvaluationResult:
+def evaluate(
+    source: str, overrides: Sequence[str], reporter: Reporter, *, predictions: Path | None = None
+) -> EvaluationResult:
     """Score a run's adapter, or an adapter file, on the recipe's validation data.
 
     Args:
         source: run folder, checkpoint folder or adapter file. The recipe is the run's, or else
             comes from the adapter file.
         overrides: `KEY=VALUE` for the recipe, such as `data.validation=test.jsonl`.
+        predictions: file to write the rows to, with their true label and what is predicted; its
+            ending names the format.
 
     Raises:
-        UserError: no adapter, no data, or another base model than it was trained on.
+        UserError: no adapter, no data, another base model than it was trained on, or no format
+            for `predictions`.
     """
-    path = adapter_file(source)
-    contents = read_adapter(path)
-    recipe = _recipe(path, contents, overrides)
-    machine = find_machine(recipe.training, recipe.model)
-    preparation = prepare(recipe, labels=contents.model["labels"], training=False)
+    if predictions is not None:
+        output_format(predictions)
+    outputs: dict[str, Any] = {}
+    adapted = load_adapted(source, overrides, data=True)
+    preparation, machine = adapted.preparation, adapted.machine
     recipe = preparation.recipe
-    config, auto_class = preparation.config, preparation.auto_class
-    model = load_model(recipe.model, config, auto_class).model
-    fingerprint = base_fingerprint(model, contents.head.keys(), recipe.model, auto_class)
-    load_adapter(model, path, base_fingerprint=fingerprint)
-    nn.Module.to(model, machine.device)
-    if recipe.training.acceleration == "auto" and machine.devices == 1:  # no nn.DataParallel
-        enable(model)
     metric = preparation.loaded.main_metric
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer requires a folder
         trainer = AdapterTrainer(
-            model,
+            adapted.model,
             evaluation_arguments(recipe.training, machine, Path(scratch)),
             recipe,
             tokenizer=preparation.tokenizer,
             collator=preparation.collator(machine.device),
-            evaluation_sets=preparation.evaluation_sets,
+            evaluation_sets=[_kept(s, outputs) for s in preparation.evaluation_sets],
             reporting=ReportingCallback(reporter, None, metric=metric),
         )
         began = time.perf_counter()
         scores = trainer.evaluate()
         seconds = time.perf_counter() - began
+    if predictions is not None and machine.is_main:
+        write_rows(predictions, _labeled(preparation, outputs))
     return EvaluationResult(
-        adapter=path,
+        adapter=adapted.path,
         task=recipe.task.name or recipe.task.kind,
         base=recipe.model.name,
         main_metric=metric,
@@ -105,19 +98,22 @@ def evaluate(source: str, overrides: Sequence[str], reporter: Reporter) -> Evalu
     )
 
 
-def _recipe(path: Path, contents: AdapterContents, overrides: Sequence[str]) -> Recipe:
-    """Return the recipe of the adapter's or checkpoint's run folder, else the adapter file's."""
-    folder = path.absolute().parent
-    if folder.parent.name == "checkpoints":
-        folder = folder.parents[1]
-    recipe = RunFolder(folder).recipe
-    if recipe.is_file():
-        return load_recipe(str(recipe), overrides).recipe
-    if "task" not in contents.info:
-        raise AdapterFileError(
-            f"{path} names no task: it was saved outside `dcft train`.",
-            "Score it in Python: load_adapter(model, path).",
-        )
-    base = {key: contents.base[key] for key in ("name", "revision") if contents.base[key]}
-    sections = {**contents.info, "model": {**contents.info["model"], **base}}
-    return recipe_from_mapping(sections, str(path), overrides)
+def _kept(eval_set: EvaluationSet, outputs: dict[str, Any]) -> EvaluationSet:
+    """Return the set such that the model's outputs are kept by its name when they are scored."""
+
+    def score(predictions: Any, label_ids: Any) -> dict[str, float]:
+        outputs[eval_set.name] = predictions
+        return eval_set.score(predictions, label_ids)
+
+    return replace(eval_set, score=score)
+
+
+def _labeled(preparation: Preparation, outputs: dict[str, Any]) -> Iterator[Row]:
+    """Yield the rows of all sets: inputs, true label (`label`), and what is predicted."""
+    task = preparation.loaded.task
+    for name, rows in preparation.loaded.validation.items():
+        found = task.prediction_set(rows.dataset, preparation.tokenizer)
+        predictions = found.predict(outputs[name])
+        for row, prediction in zip(rows.dataset, predictions, strict=True):
+            label = task.describe_target(row.pop(task.target_column))
+            yield {**({"set": name} if name else {}), **row, "label": label, **prediction}

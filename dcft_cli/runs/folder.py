@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dcft_cli.adapter_file.read import ADAPTER_FILE
+from dcft_cli.addresses import local_path
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import RunError
 
@@ -87,10 +88,13 @@ def step_of(checkpoint: Path) -> int:
 def adapter_file(source: str | Path) -> Path:
     """Return the adapter file of a run or checkpoint folder, or the file itself.
 
+    Args:
+        source: a path, or a `package://` address.
+
     Raises:
         RunError: there is none.
     """
-    path = Path(source).expanduser()
+    path = local_path(str(source))
     if path.suffix in (".yaml", ".yml"):
         raise RunError(f"{path} is a recipe, not an adapter.", "Train it first: dcft train.")
     if path.is_dir():

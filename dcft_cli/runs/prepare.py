@@ -15,7 +15,7 @@ from dcft_cli.addresses import SCHEME, local_path
 from dcft_cli.models.loading import load_config, quiet_transformers, skeleton
 from dcft_cli.models.tokenizers import agree_on_padding, load_tokenizer
 from dcft_cli.recipe import Recipe, is_file_address
-from dcft_cli.tasks import FAMILIES, EvaluationSet, LoadedTask, load_task
+from dcft_cli.tasks import FAMILIES, EvaluationSet, LoadedTask, build_task, load_task
 
 # Tensor cores work on tiles of 8 values in half precision.
 _TILE = 8
@@ -26,7 +26,8 @@ class Preparation:
     """A run's data, encoded for its model.
 
     Attributes:
-        recipe: with labels as found in the data and lengths that the model can take.
+        recipe: with the order of labels, where it is declared or the data set's own, and lengths
+            that the model can take.
         train_set: encoded training rows; None for an evaluation.
         evaluation_sets: encoded validation rows.
         max_positions: longest input, in tokens, that model and tokenizer take.
@@ -70,13 +71,18 @@ class Preparation:
 
 
 def prepare(
-    recipe: Recipe, *, labels: Sequence[str] | None = None, training: bool = True
+    recipe: Recipe,
+    *,
+    labels: Sequence[str] | None = None,
+    training: bool = True,
+    data: bool = True,
 ) -> Preparation:
     """Read, check and encode the data of a run.
 
     Args:
         labels: class names of a trained adapter; None lets the task find them.
         training: whether to encode training rows too.
+        data: False for predictions on other rows: no data is read.
 
     Raises:
         DataError, RecipeError, ModelError: something is missing or does not fit the task.
@@ -93,11 +99,24 @@ def prepare(
     if recipe.data.max_length > limit:
         notes.append(f"data.max_length {recipe.data.max_length} -> {limit}, the model's limit")
         recipe = _replace(recipe, "data", max_length=limit)
-    loaded = load_task(recipe.task, recipe.data, labels, training=training)
+    if data:
+        loaded = load_task(recipe.task, recipe.data, labels, training=training)
+    else:
+        task = build_task(recipe.task, recipe.data, labels)
+        loaded = LoadedTask(
+            task,
+            train=None,
+            validation={},
+            held_out=None,
+            notes=(),
+            main_metric=task.metrics[0],
+            greater_is_better=True,
+        )
     task, train = loaded.task, loaded.train
     config.update(dict(task.model_settings))
-    if task.labels:
-        recipe = _replace(recipe, "task", labels=list(task.labels))
+    if task.order:
+        recipe = _replace(recipe, "task", labels=list(task.order))
+    notes += loaded.notes
     return Preparation(
         recipe=recipe,
         loaded=loaded,

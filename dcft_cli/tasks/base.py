@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
 
 from dcft_cli.data.evaluation_set import EvaluationSet
+from dcft_cli.data.prediction_set import PredictionSet
 from dcft_cli.data.rows import Rows, RowSet
 from dcft_cli.data.token_cache import Tokenizer
 from dcft_cli.errors import DataError, RecipeError
@@ -26,15 +28,17 @@ Tensor: TypeAlias = "torch.Tensor"
 class Task(ABC):
     """A task: one family with the settings of one recipe.
 
-    A family sets `kind`, `auto_class`, `group_column` and `metrics`, and implements the abstract
-    methods; all other attributes have defaults. The training loss is that of `auto_class` for its
-    `problem_type`: a family cannot bring its own.
+    A family sets `kind`, `auto_class`, `group_column`, `target_column` and `metrics`, and
+    implements the abstract methods; all other attributes have defaults. The training loss is that
+    of `auto_class` for its `problem_type`: a family cannot bring its own.
 
     Attributes:
         kind: the family's name.
         auto_class: name of the transformers class that loads a model for it.
         problem_type: what transformers calls the problem, which sets the loss.
         group_column: column of prepared rows by which a held-out set is split off.
+        target_column: column of prepared rows that holds what is to be predicted.
+        class_column: column of class numbers that a held-out set has in equal shares; None: none.
         has_classes: whether the family needs class names.
         needs_offsets: whether it needs to know which characters a token covers.
         default_text: text columns, if the family has its own; then their number is fixed.
@@ -44,6 +48,8 @@ class Task(ABC):
         text: names of the text columns.
         label: names of the label columns.
         labels: class names in the order of their numbers; empty without classes.
+        order: the same names in the order that numbers in the data mean; empty if it was not
+            declared, so that numbers are only names.
         metrics: that `score` reports for every set; the first is the main one.
         decision: how logits become predictions.
     """
@@ -52,6 +58,8 @@ class Task(ABC):
     auto_class: ClassVar[str]
     problem_type: ClassVar[str | None] = None
     group_column: ClassVar[str]
+    target_column: ClassVar[str]
+    class_column: ClassVar[str | None] = None
     has_classes: ClassVar[bool] = True
     needs_offsets: ClassVar[bool] = False
     default_text: ClassVar[tuple[str, ...]] = ()
@@ -65,6 +73,7 @@ class Task(ABC):
         if known := known_task(task.name):
             self.metrics = known.metrics
         self.labels = tuple(labels)
+        self.order = declared_labels(task, data) or ()
         self.max_length = data.max_length
         self.decision = Decision()
 
@@ -105,9 +114,10 @@ class Task(ABC):
     def find_labels(cls, rows: Rows, column: str, data: DataSection) -> tuple[str, ...]:
         """Return the class names in the label column of training rows; none without classes.
 
+        Values that cannot name a class are passed over; `prepare` reports them.
+
         Raises:
-            DataError: there is no such column; a value that cannot name a class; fewer than two
-                classes.
+            DataError: there is no such column; fewer than two classes.
         """
         return ()
 
@@ -130,6 +140,18 @@ class Task(ABC):
         Raises:
             DataError: a missing column, or rows that do not fit; names them.
         """
+
+    @abstractmethod
+    def prepare_inputs(self, rows: Rows) -> Dataset:
+        """Check rows without labels and put them into the columns of `prepare`, less the target.
+
+        Raises:
+            DataError: a missing column, or rows that do not fit; names them.
+        """
+
+    def describe_target(self, target: Any) -> Any:
+        """Return a value of `target_column` as predictions are written: names, not numbers."""
+        return target
 
     def label_counts(self, dataset: Dataset) -> Counter[int]:
         """Count the rows (or words) of each class, by its number; empty without classes."""
@@ -200,11 +222,29 @@ class Task(ABC):
     def evaluation_set(self, name: str, dataset: Dataset, tokenizer: Tokenizer) -> EvaluationSet:
         """Turn prepared rows into a set on which a model's predictions can be scored."""
 
+    @abstractmethod
+    def prediction_set(self, dataset: Dataset, tokenizer: Tokenizer) -> PredictionSet:
+        """Turn prepared inputs into a set that a model can predict; a target is ignored.
+
+        Its inputs have the order of those of `evaluation_set` for the same rows.
+        """
+
+
+def declared_labels(task: TaskSection, data: DataSection) -> tuple[str, ...] | None:
+    """Return the recipe's class names, else the known task's, else the label columns."""
+    known = known_task(task.name)
+    columns = data.label if isinstance(data.label, list) else ()
+    return tuple(task.labels or (known.labels if known else columns)) or None
+
 
 def longest_first(features: Dataset) -> Dataset:
     """Sort by the column `length`, descending and stable."""
-    lengths = np.asarray(features["length"][:])
-    return features.select(np.argsort(-lengths, kind="stable"))
+    return features.select(length_order(features))
+
+
+def length_order(features: Dataset) -> NDArray[np.int64]:
+    """Return the indices that sort by the column `length`, descending and stable."""
+    return np.argsort(-np.asarray(features["length"][:]), kind="stable")
 
 
 def _columns(names: Sequence[str]) -> str:

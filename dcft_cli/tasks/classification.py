@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Value
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from dcft_cli.data.labels import LabelColumn
-from dcft_cli.data.rows import Rows
+from dcft_cli.data.lists import written_list
+from dcft_cli.data.prediction_set import Prediction, shortened
+from dcft_cli.data.rows import Rows, format_value
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.text import TextTask
 
@@ -24,6 +27,7 @@ class Classification(TextTask):
     kind = "classification"
     problem_type = "single_label_classification"
     label_feature = Value("int64")
+    class_column = "label"
 
     def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str]) -> None:
         super().__init__(task, data, labels)
@@ -33,12 +37,12 @@ class Classification(TextTask):
     @classmethod
     def find_labels(cls, rows: Rows, column: str, data: DataSection) -> tuple[str, ...]:
         """See `Task.find_labels`."""
-        hint = "A class is a text or a whole number; to predict numbers, set task.type=regression."
-        return _label_column(rows, column).class_names(hint)
+        return _label_column(rows, column).class_names()
 
     def read_labels(self, rows: Rows) -> list[int]:
         """See `TextTask.read_labels`."""
-        numbers = _label_column(rows, self.label[0]).class_numbers(self.labels)
+        column = _label_column(rows, self.label[0], self.labels)
+        numbers = column.class_numbers(self.labels, self.order)
         return [number for (number,) in numbers]
 
     def label_counts(self, dataset: Dataset) -> Counter[int]:
@@ -50,7 +54,29 @@ class Classification(TextTask):
         classes: NDArray[np.intp] = logits.argmax(axis=-1)
         return classes
 
+    def predictions(self, logits: NDArray[Any]) -> list[Prediction]:
+        """See `TextTask.predictions`."""
+        probabilities = softmax(logits.astype(np.float64) / self.decision.temperature, axis=-1)
+        found = []
+        for number, row in zip(self.predicted(logits), probabilities.tolist(), strict=True):
+            named = {name: shortened(p) for name, p in zip(self.labels, row, strict=True)}
+            name = self.labels[number]
+            found.append({"prediction": name, "probability": named[name], "probabilities": named})
+        return found
 
-def _label_column(rows: Rows, column: str) -> LabelColumn:
-    values = [(value,) for value in rows.values(column, "data.label")]
-    return LabelColumn(rows, column, values, "is {value}")
+    def describe_target(self, target: int) -> str:
+        """See `Task.describe_target`."""
+        return self.labels[target]
+
+
+def _label_column(rows: Rows, column: str, labels: Sequence[str] = ()) -> LabelColumn:
+    values = rows.values(column, "data.label")
+
+    def problem(value: object) -> str:
+        is_list = isinstance(value, str) and value not in labels and written_list(value) is not None
+        return f"is {format_value(value)}" if is_list else ""
+
+    hint = "For any number of labels per row, set task.type=multi_label."
+    rows.check(column, values, problem, "a list of labels, written as a text,", hint)
+    hint = "A class is a text or a whole number; to predict numbers, set task.type=regression."
+    return LabelColumn(rows, column, [(value,) for value in values], "is {value}", hint)

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from dcft_cli.errors import RecipeError
 from dcft_cli.recipe.schema import DataSection, TaskSection, TaskType
-from dcft_cli.tasks.base import Task
+from dcft_cli.tasks.base import Task, declared_labels
 from dcft_cli.tasks.classification import Classification
-from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.multi_label import MultiLabel
 from dcft_cli.tasks.question_answering.task import QuestionAnswering
 from dcft_cli.tasks.regression import Regression
@@ -23,22 +22,25 @@ FAMILIES: dict[TaskType, type[Task]] = {
 
 def labels_only_in_data(task: TaskSection, data: DataSection) -> bool:
     """Return whether the training data must be read to know the class names of a task."""
-    return FAMILIES[task.kind].has_classes and _declared_labels(task, data) is None
+    return FAMILIES[task.kind].has_classes and declared_labels(task, data) is None
 
 
 def build_task(task: TaskSection, data: DataSection, labels: Sequence[str] | None = None) -> Task:
     """Build the task that a recipe describes.
 
     Args:
-        labels: class names; None takes those that are known without reading data.
+        labels: class names in the order of the model's outputs; None takes those that are known
+            without reading data.
 
     Raises:
-        RecipeError: text columns or class names are missing, or a class is named twice.
+        RecipeError: text columns or class names are missing, a class is named twice, or `labels`
+            are other classes than the recipe's.
     """
     family = FAMILIES[task.kind]
     if not family.has_classes:
         return family(task, data)
-    labels = labels or _declared_labels(task, data)
+    declared = declared_labels(task, data)
+    labels = labels or declared
     if labels is None:
         raise RecipeError(
             "The class names are not known without the training data.",
@@ -46,11 +48,10 @@ def build_task(task: TaskSection, data: DataSection, labels: Sequence[str] | Non
         )
     if len(set(labels)) < len(labels):
         raise RecipeError(f"A class is named twice: {', '.join(labels)}.", "See task.labels.")
+    if declared and set(declared) != set(labels):
+        raise RecipeError(
+            f"The classes that the recipe names ({', '.join(declared)}) are not those of the"
+            f" adapter ({', '.join(labels)}).",
+            "Name the same classes with task.labels, in the order that numbers in the data mean.",
+        )
     return family(task, data, labels)
-
-
-def _declared_labels(task: TaskSection, data: DataSection) -> tuple[str, ...] | None:
-    """Return the recipe's class names, else the known task's, else the label columns."""
-    known = known_task(task.name)
-    columns = data.label if isinstance(data.label, list) else ()
-    return tuple(task.labels or (known.labels if known else columns)) or None

@@ -23,6 +23,8 @@ class LoadedTask:
         task: encodes the rows and scores predictions.
         train: training rows; None for an evaluation.
         validation: validation rows by the name of the set; a single set has no name ("").
+        held_out: the rows split off as validation rows, as they were read; None if there are none.
+        notes: what was left out of the data, or looks wrong in it.
         main_metric: metric that picks the best checkpoint, with the prefix of its set.
         greater_is_better: whether a higher `main_metric` is better.
     """
@@ -30,6 +32,8 @@ class LoadedTask:
     task: Task
     train: RowSet | None
     validation: Mapping[str, RowSet]
+    held_out: Rows | None
+    notes: Sequence[str]
     main_metric: str
     greater_is_better: bool
 
@@ -61,13 +65,21 @@ def load_task(
     if not labels and rows is not None and labels_only_in_data(task, data):
         _, (column, *_) = family.columns(task, data)
         labels = family.find_labels(rows, column, data)
+        if rows.class_names.get(column):  # the data set itself gives them an order
+            task = task.model_copy(update={"labels": list(labels)})
     built = build_task(task, data, labels)
     train = RowSet(built.prepare(rows), rows.source) if rows is not None else None
-    if train is not None and data.holdout is not None:
-        train, held_out = hold_out(train, family.group_column, data.holdout)
-        validation = {"": held_out}
+    notes = [] if rows is None else list(rows.notes)
+    held_out = None
+    if rows is not None and train is not None and data.holdout is not None:
+        indices = hold_out(train, family.group_column, family.class_column, data.holdout)
+        held_out = rows.select(indices[1])
+        parts = [train.dataset.select(side) for side in indices]
+        train = RowSet(parts[0], f"{rows.source} (training part)")
+        validation = {"": RowSet(parts[1], f"{rows.source} (held-out part)")}
     else:
-        validation = _validation_sets(task, data, built)
+        validation, more = _validation_sets(task, data, built)
+        notes += more
     if not training:
         train = None
         if not validation:
@@ -77,7 +89,7 @@ def load_task(
         built.check_training(train)
     metric = _main_metric(task.metric, built.metrics, list(validation))
     greater_is_better = not metric.endswith(tuple(LOWER_IS_BETTER))
-    return LoadedTask(built, train, validation, metric, greater_is_better)
+    return LoadedTask(built, train, validation, held_out, notes, metric, greater_is_better)
 
 
 def _training_rows(task: TaskSection, data: DataSection) -> Rows:
@@ -87,18 +99,22 @@ def _training_rows(task: TaskSection, data: DataSection) -> Rows:
     return _read(task, data, address)
 
 
-def _validation_sets(task: TaskSection, data: DataSection, built: Task) -> dict[str, RowSet]:
+def _validation_sets(
+    task: TaskSection, data: DataSection, built: Task
+) -> tuple[dict[str, RowSet], list[str]]:
+    """Return the validation sets, and notes on their rows."""
     known = known_task(task.name)
     addresses: str | Mapping[str, str] = known.validation if data.hub and known else {}
     if data.validation is not None:
         addresses = data.validation
     if isinstance(addresses, str):
         addresses = {"": addresses}
-    sets = {}
+    sets, notes = {}, []
     for name, address in addresses.items():
         rows = _read(task, data, address)
         sets[name] = RowSet(built.prepare(rows), rows.source)
-    return sets
+        notes += rows.notes
+    return sets, notes
 
 
 def _read(task: TaskSection, data: DataSection, address: str) -> Rows:

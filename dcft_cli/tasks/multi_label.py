@@ -12,6 +12,8 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score, f1_score
 
 from dcft_cli.data.labels import LabelColumn, label_name
+from dcft_cli.data.lists import written_list
+from dcft_cli.data.prediction_set import Prediction, shortened
 from dcft_cli.data.rows import Rows, RowSet, format_value
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe.schema import DataSection, TaskSection
@@ -61,7 +63,7 @@ class MultiLabel(TextTask):
     @classmethod
     def find_labels(cls, rows: Rows, column: str, data: DataSection) -> tuple[str, ...]:
         """See `Task.find_labels`; raises DataError too if another separator seems to be used."""
-        names = _label_column(rows, column, data.separator).class_names(_LIST_HINT)
+        names = _label_column(rows, column, data.separator).class_names()
         texts = [value for value in rows.values(column, "data.label") if isinstance(value, str)]
         if texts and not any(data.separator in text for text in texts):
             for other in _OTHER_SEPARATORS:
@@ -80,7 +82,8 @@ class MultiLabel(TextTask):
         if len(self.label) > 1:
             by_label = [_zeros_and_ones(rows, column) for column in self.labels]
             return [list(row) for row in zip(*by_label, strict=True)]
-        numbers = _label_column(rows, self.label[0], self.separator).class_numbers(self.labels)
+        column = _label_column(rows, self.label[0], self.separator)
+        numbers = column.class_numbers(self.labels, self.order)
         return [[float(label in row) for label in range(len(self.labels))] for row in numbers]
 
     def label_counts(self, dataset: Dataset) -> Counter[int]:
@@ -110,6 +113,23 @@ class MultiLabel(TextTask):
         """See `TextTask.predicted`."""
         predicted: NDArray[np.bool_] = logits >= math.log(self.threshold / (1 - self.threshold))
         return predicted
+
+    def predictions(self, logits: NDArray[Any]) -> list[Prediction]:
+        """See `TextTask.predictions`."""
+        probabilities = expit(logits.astype(np.float64) / self.decision.temperature)
+        return [
+            {
+                "prediction": self.describe_target(chosen),
+                "probabilities": {
+                    name: shortened(p) for name, p in zip(self.labels, row, strict=True)
+                },
+            }
+            for chosen, row in zip(self.predicted(logits), probabilities.tolist(), strict=True)
+        ]
+
+    def describe_target(self, target: Sequence[float]) -> list[str]:
+        """See `Task.describe_target`."""
+        return [name for name, present in zip(self.labels, target, strict=True) if present]
 
     def score(self, logits: NDArray[Any], label_ids: NDArray[Any]) -> dict[str, float]:
         """See `EvaluationSet.score`.
@@ -156,12 +176,15 @@ def best_threshold(logits: NDArray[Any], present: NDArray[np.bool_]) -> tuple[fl
 
 
 def _label_column(rows: Rows, column: str, separator: str) -> LabelColumn:
-    """Return the labels that the rows list in `column`."""
+    """Return the labels that the rows list in `column`, and report rows without a list."""
 
     def split(value: object) -> object:
-        if isinstance(value, str):
+        if not isinstance(value, str):
+            return value
+        listed = written_list(value)
+        if listed is None:
             return [part.strip() for part in value.split(separator)] if value.strip() else []
-        return value
+        return listed
 
     def problem(value: object) -> str:
         if not isinstance(value, list):
@@ -170,23 +193,50 @@ def _label_column(rows: Rows, column: str, separator: str) -> LabelColumn:
         for label, name in zip(value, names, strict=True):
             if names.count(name) > 1:
                 return f"contains {format_value(label)} twice"
+            if isinstance(label, str) and label[:1] == "[" and label[-1:] == "]" and "," in label:
+                return f"contains {format_value(label)}, a list without quotation marks"
         return ""
 
     values: list[Any] = [split(value) for value in rows.values(column, "data.label")]
+    if count := _indicator_length(values):
+        raise DataError(
+            f"{rows.source}: every list in `{column}` has {count} values of 0 and 1: one for each"
+            " label, it seems.",
+            "List the names of the labels that a row has, or make a column of 0 and 1 for each:"
+            ' data.label="[NAME, NAME]".',
+        )
     rows.check(column, values, problem, "no usable list of labels", _LIST_HINT)
-    return LabelColumn(rows, column, values, "contains {value}")
+    lists = [value if isinstance(value, list) else [] for value in values]
+    return LabelColumn(rows, column, lists, "contains {value}", _LIST_HINT)
+
+
+def _indicator_length(values: Sequence[object]) -> int:
+    """Return the length of all lists if they seem to say 0 or 1 for each label, else 0.
+
+    A list of labels contains none twice.
+    """
+    lists = [value for value in values if isinstance(value, list)]
+    lengths = {len(value) for value in lists}
+    indicators = (
+        len(lengths) == 1
+        and all(label in (0, 1) for value in lists for label in value)
+        and any(value.count(label) > 1 for value in lists for label in value)
+    )
+    return lengths.pop() if indicators else 0
 
 
 def _zeros_and_ones(rows: Rows, column: str) -> list[float]:
-    def name(value: object) -> str:
-        return (label_name(value) or "").lower()
+    """Return the numbers in the column of one label, and report values other than 0 and 1."""
+
+    def number(value: object) -> float | None:
+        return _ZERO_OR_ONE.get((label_name(value) or "").lower())
 
     values = rows.values(column, "data.label")
     rows.check(
         column,
         values,
-        lambda value: "" if name(value) in _ZERO_OR_ONE else f"is {format_value(value)}",
+        lambda value: f"is {format_value(value)}" if number(value) is None else "",
         "label that is neither 0 nor 1",
         "The column of a label holds 1 for the rows that have it, and 0 for the others.",
     )
-    return [_ZERO_OR_ONE[name(value)] for value in values]
+    return [number(value) or 0.0 for value in values]

@@ -8,6 +8,7 @@ import numpy as np
 from datasets import Dataset, Value
 from numpy.typing import NDArray
 
+from dcft_cli.data.prediction_set import Prediction, shortened
 from dcft_cli.data.rows import Rows, RowSet, format_value
 from dcft_cli.errors import DataError
 from dcft_cli.tasks.base import Tensor
@@ -72,6 +73,10 @@ class Regression(TextTask):
     def predicted(self, logits: NDArray[Any]) -> NDArray[Any]:
         """See `TextTask.predicted`."""
         return logits.reshape(-1)
+
+    def predictions(self, logits: NDArray[Any]) -> list[Prediction]:
+        """See `TextTask.predictions`."""
+        return [{"prediction": shortened(value)} for value in self.predicted(logits).tolist()]
 
 
 def _number(value: object) -> float:

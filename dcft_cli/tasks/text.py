@@ -10,9 +10,10 @@ from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
 from dcft_cli.data.evaluation_set import EvaluationSet
+from dcft_cli.data.prediction_set import Prediction, PredictionSet
 from dcft_cli.data.rows import Rows
 from dcft_cli.data.token_cache import Tokenizer, encode_rows
-from dcft_cli.tasks.base import Task, longest_first
+from dcft_cli.tasks.base import Task, length_order, longest_first
 from dcft_cli.tasks.metrics import METRICS, require_finite
 
 
@@ -28,15 +29,20 @@ class TextTask(Task):
 
     auto_class = "AutoModelForSequenceClassification"
     group_column = "text"
+    target_column = "label"
     label_feature: ClassVar[Any]
 
     @abstractmethod
     def read_labels(self, rows: Rows) -> list[Any]:
-        """Return the label of each row as the model takes it; raise DataError without one."""
+        """Return the label of each row as the model takes it; report rows without one."""
 
     @abstractmethod
     def predicted(self, logits: NDArray[Any]) -> NDArray[Any]:
         """Return the labels (N,) that logits (N, outputs) predict, or for sets (N, labels)."""
+
+    @abstractmethod
+    def predictions(self, logits: NDArray[Any]) -> list[Prediction]:
+        """Describe what logits (N, outputs) predict, row by row."""
 
     def failure(self, logits: NDArray[Any], labels: NDArray[Any]) -> str:
         """See `EvaluationSet.failure`; `labels` are the true ones as the model takes them."""
@@ -48,25 +54,19 @@ class TextTask(Task):
 
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""
-        names = ("text", "text_pair")[: len(self.text)]
-        columns: dict[str, list[Any]] = {
-            name: rows.texts(column) for name, column in zip(names, self.text, strict=True)
-        }
-        columns["label"] = self.read_labels(rows)
-        types = {name: Value("string") for name in names} | {"label": self.label_feature}
-        return Dataset.from_dict(columns, features=Features(types))
+        columns: dict[str, list[Any]] = {**self._texts(rows), "label": self.read_labels(rows)}
+        rows.raise_problems()
+        return self._dataset(columns)
+
+    def prepare_inputs(self, rows: Rows) -> Dataset:
+        """See `Task.prepare_inputs`."""
+        texts = self._texts(rows)
+        rows.raise_problems()
+        return self._dataset(texts)
 
     def encode_training(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
         """See `Task.encode_training`; the target is `labels`."""
-
-        def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
-            encoded = tokenizer(
-                batch["text"], batch.get("text_pair"), truncation=True, max_length=self.max_length
-            )
-            lengths = [len(ids) for ids in encoded["input_ids"]]
-            return {**encoded, "labels": batch["label"], "length": lengths}
-
-        return encode_rows(dataset, encode, tokenizer, ("text", self.max_length))
+        return self._encode(dataset, tokenizer)
 
     def evaluation_set(self, name: str, dataset: Dataset, tokenizer: Tokenizer) -> EvaluationSet:
         """See `Task.evaluation_set`."""
@@ -80,8 +80,45 @@ class TextTask(Task):
             name, features, self.score, constant_scores, partial(self.failure, labels=labels)
         )
 
+    def prediction_set(self, dataset: Dataset, tokenizer: Tokenizer) -> PredictionSet:
+        """See `Task.prediction_set`."""
+        inputs = [name for name in dataset.column_names if name != self.target_column]
+        encoded = self._encode(dataset.select_columns(inputs), tokenizer, cached=False)
+        order = length_order(encoded)
+
+        def predict(logits: NDArray[Any]) -> list[Prediction]:
+            in_order = np.empty_like(logits)
+            in_order[order] = require_finite(logits)
+            return self.predictions(in_order)
+
+        return PredictionSet(encoded.select(order), order, predict)
+
     def score(self, logits: NDArray[Any], label_ids: NDArray[Any]) -> dict[str, float]:
         """See `EvaluationSet.score`."""
         predictions = self.predicted(require_finite(logits))
         labels = np.asarray(label_ids).reshape(-1)
         return {name: METRICS[name](predictions, labels) for name in self.metrics}
+
+    def _texts(self, rows: Rows) -> dict[str, list[str]]:
+        names = ("text", "text_pair")[: len(self.text)]
+        return {name: rows.texts(column) for name, column in zip(names, self.text, strict=True)}
+
+    def _dataset(self, columns: Mapping[str, list[Any]]) -> Dataset:
+        types = {
+            name: self.label_feature if name == self.target_column else Value("string")
+            for name in columns
+        }
+        return Dataset.from_dict(dict(columns), features=Features(types))
+
+    def _encode(self, dataset: Dataset, tokenizer: Tokenizer, *, cached: bool = True) -> Dataset:
+        """Encode texts; with the target as `labels` if there is one."""
+
+        def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
+            encoded = tokenizer(
+                batch["text"], batch.get("text_pair"), truncation=True, max_length=self.max_length
+            )
+            columns = {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+            return columns | ({"labels": batch["label"]} if "label" in batch else {})
+
+        settings = ("text", self.max_length)
+        return encode_rows(dataset, encode, tokenizer, settings, cached=cached)

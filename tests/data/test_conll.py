@@ -25,7 +25,9 @@ CONLL_2003 = """\
 def read(folder: Path, content: str, name: str = "train.conll", **data: Any) -> Rows:
     path = folder / name
     path.write_text(dedent(content), "utf-8", newline="")
-    return read_file(str(path), DataSection(**data), "conll")
+    rows = read_file(str(path), DataSection(**data), "conll")
+    rows.raise_problems()
+    return rows
 
 
 def test_the_first_and_the_last_column(tmp_path: Path) -> None:
@@ -94,9 +96,10 @@ def test_a_line_with_another_number_of_columns(tmp_path: Path) -> None:
     assert "a, b, c" in error.value.hint
 
 
-def test_one_column_is_not_enough(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"only one column, such as line 1: 'a'\."):
-        read(tmp_path, "a\nb\n")
+def test_words_without_labels(tmp_path: Path) -> None:
+    rows = read(tmp_path, "a\nb\n\nc\n")
+    assert rows.columns == ["tokens"]
+    assert rows.records == [{"tokens": ["a", "b"]}, {"tokens": ["c"]}]
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "-DOCSTART- O\n\n"])

@@ -12,10 +12,8 @@ WORDS = [f"{stem}{ending}" for stem in map(str, range(1000, 1500)) for ending in
 def divide(texts: list[str], **settings: object) -> tuple[list[str], list[str]]:
     holdout = HoldoutSection(**{"fraction": 0.2, **settings})
     rows = RowSet(Dataset.from_dict({"text": texts}), "words.tsv")
-    train, validation = hold_out(rows, "text", holdout)
-    assert train.source == "words.tsv (training part)"
-    assert validation.source == "words.tsv (held-out part)"
-    return train.dataset["text"][:], validation.dataset["text"][:]
+    train, validation = hold_out(rows, "text", None, holdout)
+    return [texts[n] for n in train], [texts[n] for n in validation]
 
 
 def test_every_row_is_on_one_side_and_the_order_is_kept() -> None:

@@ -17,7 +17,9 @@ from dcft_cli.recipe import DataSection
 
 def read(path: Path, content: str | bytes, **data: Any) -> Rows:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_file(str(path), DataSection(**data))
+    rows = read_file(str(path), DataSection(**data))
+    rows.raise_problems()
+    return rows
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.JSON", "a.ndjson"])
@@ -32,16 +34,16 @@ def test_jsonl(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"a": 1', "line 2: malformed JSON at character 8 (Expecting ',' delimiter)."),
-        ("[1, 2]", "line 2: not a JSON object: [1, 2]."),
-        ('{"a": 1}{"a": 2}', "line 2: malformed JSON at character 9 (Extra data)."),
+        ('{"a": 1', "malformed JSON in 1 row:\n  @: at character 8 (Expecting ',' delimiter)"),
+        ("[1, 2]", "not a JSON object in 1 row:\n  @: [1, 2]"),
+        ('{"a": 1}{"a": 2}', "malformed JSON in 1 row:\n  @: at character 9 (Extra data)"),
     ],
 )
 def test_malformed_jsonl(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "a.jsonl"
     with pytest.raises(DataError) as error:
         read(path, f'{{"a": 0}}\n{line}\n')
-    assert error.value.message == f"{path}, {message}"
+    assert error.value.message == f"{path}: {message}".replace("@", "row 2 (line 2)")
     assert "one JSON object" in error.value.hint
 
 
@@ -78,7 +80,9 @@ def test_wrong_number_of_fields(tmp_path: Path) -> None:
 
 
 def test_a_quotation_mark_that_does_not_close(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"row from line 3: unexpected end of data") as error:
+    with pytest.raises(
+        DataError, match="row from line 3: a quotation mark does not close"
+    ) as error:
         read(tmp_path / "a.csv", 'a,b\n1,2\n"x,3\ny,4\n')
     assert "data.quoting=false" in error.value.hint
 
@@ -97,10 +101,11 @@ def test_not_utf_8(tmp_path: Path, name: str) -> None:
 
 def test_parquet(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    records = [{"a": "x", "answers": {"text": ["y"], "answer_start": [1]}}, {"a": None}]
+    records = [{"a": "x", "answers": {"text": ["y"], "answer_start": [1]}}, {}, {"a": "z"}]
     pq.write_table(pa.Table.from_pylist(records), path)
     rows = read_file(str(path), DataSection())
-    assert rows.records == [records[0], {"a": None, "answers": None}]
+    assert rows.records == [records[0], {"a": "z", "answers": None}]
+    assert (rows.numbers, rows.blank) == ([1, 3], 1)
     assert rows.columns == ["a", "answers"]
     assert rows.lines is None
 
@@ -111,10 +116,10 @@ def test_malformed_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv"])
-@pytest.mark.parametrize("content", ["", "\n\n", "a\tb\n"])
+@pytest.mark.parametrize("content", ["", "\n\n", "a\n", "a\n \n"])
 def test_a_file_without_rows(tmp_path: Path, name: str, content: str) -> None:
     if name == "a.jsonl":
-        content = content.strip("ab\t")
+        content = content.strip("a")
     with pytest.raises(DataError, match="has no rows"):
         read(tmp_path / name, content)
 

@@ -66,7 +66,7 @@ def test_an_unknown_label_names_file_row_value_and_the_known_ones(jsonl: Write) 
         load(train, validation=dev)
     expected = f"{dev}: unknown label in 1 row:\n  row 2 (line 2): `label` is 'c'"
     assert error.value.message == expected
-    assert error.value.hint == "Known labels: a (0), b (1)."
+    assert error.value.hint == "Known labels: a, b."
 
 
 def test_many_problems_are_counted(jsonl: Write) -> None:

@@ -37,10 +37,12 @@ class Answer:
     Attributes:
         text: the best span; empty only if there is no span.
         no_answer_score: score of "no answer" minus that of `text`.
+        start: character of the context at which `text` starts; None if there is no span.
     """
 
     text: str
     no_answer_score: float
+    start: int | None = None
 
 
 def decode(
@@ -62,6 +64,7 @@ def decode(
         max_answer_length: longest answer in tokens.
     """
     texts = [""] * len(contexts)
+    starts: list[int | None] = [None] * len(contexts)
     best = np.full(len(contexts), -np.inf)
     null = np.full(len(contexts), np.inf)
     for window, start, end in zip(windows, start_logits, end_logits, strict=True):
@@ -73,12 +76,13 @@ def decode(
         if span is not None and span[0] > best[question]:
             score, first, last = span
             best[question] = score
-            characters = slice(window.spans[first, 0], window.spans[last, 1])
+            begin, end = window.spans[first, 0], window.spans[last, 1]
             # Some tokenizers count the space before a word as part of its token.
-            texts[question] = contexts[question][characters].strip()
+            bare = contexts[question][begin:end].lstrip()
+            texts[question], starts[question] = bare.rstrip(), int(end - len(bare))
     # Without a span the answer is empty for any threshold; 0 keeps the number finite.
     lead = np.where(np.isfinite(best), null - best, 0.0)
-    return [Answer(text, float(score)) for text, score in zip(texts, lead, strict=True)]
+    return [Answer(*answer) for answer in zip(texts, lead.tolist(), starts, strict=True)]
 
 
 def _best_span(

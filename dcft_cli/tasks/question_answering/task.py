@@ -1,12 +1,15 @@
 """Question answering as a task."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
 from dcft_cli.data.evaluation_set import EvaluationSet
+from dcft_cli.data.prediction_set import Prediction, PredictionSet, shortened
 from dcft_cli.data.rows import Rows
 from dcft_cli.data.token_cache import Tokenizer, encode_rows
 from dcft_cli.recipe.schema import DataSection, TaskSection
@@ -44,6 +47,7 @@ class QuestionAnswering(Task):
     kind = "question_answering"
     auto_class = "AutoModelForQuestionAnswering"
     group_column = "context"
+    target_column = "answers"
     has_classes = False
     needs_offsets = True
     default_text = ("question", "context")
@@ -65,6 +69,16 @@ class QuestionAnswering(Task):
         unanswerable = self.null_threshold is not None
         return prepare_questions(rows, *self.text, *self.label, unanswerable=unanswerable)
 
+    def prepare_inputs(self, rows: Rows) -> Dataset:
+        """See `Task.prepare_inputs`."""
+        question, context = map(rows.texts, self.text)
+        rows.raise_problems()
+        return Dataset.from_dict({"question": question, "context": context})
+
+    def describe_target(self, target: Mapping[str, list[str]]) -> list[str]:
+        """See `Task.describe_target`: the texts of the reference answers."""
+        return target["text"]
+
     def encode_training(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
         """See `Task.encode_training`; the targets are `start_positions` and `end_positions`.
 
@@ -78,25 +92,43 @@ class QuestionAnswering(Task):
 
     def evaluation_set(self, name: str, dataset: Dataset, tokenizer: Tokenizer) -> EvaluationSet:
         """See `Task.evaluation_set`; raises the errors of `encode_training`."""
-        encoded = longest_first(self._encode(dataset, tokenizer, targets=False))
-        windows = [
-            Window(window["row"], window["cls"], window["first"], window["spans"].reshape(-1, 2))
-            for window in encoded.select_columns(_WINDOW_COLUMNS).with_format("numpy")
-        ]
+        features, windows = self._windows(self._encode(dataset, tokenizer, targets=False))
         contexts = dataset["context"][:]
         references = [answers["text"] for answers in dataset["answers"][:]]
 
         def score(predictions: Logits, label_ids: object = None) -> dict[str, float]:
-            start, end = map(require_finite, predictions)
-            answers = decode(start, end, windows, contexts, self.n_best, self.max_answer_length)
+            answers = self._answers(predictions, windows, contexts)
             return score_answers(answers, references, self.null_threshold)
 
         def constant_scores(logits: object) -> dict[str, float]:
             empty = [Answer("", 0.0)] * len(references)
             return score_answers(empty, references, self.null_threshold)
 
-        features = encoded.remove_columns(_WINDOW_COLUMNS)
         return EvaluationSet(name, features, score, constant_scores)
+
+    def prediction_set(self, dataset: Dataset, tokenizer: Tokenizer) -> PredictionSet:
+        """See `Task.prediction_set`; raises RecipeError as `encode_training` does."""
+        inputs = dataset.select_columns(["question", "context"])
+        encoded = self._encode(inputs, tokenizer, targets=False, cached=False)
+        features, windows = self._windows(encoded)
+        rows = np.array([window.question for window in windows])
+        limit = math.inf if self.null_threshold is None else self.null_threshold
+
+        def predict(outputs: Logits) -> list[Prediction]:
+            found = []
+            for answer in self._answers(outputs, windows, dataset["context"][:]):
+                start = answer.start if answer.no_answer_score <= limit else None
+                found.append(
+                    {
+                        "prediction": "" if start is None else answer.text,
+                        "start": start,
+                        "end": None if start is None else start + len(answer.text),
+                        "score": shortened(0.0 - answer.no_answer_score),
+                    }
+                )
+            return found
+
+        return PredictionSet(features, rows, predict)
 
     def linear_examples(
         self, features: Tensor, batch: Mapping[str, Tensor]
@@ -121,7 +153,24 @@ class QuestionAnswering(Task):
         start, end = logits.unbind(-1)
         return (cross_entropy(start, targets["start"]) + cross_entropy(end, targets["end"])) / 2
 
-    def _encode(self, dataset: Dataset, tokenizer: Tokenizer, *, targets: bool) -> Dataset:
+    def _answers(
+        self, outputs: Logits, windows: Sequence[Window], contexts: Sequence[str]
+    ) -> list[Answer]:
+        start, end = map(require_finite, outputs)
+        return decode(start, end, windows, contexts, self.n_best, self.max_answer_length)
+
+    def _windows(self, encoded: Dataset) -> tuple[Dataset, list[Window]]:
+        """Return the model's inputs, longest first, and what decoding needs of each."""
+        encoded = longest_first(encoded)
+        windows = [
+            Window(window["row"], window["cls"], window["first"], window["spans"].reshape(-1, 2))
+            for window in encoded.select_columns(_WINDOW_COLUMNS).with_format("numpy")
+        ]
+        return encoded.remove_columns(_WINDOW_COLUMNS), windows
+
+    def _encode(
+        self, dataset: Dataset, tokenizer: Tokenizer, *, targets: bool, cached: bool = True
+    ) -> Dataset:
         """Encode questions as windows, with either the targets or what decoding needs."""
         lengths = self.max_length, self.document_stride
         check_windows(tokenizer, *lengths)
@@ -148,4 +197,4 @@ class QuestionAnswering(Task):
             return columns
 
         settings = ("answers" if targets else "windows", *lengths)
-        return encode_rows(dataset, encode, tokenizer, settings)
+        return encode_rows(dataset, encode, tokenizer, settings, cached=cached)

@@ -1,10 +1,12 @@
 """Rows of token classification: the words of a sentence, and a label for each."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
 from dcft_cli.data.labels import LabelColumn
+from dcft_cli.data.lists import written_list
 from dcft_cli.data.rows import Rows, format_value
 
 _FEATURES = Features(
@@ -16,45 +18,89 @@ _FEATURES = Features(
 )
 
 
-def prepare_sentences(rows: Rows, words: str, label: str, labels: Sequence[str]) -> Dataset:
+def prepare_sentences(
+    rows: Rows, words: str, label: str, labels: Sequence[str], order: Sequence[str]
+) -> Dataset:
     """Check rows and put them into the columns `text` (all words), `words` and `labels`.
+
+    Args:
+        labels, order: of `LabelColumn.class_numbers`.
 
     Raises:
         DataError: a missing column; a row without words; a word that is not a text, or empty;
             another number of labels than of words; an unknown label.
     """
-    sentences = rows.values(words, "data.text")
-    rows.check(
-        words,
-        sentences,
-        lambda value: _words_problem(rows, value),
-        "no usable words",
-        'Each row needs a list of words, such as ["She", "lives", "here"], which a jsonl, parquet'
-        " or conll file can hold, but not a csv or tsv file.",
-    )
+    sentences = read_words(rows, words)
     column = label_column(rows, label)
     problems = [
-        ""
-        if len(sentence) == len(tags)
-        else f"`{label}` has {len(tags):,} labels for {len(sentence):,} words in `{words}`"
+        f"`{label}` has {len(tags):,} labels for {len(sentence):,} words in `{words}`"
+        if isinstance(sentence, list) and tags and len(sentence) != len(tags)
+        else ""
         for sentence, tags in zip(sentences, column.values, strict=True)
     ]
-    rows.raise_for(problems, "labels that do not match the words", "Every word needs one label.")
+    rows.report(problems, "labels that do not match the words", "Every word needs one label.")
+    numbers = column.class_numbers(labels, order)
+    rows.raise_problems()
     columns = {
         "text": [" ".join(sentence) for sentence in sentences],
         "words": sentences,
-        "labels": column.class_numbers(labels),
+        "labels": numbers,
     }
     return Dataset.from_dict(columns, features=_FEATURES)
 
 
-def label_column(rows: Rows, column: str) -> LabelColumn:
-    """Return the lists of labels in `column`.
+def prepare_words(rows: Rows, words: str) -> Dataset:
+    """Check rows without labels and put them into the columns `text` and `words`.
+
+    A row has a list of words, or a text that is split at white space.
 
     Raises:
-        DataError: there is no such column, or a row without a list.
+        DataError: a missing column; a row without words; a word that is not a text, or empty.
     """
-    values = rows.values(column, "data.label")
+    values = [_read_list(value) for value in rows.values(words, "data.text")]
+    sentences: list[Any] = [v.split() if isinstance(v, str) else v for v in values]
+    _check_words(rows, words, sentences)
+    rows.raise_problems()
+    columns = {
+        "text": [
+            value if isinstance(value, str) else " ".join(sentence)
+            for value, sentence in zip(values, sentences, strict=True)
+        ],
+        "words": sentences,
+    }
+    return Dataset.from_dict(columns, features=Features({n: _FEATURES[n] for n in columns}))
+
+
+def word_spans(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
+    """Return first character and end of each word in the text of a prepared row."""
+    spans, start = [], 0
+    for word in words:
+        start = text.index(word, start)
+        spans.append((start, start + len(word)))
+        start += len(word) + 1  # at least one character separates words
+    return spans
+
+
+def read_words(rows: Rows, column: str) -> list[Any]:
+    """Return the lists of words in `column`, and report rows without one.
+
+    A list may be written as a text (`['She', 'lives']`), as csv files hold it.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    sentences = [_read_list(value) for value in rows.values(column, "data.text")]
+    _check_words(rows, column, sentences)
+    return sentences
+
+
+def label_column(rows: Rows, column: str) -> LabelColumn:
+    """Return the lists of labels in `column`, and report rows without one.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    values = [_read_list(value) for value in rows.values(column, "data.label")]
     rows.check(
         column,
         values,
@@ -62,7 +108,24 @@ def label_column(rows: Rows, column: str) -> LabelColumn:
         "no list of labels",
         "Every word needs one label.",
     )
-    return LabelColumn(rows, column, values, "word {number} is {value}")
+    lists = [value if isinstance(value, list) else [] for value in values]
+    hint = "The label of a word is a text or a whole number."
+    return LabelColumn(rows, column, lists, "word {number} is {value}", hint)
+
+
+def _read_list(value: object) -> object:
+    listed = written_list(value) if isinstance(value, str) else None
+    return value if listed is None else listed
+
+
+def _check_words(rows: Rows, column: str, sentences: Sequence[object]) -> None:
+    rows.check(
+        column,
+        sentences,
+        lambda value: _words_problem(rows, value),
+        "no usable words",
+        'Each row needs a list of words, such as ["She", "lives", "here"].',
+    )
 
 
 def _words_problem(rows: Rows, value: object) -> str:

@@ -8,19 +8,27 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from dcft_cli.data.conll import LABELS_COLUMN, WORDS_COLUMN
 from dcft_cli.data.evaluation_set import EvaluationSet
+from dcft_cli.data.prediction_set import Prediction, PredictionSet, shortened
 from dcft_cli.data.rows import Rows
 from dcft_cli.data.token_cache import Tokenizer, encode_rows
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import Task, Tensor, longest_first
 from dcft_cli.tasks.metrics import accuracy, macro_f1, require_finite
-from dcft_cli.tasks.token_classification.rows import label_column, prepare_sentences
+from dcft_cli.tasks.token_classification.rows import (
+    label_column,
+    prepare_sentences,
+    prepare_words,
+    word_spans,
+)
 from dcft_cli.tasks.token_classification.scoring import (
     OUTSIDE,
     Tag,
     are_entity_tags,
+    entities,
     read_tag,
     score_entities,
 )
@@ -49,6 +57,7 @@ class TokenClassification(Task):
     kind = "token_classification"
     auto_class = "AutoModelForTokenClassification"
     group_column = "text"
+    target_column = "labels"
     needs_offsets = True
     default_text = (WORDS_COLUMN,)
     default_label = LABELS_COLUMN
@@ -64,12 +73,19 @@ class TokenClassification(Task):
     @classmethod
     def find_labels(cls, rows: Rows, column: str, data: DataSection) -> tuple[str, ...]:
         """See `Task.find_labels`."""
-        hint = "The label of a word is a text or a whole number."
-        return label_column(rows, column).class_names(hint)
+        return label_column(rows, column).class_names()
 
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""
-        return prepare_sentences(rows, self.text[0], self.label[0], self.labels)
+        return prepare_sentences(rows, self.text[0], self.label[0], self.labels, self.order)
+
+    def prepare_inputs(self, rows: Rows) -> Dataset:
+        """See `Task.prepare_inputs`; a text is split into words at white space."""
+        return prepare_words(rows, self.text[0])
+
+    def describe_target(self, target: Sequence[int]) -> list[str]:
+        """See `Task.describe_target`."""
+        return [self.labels[number] for number in target]
 
     def label_counts(self, dataset: Dataset) -> Counter[int]:
         """See `Task.label_counts`."""
@@ -120,6 +136,28 @@ class TokenClassification(Task):
         features = encoded.remove_columns([*_WINDOW_COLUMNS, "labels"])
         return EvaluationSet(name, features, score, constant_scores, failure)
 
+    def prediction_set(self, dataset: Dataset, tokenizer: Tokenizer) -> PredictionSet:
+        """See `Task.prediction_set`."""
+        inputs = dataset.select_columns(["text", "words"])
+        encoded = longest_first(self._encode(inputs, tokenizer, cached=False))
+        windows = [encoded[column][:] for column in _WINDOW_COLUMNS]
+        missing = OUTSIDE if self.tags and OUTSIDE in self.labels else None
+
+        def predict(outputs: NDArray[Any]) -> list[Prediction]:
+            sentences = dataset["words"][:]
+            tags: list[list[str | None]] = [[missing] * len(words) for words in sentences]
+            found: list[list[float | None]] = [[None] * len(words) for words in sentences]
+            for row, words, tokens, logits in zip(*windows, require_finite(outputs), strict=True):
+                chosen = logits[tokens].astype(np.float64)
+                numbers = chosen.argmax(axis=-1)
+                probabilities = softmax(chosen / self.decision.temperature, axis=-1).max(axis=-1)
+                for word, number, p in zip(words, numbers, probabilities, strict=True):
+                    tags[row][word], found[row][word] = self.labels[number], shortened(p)
+            return list(map(self._describe, dataset["text"][:], sentences, tags, found))
+
+        features = encoded.remove_columns(_WINDOW_COLUMNS)
+        return PredictionSet(features, np.asarray(windows[0], np.int64), predict)
+
     def linear_examples(
         self, features: Tensor, batch: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -147,7 +185,30 @@ class TokenClassification(Task):
 
         return score_entities(read(predicted), read(expected)) | {"accuracy": right}
 
-    def _encode(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
+    def _describe(
+        self,
+        text: str,
+        words: Sequence[str],
+        tags: Sequence[str | None],
+        probabilities: Sequence[float | None],
+    ) -> Prediction:
+        """Return the prediction for one sentence, from the tag of each word."""
+        described: Prediction = {"prediction": tags, "probabilities": probabilities}
+        if self.tags is not None:
+            spans = word_spans(text, words)
+            described["entities"] = [
+                {
+                    "type": type_,
+                    "text": text[spans[first][0] : spans[last][1]],
+                    "start": spans[first][0],
+                    "end": spans[last][1],
+                    "probability": _mean(probabilities[first : last + 1]),
+                }
+                for first, last, type_ in entities([read_tag(tag or OUTSIDE) for tag in tags])
+            ]
+        return described
+
+    def _encode(self, dataset: Dataset, tokenizer: Tokenizer, *, cached: bool = True) -> Dataset:
         """Encode sentences as windows: model inputs, targets, and the words that count in each."""
 
         def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
@@ -160,17 +221,23 @@ class TokenClassification(Task):
                 for name, values in encoded.items()
                 if name != "overflow_to_sample_mapping"
             }
-            labels = [[IGNORED] * len(ids) for ids in columns["input_ids"]]
-            for targets, window in zip(labels, kept, strict=True):
-                for word, token in assigned[window].items():
-                    targets[token] = batch["labels"][sentences[window]][word]
+            if "labels" in batch:
+                labels = [[IGNORED] * len(ids) for ids in columns["input_ids"]]
+                for targets, window in zip(labels, kept, strict=True):
+                    for word, token in assigned[window].items():
+                        targets[token] = batch["labels"][sentences[window]][word]
+                columns["labels"] = labels
             return columns | {
                 "length": [len(ids) for ids in columns["input_ids"]],
-                "labels": labels,
                 "row": [rows[sentences[window]] for window in kept],
                 "words": [list(assigned[window]) for window in kept],
                 "tokens": [list(assigned[window].values()) for window in kept],
             }
 
         settings = ("words", self.max_length, self.document_stride)
-        return encode_rows(dataset, encode, tokenizer, settings)
+        return encode_rows(dataset, encode, tokenizer, settings, cached=cached)
+
+
+def _mean(probabilities: Sequence[float | None]) -> float:
+    known = [p for p in probabilities if p is not None]
+    return shortened(sum(known) / len(known))

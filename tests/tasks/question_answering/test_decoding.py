@@ -73,7 +73,7 @@ def test_windows_of_a_question_are_combined() -> None:
     end = [logits(cls=9, t1=1), logits(cls=1, t1=3)]
     (found,) = decode(start, end, halves, [CONTEXT], 20, 30)
     # Best span: of the second window. No answer: the lowest of the windows, 3 - 6.
-    assert found == Answer("three four", -3.0)
+    assert found == Answer("three four", -3.0, start=8)
 
 
 def test_windows_may_come_in_any_order() -> None:
@@ -85,7 +85,7 @@ def test_windows_may_come_in_any_order() -> None:
 def test_the_space_before_a_word_is_not_part_of_the_answer() -> None:
     spans = np.array([(0, 3), (3, 7), (7, 13), (13, 18)])
     ((found),) = decode([logits(t1=1)], [logits(t2=1)], [window(spans=spans)], [CONTEXT], 20, 30)
-    assert found.text == "two three"
+    assert found.text == "two three" == CONTEXT[found.start : found.start + len(found.text)]
 
 
 def test_a_context_without_tokens_gives_an_empty_answer() -> None:

@@ -66,7 +66,7 @@ def test_malformed_answers(jsonl: Write, answers: object) -> None:
 
 def test_an_answer_is_not_empty(jsonl: Write) -> None:
     with pytest.raises(DataError, match="the answer is empty"):
-        load(jsonl([row("", 0)]))
+        load(jsonl([row(" ", 3)]))
 
 
 def test_questions_without_an_answer_must_be_allowed(jsonl: Write) -> None:

@@ -1,0 +1,107 @@
+"""`dcft predict`."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+_OVERRIDE = re.compile(r"\w+\.[\w.]+=")
+
+
+def predict(
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder or adapter file.")],
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Rows without labels: jsonl, csv, tsv, parquet or conll; - is standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Overrides of the recipe, such as data.text=message for the column of texts.",
+            show_default=False,
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Predict this text instead of a file; may be repeated. Question answering: the "
+            "question.",
+            show_default=False,
+        ),
+    ] = None,
+    text_pair: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Second text of a pair, one for each --text. Question answering: the context.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="File to write: .jsonl, .csv, .tsv or .parquet. It appears when it is complete. "
+            "Default: lines of JSON on stdout.",
+            show_default=False,
+        ),
+    ] = None,
+    file_format: Annotated[
+        Literal["jsonl", "csv", "tsv", "parquet", "conll", "text"] | None,
+        typer.Option(
+            "--format",
+            help="Format of the rows; text: one text per line. Default: by the ending of FILE; "
+            "standard input is jsonl.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cuda", "mps", "cpu"] | None,
+        typer.Option(help="Where to compute. Default: as in the recipe.", show_default=False),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Rows that the model takes at once. Default: as `dcft eval`.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Predict rows without labels, and write each with what is predicted for it.
+
+    dcft predict runs/tickets --text "My card was charged twice."
+    dcft predict runs/tickets new.csv --output predictions.csv
+    cat new.jsonl | dcft predict runs/tickets - data.text=message > predictions.jsonl
+    """
+    overrides = overrides or []
+    if file is not None and _OVERRIDE.match(file):  # the first argument after ADAPTER
+        overrides = [file, *overrides]
+        file = None
+
+    from dcft_cli.commands.imports import gc_paused
+    from dcft_cli.console.output import waiting
+    from dcft_cli.console.progress import counting_rows
+    from dcft_cli.console.tables import show_prediction
+    from dcft_cli.prediction.request import Request
+
+    request = Request(file, text or (), text_pair or (), file_format, output)
+    with waiting("Loading the model"):
+        with gc_paused():
+            from dcft_cli.prediction.predictor import load
+            from dcft_cli.prediction.stream import predict_stream
+
+        predictor = load(adapter, overrides, device=device, batch_size=batch_size)
+    with counting_rows(predictor.machine.is_main, to_file=output is not None) as advance:
+        result = predict_stream(predictor, request, advance)
+    if result.is_main:
+        show_prediction(result)
