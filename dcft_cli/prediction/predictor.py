@@ -62,6 +62,7 @@ class Predictor:
         self.preparation, self.machine = adapted.preparation, adapted.machine
         self.model = adapted.model.train(False)
         self.task = self.preparation.loaded.task
+        self.columns = self.task.text
         self.labels = self.task.labels
         training = self.preparation.recipe.training
         self.batch_size = training.eval_batch_size or 2 * training.batch_size
@@ -87,9 +88,9 @@ class Predictor:
         Raises:
             DataError: inputs that cannot be predicted; names them.
         """
-        single = is_single(inputs, self.task.text)
+        single = is_single(inputs, self.columns)
         values = [inputs] if single else list(inputs)
-        predictions = self.predict(rows_of(values, self.task.text))
+        predictions = self.predict(rows_of(values, self.columns))
         return predictions[0] if single else predictions
 
     def predict(self, rows: Rows) -> list[Prediction]:
@@ -100,10 +101,21 @@ class Predictor:
             TrainingError: outputs that are not finite.
         """
         with self._turn:  # tokenizers and the progress bars of libraries have state
-            return self.predict_prepared(self.task.prepare_inputs(rows))
+            return self.predict_prepared(self.prepare(rows))
+
+    def prepare(self, rows: Rows) -> Dataset:
+        """Check rows and put them into the task's columns.
+
+        Raises:
+            DataError: rows that cannot be predicted; names them.
+        """
+        if not rows.records:  # a chunk of blank rows, which may have no columns
+            rows.raise_problems()
+            return Dataset.from_dict({})
+        return self.task.prepare_inputs(rows)
 
     def predict_prepared(self, dataset: Dataset) -> list[Prediction]:
-        """Return a prediction for every row of `Task.prepare_inputs`, in order."""
+        """Return a prediction for every row of `prepare`, in order."""
         if not len(dataset):
             return []
         found = self.task.prediction_set(dataset, self.preparation.tokenizer)

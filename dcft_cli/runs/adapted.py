@@ -49,7 +49,7 @@ def load_adapted(source: str | Path, overrides: Sequence[str], *, data: bool) ->
     """
     path = adapter_file(source)
     contents = read_adapter(path)
-    recipe = _recipe(path, contents, overrides)
+    recipe = recipe_of(path, contents, overrides)
     machine = find_machine(recipe.training, recipe.model)
     labels = contents.model["labels"]
     preparation = prepare(recipe, labels=labels, training=False, data=data)
@@ -65,7 +65,7 @@ def load_adapted(source: str | Path, overrides: Sequence[str], *, data: bool) ->
     return AdaptedModel(path, preparation, machine, model)
 
 
-def _recipe(path: Path, contents: AdapterContents, overrides: Sequence[str]) -> Recipe:
+def recipe_of(path: Path, contents: AdapterContents, overrides: Sequence[str]) -> Recipe:
     """Return the recipe of the adapter's or checkpoint's run folder, else the adapter file's."""
     folder = path.absolute().parent
     if folder.parent.name == "checkpoints":

@@ -114,6 +114,7 @@ class DCFTModel(nn.Module):
         name: str | None = None,
         *,
         check_base: bool = True,
+        base_fingerprint: str | None = None,
     ) -> str:
         """Load an adapter. The first one becomes the active one.
 
@@ -121,6 +122,8 @@ class DCFTModel(nn.Module):
             source: adapter file, a folder with `adapter.safetensors` in it, or its contents.
             name: to call it by; None: that of the folder, or of a file with a name of its own.
             check_base: refuse an adapter that was trained on other base weights.
+            base_fingerprint: of the base weights; None computes it. That of a quantized model
+                cannot be computed: pass that of the weights in full precision.
 
         Returns:
             The name.
@@ -139,7 +142,9 @@ class DCFTModel(nn.Module):
                 f"There is an adapter called {name}.",
                 "Choose another name, or delete it first: model.delete_adapter(name).",
             )
-        self._check(contents, check_base=check_base)
+        self._check(contents)
+        if check_base:
+            check_fingerprint(contents, base_fingerprint or self._fingerprint(contents))
         self._wrap(contents)
         adapter = HeldAdapter(contents)
         adapter.to(next(self.model.parameters()).device)
@@ -252,7 +257,7 @@ class DCFTModel(nn.Module):
         assert isinstance(held, HeldAdapter)
         return held
 
-    def _check(self, contents: AdapterContents, *, check_base: bool) -> None:
+    def _check(self, contents: AdapterContents) -> None:
         """Raise AdapterFileError if a file does not fit the model; its label count may differ."""
         own = type(self.model).__name__
         if contents.model["class"] != own:
@@ -268,12 +273,14 @@ class DCFTModel(nn.Module):
                 actual = "nothing of this name" if found is None else tuple(found.shape)
                 difference = f"{name} of shape {tensor.shape}, the model has {actual}"
                 raise mismatch(contents, difference, own)
-        if check_base:
-            head = frozenset(contents.head)
-            if head not in self._fingerprints:
-                frozen = {n: p for n, p in self._base_parameters.items() if n not in head}
-                self._fingerprints[head] = fingerprint_of(frozen)
-            check_fingerprint(contents, self._fingerprints[head])
+
+    def _fingerprint(self, contents: AdapterContents) -> str:
+        """Return the fingerprint of the weights that are frozen under an adapter."""
+        head = frozenset(contents.head)
+        if head not in self._fingerprints:
+            frozen = {n: p for n, p in self._base_parameters.items() if n not in head}
+            self._fingerprints[head] = fingerprint_of(frozen)
+        return self._fingerprints[head]
 
     def _wrap(self, contents: AdapterContents) -> None:
         """Put wrappers around the modules that a file changes, where there are none yet."""
