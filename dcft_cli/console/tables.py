@@ -118,7 +118,7 @@ def show_evaluation(result: "EvaluationResult") -> None:
 def show_prediction(result: "PredictionResult") -> None:
     """Print what was written, unless it went to stdout itself."""
     if result.blank:
-        print_note(f"{result.blank:,} blank rows were left out.")
+        print_note(f"blank rows left out: {result.blank:,}")
     if result.output is not None:
         out.print(
             f"{result.rows:,} rows in {result.output}; {result.seconds:.0f} s, "

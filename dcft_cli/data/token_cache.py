@@ -3,7 +3,7 @@
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -30,16 +30,11 @@ MAX_CACHE_BYTES = 5 * 2**30
 Tokenizer: TypeAlias = "transformers.PreTrainedTokenizerBase"
 Encoding: TypeAlias = "transformers.BatchEncoding"
 
-Encode = Callable[[Mapping[str, list[Any]], list[int]], Mapping[str, list[Any]]]
+Encode = Callable[[Mapping[str, list[Any]], Sequence[int]], dict[str, list[Any]]]
 
 
 def encode_rows(
-    dataset: Dataset,
-    encode: Encode,
-    tokenizer: Tokenizer,
-    settings: tuple[object, ...],
-    *,
-    cached: bool = True,
+    dataset: Dataset, encode: Encode, tokenizer: Tokenizer, settings: tuple[object, ...]
 ) -> Dataset:
     """Return the columns that `encode` makes from rows, out of the cache if they are there.
 
@@ -50,7 +45,6 @@ def encode_rows(
         encode: from a batch of rows and their indices to columns.
         tokenizer: that `encode` calls.
         settings: everything else that `encode` depends on; plain values.
-        cached: False for rows that are encoded only once.
     """
 
     def encoded(fingerprint: str, file: Path | None = None) -> Dataset:
@@ -66,7 +60,7 @@ def encode_rows(
                 load_from_cache_file=file is not None,
             )
 
-    folder = cache_folder() if cached else None
+    folder = cache_folder()
     if folder is not None and tokenizer.is_fast and dataset.data.nbytes >= MIN_BYTES:
         key = _key(dataset, tokenizer, settings)
         file = folder / f"{key}.arrow"

@@ -12,11 +12,14 @@ def is_single(inputs: object, columns: Sequence[str]) -> bool:
 
 
 def rows_of(inputs: Sequence[object], columns: Sequence[str]) -> Rows:
-    """Return inputs as rows, and report those that are no pair where pairs are needed.
+    """Return inputs as rows.
 
     Args:
         inputs: each a mapping by column; for two text columns else a pair, for one its value.
         columns: names of the text columns.
+
+    Raises:
+        DataError: inputs that are neither a mapping nor a pair, where pairs are needed.
     """
     records = [_record(value, columns) for value in inputs]
     rows = Rows([record or {} for record in records], columns, "the inputs")
@@ -28,6 +31,7 @@ def rows_of(inputs: Sequence[object], columns: Sequence[str]) -> Rows:
         "no pair",
         f"Give (text, text), or a mapping with the keys {' and '.join(columns)}.",
     )
+    rows.raise_problems()
     return rows
 
 

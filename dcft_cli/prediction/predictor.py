@@ -6,6 +6,7 @@ from inspect import signature
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dcft_cli.adapter.merge import merged
-from dcft_cli.data.prediction_set import Prediction
+from dcft_cli.data.prediction_set import Columns, Prediction
 from dcft_cli.data.rows import Rows
 from dcft_cli.models.loading import head_outputs
 from dcft_cli.prediction.inputs import is_single, rows_of
@@ -69,9 +70,10 @@ class Predictor:
         self._collate = self.preparation.collator(self.machine.device)
         self._accepted = signature(self.model.forward).parameters
         self._turn = Lock()
-        self._weights = ExitStack()
         if self.machine.precision == "float32":  # mixed precision would round W + dW
-            self._weights.enter_context(merged(self.model))
+            weights = ExitStack()
+            weights.enter_context(merged(self.model))
+            finalize(self, weights.close)
 
     def __call__(self, inputs: str | Mapping[str, Any] | Iterable[Any]) -> Any:
         """Predict rows that are at hand.
@@ -128,16 +130,19 @@ class Predictor:
         with self.machine.autocast():
             return head_outputs(self.model(**inputs))
 
-    def _all_outputs(self, features: Dataset) -> NDArray[Any] | tuple[NDArray[Any], ...]:
+    def _all_outputs(self, features: Columns) -> NDArray[Any] | tuple[NDArray[Any], ...]:
         """Return the outputs for encoded rows, padded with zeros, as `PredictionSet` takes them."""
-        columns = [name for name in features.column_names if name in self._accepted]
+        names = [name for name in features if name in self._accepted]
+        inputs = [
+            dict(zip(names, values, strict=True))
+            for values in zip(*(features[name] for name in names), strict=True)
+        ]
         whole: list[NDArray[np.float32]] = []
-        for first in range(0, len(features), self.batch_size):
-            rows = range(first, min(first + self.batch_size, len(features)))
-            batch = self._collate(features.select_columns(columns).select(rows).to_list())
+        for first in range(0, len(inputs), self.batch_size):
+            batch = self._collate(inputs[first : first + self.batch_size])
             parts = [values.float().cpu().numpy() for values in self.outputs(batch)]
             if not whole:  # the longest batch
-                whole = [np.zeros((len(features), *p.shape[1:]), np.float32) for p in parts]
+                whole = [np.zeros((len(inputs), *part.shape[1:]), np.float32) for part in parts]
             for values, part in zip(whole, parts, strict=True):
-                values[first : rows.stop, : part.shape[1]] = part
+                values[first : first + len(part), : part.shape[1]] = part
         return whole[0] if len(whole) == 1 else tuple(whole)

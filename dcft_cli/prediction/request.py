@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path, PurePath
 
 from dcft_cli.addresses import local_path
@@ -104,6 +105,13 @@ class Request:
 
 def _format_of(file: str, data: DataSection, task: Task) -> str | None:
     if file == STDIN:
+        assert isinstance(sys.stdin.buffer, BufferedReader)
+        beginning = sys.stdin.buffer.peek().lstrip()
+        if data.format is None and beginning and beginning[:1] not in (b"{", b"["):
+            raise DataError(
+                "Standard input is not JSON.",
+                "Name its format: --format text (one text per line), csv, tsv, parquet or conll.",
+            )
         return data.format or "jsonl"
     if is_file_address(PurePath(file).name):  # by its ending
         return None

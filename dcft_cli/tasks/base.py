@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 
 from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.data.prediction_set import PredictionSet
@@ -239,12 +238,8 @@ def declared_labels(task: TaskSection, data: DataSection) -> tuple[str, ...] | N
 
 def longest_first(features: Dataset) -> Dataset:
     """Sort by the column `length`, descending and stable."""
-    return features.select(length_order(features))
-
-
-def length_order(features: Dataset) -> NDArray[np.int64]:
-    """Return the indices that sort by the column `length`, descending and stable."""
-    return np.argsort(-np.asarray(features["length"][:]), kind="stable")
+    lengths = np.asarray(features["length"][:])
+    return features.select(np.argsort(-lengths, kind="stable"))
 
 
 def _columns(names: Sequence[str]) -> str:

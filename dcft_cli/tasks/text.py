@@ -1,7 +1,7 @@
 """The base of tasks on whole texts: one text or a pair in, one or several labels out."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -10,10 +10,10 @@ from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
 from dcft_cli.data.evaluation_set import EvaluationSet
-from dcft_cli.data.prediction_set import Prediction, PredictionSet
+from dcft_cli.data.prediction_set import Prediction, PredictionSet, sort_by_length
 from dcft_cli.data.rows import Rows
-from dcft_cli.data.token_cache import Tokenizer, encode_rows
-from dcft_cli.tasks.base import Task, length_order, longest_first
+from dcft_cli.data.token_cache import Encode, Tokenizer, encode_rows
+from dcft_cli.tasks.base import Task, longest_first
 from dcft_cli.tasks.metrics import METRICS, require_finite
 
 
@@ -66,7 +66,7 @@ class TextTask(Task):
 
     def encode_training(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
         """See `Task.encode_training`; the target is `labels`."""
-        return self._encode(dataset, tokenizer)
+        return encode_rows(dataset, self._encoder(tokenizer), tokenizer, ("text", self.max_length))
 
     def evaluation_set(self, name: str, dataset: Dataset, tokenizer: Tokenizer) -> EvaluationSet:
         """See `Task.evaluation_set`."""
@@ -82,16 +82,17 @@ class TextTask(Task):
 
     def prediction_set(self, dataset: Dataset, tokenizer: Tokenizer) -> PredictionSet:
         """See `Task.prediction_set`."""
-        inputs = [name for name in dataset.column_names if name != self.target_column]
-        encoded = self._encode(dataset.select_columns(inputs), tokenizer, cached=False)
-        order = length_order(encoded)
+        inputs = dataset[:]
+        inputs.pop(self.target_column, None)
+        encoded = self._encoder(tokenizer)(inputs, range(len(dataset)))
+        features, order = sort_by_length(encoded)
 
         def predict(logits: NDArray[Any]) -> list[Prediction]:
             in_order = np.empty_like(logits)
             in_order[order] = require_finite(logits)
             return self.predictions(in_order)
 
-        return PredictionSet(encoded.select(order), order, predict)
+        return PredictionSet(features, order, predict)
 
     def score(self, logits: NDArray[Any], label_ids: NDArray[Any]) -> dict[str, float]:
         """See `EvaluationSet.score`."""
@@ -110,15 +111,14 @@ class TextTask(Task):
         }
         return Dataset.from_dict(dict(columns), features=Features(types))
 
-    def _encode(self, dataset: Dataset, tokenizer: Tokenizer, *, cached: bool = True) -> Dataset:
-        """Encode texts; with the target as `labels` if there is one."""
+    def _encoder(self, tokenizer: Tokenizer) -> Encode:
+        """Return the function that encodes texts; with the target as `labels` if there is one."""
 
-        def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
+        def encode(batch: Mapping[str, list[Any]], rows: Sequence[int]) -> dict[str, list[Any]]:
             encoded = tokenizer(
                 batch["text"], batch.get("text_pair"), truncation=True, max_length=self.max_length
             )
             columns = {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
             return columns | ({"labels": batch["label"]} if "label" in batch else {})
 
-        settings = ("text", self.max_length)
-        return encode_rows(dataset, encode, tokenizer, settings, cached=cached)
+        return encode

@@ -35,10 +35,10 @@ def encode(task: Task, rows: Rows, tokenizer: PreTrainedTokenizerFast) -> Predic
     dataset = task.prepare_inputs(rows)
     assert task.target_column not in dataset.column_names
     found = task.prediction_set(dataset, tokenizer)
-    lengths = found.features["length"][:]
-    assert lengths == sorted(lengths, reverse=True) == [*map(len, found.features["input_ids"][:])]
+    lengths = found.features["length"]
+    assert lengths == sorted(lengths, reverse=True) == [*map(len, found.features["input_ids"])]
     assert len(found.rows) == len(lengths)
-    assert "labels" not in found.features.column_names
+    assert "labels" not in found.features
     return found
 
 
@@ -73,7 +73,7 @@ def test_classification(any_tokenizer: PreTrainedTokenizerFast) -> None:
 def test_pairs(any_tokenizer: PreTrainedTokenizerFast) -> None:
     task = task_of("classification", labels=["x", "y"], data={"text": ["first", "second"]})
     rows = Rows([{"first": "a", "second": "b c"}], ["first", "second"], "rows.jsonl")
-    (ids,) = encode(task, rows, any_tokenizer).features["input_ids"][:]
+    (ids,) = encode(task, rows, any_tokenizer).features["input_ids"]
     assert ids == any_tokenizer("a", "b c")["input_ids"]
 
 
@@ -95,7 +95,7 @@ def test_regression(tokenizer: PreTrainedTokenizerFast) -> None:
 
 def tag(found: PredictionSet, task: Task, tags: list[list[str]]) -> list[Prediction]:
     """Predict tags, one a letter, whatever the window."""
-    ids = found.features["input_ids"][:]
+    ids = found.features["input_ids"]
     outputs = np.zeros((len(ids), max(map(len, ids)), len(task.labels)), np.float32)
     special = 1  # before the words
     for window, row in enumerate(found.rows):
@@ -137,8 +137,8 @@ def test_long_sentences_are_predicted_whole(any_tokenizer: PreTrainedTokenizerFa
     data = {"text": ["tokens"], "max_length": 8, "document_stride": 2}
     task = task_of("token_classification", labels=TAGS, data=data)
     found = encode(task, rows_of(["a"] * 30, ["b"], column="tokens"), any_tokenizer)
-    assert len(found.features) > 4 and set(found.rows) == {0, 1}
-    outputs = np.zeros((len(found.features), 8, 3), np.float32)
+    assert len(found.rows) > 4 and set(found.rows) == {0, 1}
+    outputs = np.zeros((len(found.rows), 8, 3), np.float32)
     outputs[..., 1] = 1
     long, short = found.predict(outputs)
     assert long["prediction"] == ["B-CITY"] * 30 and short["prediction"] == ["B-CITY"]
@@ -149,7 +149,7 @@ def answers(task: Task, context: str, tokenizer: PreTrainedTokenizerFast, null: 
     """Predict for a window in which the third and fourth context token score 5 each."""
     rows = Rows([{"question": "a b", "context": context}], ["question", "context"], "rows.jsonl")
     found = encode(task, rows, tokenizer)
-    (ids,) = found.features["input_ids"][:]
+    (ids,) = found.features["input_ids"]
     encoded = tokenizer("a b", context)
     first = encoded.sequence_ids().index(1)
     start, end = np.zeros((2, 1, len(ids)), np.float32)

@@ -9,9 +9,9 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from dcft_cli.data.evaluation_set import EvaluationSet
-from dcft_cli.data.prediction_set import Prediction, PredictionSet, shortened
+from dcft_cli.data.prediction_set import Prediction, PredictionSet, shortened, sort_by_length
 from dcft_cli.data.rows import Rows
-from dcft_cli.data.token_cache import Tokenizer, encode_rows
+from dcft_cli.data.token_cache import Encode, Tokenizer, encode_rows
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import Task, Tensor, longest_first
 from dcft_cli.tasks.known import known_task
@@ -92,7 +92,8 @@ class QuestionAnswering(Task):
 
     def evaluation_set(self, name: str, dataset: Dataset, tokenizer: Tokenizer) -> EvaluationSet:
         """See `Task.evaluation_set`; raises the errors of `encode_training`."""
-        features, windows = self._windows(self._encode(dataset, tokenizer, targets=False))
+        encoded = longest_first(self._encode(dataset, tokenizer, targets=False))
+        windows = _windows(encoded.with_format("numpy"))
         contexts = dataset["context"][:]
         references = [answers["text"] for answers in dataset["answers"][:]]
 
@@ -104,19 +105,21 @@ class QuestionAnswering(Task):
             empty = [Answer("", 0.0)] * len(references)
             return score_answers(empty, references, self.null_threshold)
 
+        features = encoded.remove_columns(_WINDOW_COLUMNS)
         return EvaluationSet(name, features, score, constant_scores)
 
     def prediction_set(self, dataset: Dataset, tokenizer: Tokenizer) -> PredictionSet:
         """See `Task.prediction_set`; raises RecipeError as `encode_training` does."""
-        inputs = dataset.select_columns(["question", "context"])
-        encoded = self._encode(inputs, tokenizer, targets=False, cached=False)
-        features, windows = self._windows(encoded)
+        inputs = {name: dataset[name][:] for name in ("question", "context")}
+        encoded = self._encoder(tokenizer, targets=False)(inputs, range(len(dataset)))
+        features, _ = sort_by_length(encoded)
+        windows = _windows(features)
         rows = np.array([window.question for window in windows])
         limit = math.inf if self.null_threshold is None else self.null_threshold
 
         def predict(outputs: Logits) -> list[Prediction]:
             found = []
-            for answer in self._answers(outputs, windows, dataset["context"][:]):
+            for answer in self._answers(outputs, windows, inputs["context"]):
                 start = answer.start if answer.no_answer_score <= limit else None
                 found.append(
                     {
@@ -128,6 +131,8 @@ class QuestionAnswering(Task):
                 )
             return found
 
+        for name in _WINDOW_COLUMNS:
+            del features[name]
         return PredictionSet(features, rows, predict)
 
     def linear_examples(
@@ -159,23 +164,20 @@ class QuestionAnswering(Task):
         start, end = map(require_finite, outputs)
         return decode(start, end, windows, contexts, self.n_best, self.max_answer_length)
 
-    def _windows(self, encoded: Dataset) -> tuple[Dataset, list[Window]]:
-        """Return the model's inputs, longest first, and what decoding needs of each."""
-        encoded = longest_first(encoded)
-        windows = [
-            Window(window["row"], window["cls"], window["first"], window["spans"].reshape(-1, 2))
-            for window in encoded.select_columns(_WINDOW_COLUMNS).with_format("numpy")
-        ]
-        return encoded.remove_columns(_WINDOW_COLUMNS), windows
+    def _encode(self, dataset: Dataset, tokenizer: Tokenizer, *, targets: bool) -> Dataset:
+        settings = ("answers" if targets else "windows", self.max_length, self.document_stride)
+        encode = self._encoder(tokenizer, targets=targets)
+        return encode_rows(dataset, encode, tokenizer, settings)
 
-    def _encode(
-        self, dataset: Dataset, tokenizer: Tokenizer, *, targets: bool, cached: bool = True
-    ) -> Dataset:
-        """Encode questions as windows, with either the targets or what decoding needs."""
+    def _encoder(self, tokenizer: Tokenizer, *, targets: bool) -> Encode:
+        """Return the function that encodes questions as windows.
+
+        Its columns are the model's inputs, with either the targets or what decoding needs.
+        """
         lengths = self.max_length, self.document_stride
         check_windows(tokenizer, *lengths)
 
-        def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
+        def encode(batch: Mapping[str, list[Any]], rows: Sequence[int]) -> dict[str, list[Any]]:
             encoded = encode_windows(batch["question"], batch["context"], tokenizer, *lengths)
             questions = encoded["overflow_to_sample_mapping"]
             cls = [cls_index(ids, tokenizer) for ids in encoded["input_ids"]]
@@ -196,5 +198,13 @@ class QuestionAnswering(Task):
                 columns["spans"] = [spans.reshape(-1) for _, spans in contexts]
             return columns
 
-        settings = ("answers" if targets else "windows", *lengths)
-        return encode_rows(dataset, encode, tokenizer, settings, cached=cached)
+        return encode
+
+
+def _windows(encoded: Any) -> list[Window]:
+    """Return what decoding needs of each window, from columns."""
+    columns = (encoded[name][:] for name in _WINDOW_COLUMNS)
+    return [
+        Window(row, cls, first, np.asarray(spans, np.int64).reshape(-1, 2))
+        for row, cls, first, spans in zip(*columns, strict=True)
+    ]

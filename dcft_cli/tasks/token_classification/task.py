@@ -12,9 +12,9 @@ from scipy.special import softmax
 
 from dcft_cli.data.conll import LABELS_COLUMN, WORDS_COLUMN
 from dcft_cli.data.evaluation_set import EvaluationSet
-from dcft_cli.data.prediction_set import Prediction, PredictionSet, shortened
+from dcft_cli.data.prediction_set import Prediction, PredictionSet, shortened, sort_by_length
 from dcft_cli.data.rows import Rows
-from dcft_cli.data.token_cache import Tokenizer, encode_rows
+from dcft_cli.data.token_cache import Encode, Tokenizer, encode_rows
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import Task, Tensor, longest_first
 from dcft_cli.tasks.metrics import accuracy, macro_f1, require_finite
@@ -138,13 +138,14 @@ class TokenClassification(Task):
 
     def prediction_set(self, dataset: Dataset, tokenizer: Tokenizer) -> PredictionSet:
         """See `Task.prediction_set`."""
-        inputs = dataset.select_columns(["text", "words"])
-        encoded = longest_first(self._encode(inputs, tokenizer, cached=False))
-        windows = [encoded[column][:] for column in _WINDOW_COLUMNS]
+        inputs = {"words": dataset["words"][:]}
+        encoded = self._encoder(tokenizer)(inputs, range(len(dataset)))
+        features, _ = sort_by_length(encoded)
+        windows = [features.pop(column) for column in _WINDOW_COLUMNS]
         missing = OUTSIDE if self.tags and OUTSIDE in self.labels else None
 
         def predict(outputs: NDArray[Any]) -> list[Prediction]:
-            sentences = dataset["words"][:]
+            sentences = inputs["words"]
             tags: list[list[str | None]] = [[missing] * len(words) for words in sentences]
             found: list[list[float | None]] = [[None] * len(words) for words in sentences]
             for row, words, tokens, logits in zip(*windows, require_finite(outputs), strict=True):
@@ -155,7 +156,6 @@ class TokenClassification(Task):
                     tags[row][word], found[row][word] = self.labels[number], shortened(p)
             return list(map(self._describe, dataset["text"][:], sentences, tags, found))
 
-        features = encoded.remove_columns(_WINDOW_COLUMNS)
         return PredictionSet(features, np.asarray(windows[0], np.int64), predict)
 
     def linear_examples(
@@ -208,10 +208,18 @@ class TokenClassification(Task):
             ]
         return described
 
-    def _encode(self, dataset: Dataset, tokenizer: Tokenizer, *, cached: bool = True) -> Dataset:
-        """Encode sentences as windows: model inputs, targets, and the words that count in each."""
+    def _encode(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
+        settings = ("words", self.max_length, self.document_stride)
+        return encode_rows(dataset, self._encoder(tokenizer), tokenizer, settings)
 
-        def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
+    def _encoder(self, tokenizer: Tokenizer) -> Encode:
+        """Return the function that encodes sentences as windows.
+
+        Its columns are the model's inputs, the words that count in each, and targets if there are
+        labels.
+        """
+
+        def encode(batch: Mapping[str, list[Any]], rows: Sequence[int]) -> dict[str, list[Any]]:
             encoded = encode_words(batch["words"], tokenizer, self.max_length, self.document_stride)
             sentences = encoded["overflow_to_sample_mapping"]
             assigned = assign_words(encoded)
@@ -234,8 +242,7 @@ class TokenClassification(Task):
                 "tokens": [list(assigned[window].values()) for window in kept],
             }
 
-        settings = ("words", self.max_length, self.document_stride)
-        return encode_rows(dataset, encode, tokenizer, settings, cached=cached)
+        return encode
 
 
 def _mean(probabilities: Sequence[float | None]) -> float:
