@@ -1,7 +1,6 @@
 """Predict rows that name their adapter: adapters of one base model, mixed in every batch."""
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from dcft_cli.data.prediction_set import Prediction, sort_by_length
 from dcft_cli.data.rows import Rows, format_value
 from dcft_cli.errors import AdapterFileError, RunError
 from dcft_cli.models.loading import base_fingerprint, head_outputs, load_model
-from dcft_cli.prediction.predictor import Predictor
+from dcft_cli.prediction.predictor import Predictor, settings_of
 from dcft_cli.runs.adapted import AdaptedModel, recipe_of
 from dcft_cli.runs.prepare import prepare
 from dcft_cli.serving.model import DCFTModel
@@ -32,36 +31,60 @@ _COLUMN = "adapter"  # of prepared rows and model inputs: which of the adapters
 _LISTED = 20
 
 
+def load_mixed(
+    folder: str,
+    column: str,
+    overrides: Sequence[str] = (),
+    *,
+    device: str | None = None,
+    batch_size: int | None = None,
+) -> "MixedPredictor":
+    """Load the base model of a folder of adapters, to predict rows that name their adapter.
+
+    Args:
+        folder: has an adapter per name: NAME.safetensors, or a run folder NAME.
+        column: of the rows, with the names.
+        overrides: `KEY=VALUE` for the recipes of all adapters.
+        device, batch_size: as for `load`.
+
+    Raises:
+        UserError: there are no adapters, or the first one cannot be loaded.
+    """
+    overrides = [*overrides, *settings_of(device, batch_size)]
+    files = _adapters_in(local_path(folder))
+    path = next(iter(files.values()))
+    contents = read_adapter(path)
+    recipe = recipe_of(path, contents, overrides)
+    machine = find_machine(recipe.training, recipe.model)
+    preparation = prepare(recipe, labels=contents.model["labels"], training=False, data=False)
+    model = load_model(preparation.recipe.model, preparation.config, preparation.auto_class).model
+    nn.Module.to(model, machine.device)
+    if recipe.training.acceleration == "auto":
+        enable(model)
+    base = AdaptedModel(path, preparation, machine, model)
+    return MixedPredictor(base, files, column, overrides)
+
+
 class MixedPredictor(Predictor):
     """Predict rows with the adapter that each of them names.
 
-    Adapters are loaded when a row first names them, each with its task: labels, thresholds,
-    temperature. Families and text columns must be the same, and so must the base weights.
+    An adapter is loaded when a row first names it, with its own task: labels, thresholds,
+    temperature. All need the same type of task, the same text columns and the same base weights.
 
     Args:
-        folder: has an adapter per name, NAME.safetensors or a run folder NAME.
+        base: without an adapter, prepared for the first of the files.
+        files: of the adapters, by name.
         column: of the rows, with the names.
         overrides: `KEY=VALUE` for the recipes of all adapters.
-
-    Raises:
-        UserError: no adapters; or the first one cannot be loaded.
     """
 
-    def __init__(self, folder: str, column: str, overrides: Sequence[str]) -> None:
-        self.column, self.overrides = column, overrides
-        self.files = _adapters_in(local_path(folder))
-        path = next(iter(self.files.values()))
-        contents = read_adapter(path)
-        recipe = recipe_of(path, contents, overrides)
-        machine = find_machine(recipe.training, recipe.model)
-        first = prepare(recipe, labels=contents.model["labels"], training=False, data=False)
-        model = load_model(first.recipe.model, first.config, first.auto_class).model
-        nn.Module.to(model, machine.device)
-        if recipe.training.acceleration == "auto":
-            enable(model)
-        self.adapters = DCFTModel(model)
-        super().__init__(AdaptedModel(path, first, machine, self.adapters))
-        self._accepted = {*signature(model.forward).parameters, _COLUMN}
+    def __init__(
+        self, base: AdaptedModel, files: Mapping[str, Path], column: str, overrides: Sequence[str]
+    ) -> None:
+        super().__init__(base)
+        self.files, self.column, self.overrides = files, column, overrides
+        self._accepted = {*self._accepted, _COLUMN}
+        self.adapters = DCFTModel(base.model)
         self.columns = (*self.task.text, column)
         self._names = list(self.files)
         self._numbers = {name: number for number, name in enumerate(self._names)}
@@ -149,7 +172,7 @@ class MixedPredictor(Predictor):
             return None
         if head not in self._fingerprints:
             self._fingerprints[head] = base_fingerprint(
-                self.adapters.model, head, section, self.preparation.auto_class
+                self.model, head, section, self.preparation.auto_class
             )
         return self._fingerprints[head]
 

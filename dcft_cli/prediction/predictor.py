@@ -1,6 +1,6 @@
 """A trained adapter that predicts: `dcft_cli.load` in Python, and the core of `dcft predict`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from inspect import signature
 from pathlib import Path
@@ -41,9 +41,14 @@ def load(
     Raises:
         UserError: no adapter, no such device, or another base model than it was trained on.
     """
+    overrides = [*overrides, *settings_of(device, batch_size)]
+    return Predictor(load_adapted(source, overrides, data=False))
+
+
+def settings_of(device: str | None, batch_size: int | None) -> list[str]:
+    """Return the overrides of a recipe that choose these."""
     settings = {"training.device": device, "training.eval_batch_size": batch_size}
-    given = [f"{key}={value}" for key, value in settings.items() if value is not None]
-    return Predictor(load_adapted(source, [*overrides, *given], data=False))
+    return [f"{key}={value}" for key, value in settings.items() if value is not None]
 
 
 class Predictor:
@@ -68,7 +73,7 @@ class Predictor:
         training = self.preparation.recipe.training
         self.batch_size = training.eval_batch_size or 2 * training.batch_size
         self._collate = self.preparation.collator(self.machine.device)
-        self._accepted = signature(self.model.forward).parameters
+        self._accepted: Collection[str] = signature(self.model.forward).parameters
         self._turn = Lock()
         if self.machine.precision == "float32":  # mixed precision would round W + dW
             weights = ExitStack()
