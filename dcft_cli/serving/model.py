@@ -16,7 +16,13 @@ from dcft_cli.adapter_file.fingerprint import fingerprint_of
 from dcft_cli.adapter_file.load import check_fingerprint, mismatch, targets_among
 from dcft_cli.adapter_file.read import ADAPTER_FILE, AdapterContents, file_in, read_adapter
 from dcft_cli.errors import AdapterFileError, ModelError
-from dcft_cli.models.loading import HEAD_OUTPUTS, head_outputs, load_config, load_model
+from dcft_cli.models.loading import (
+    HEAD_OUTPUTS,
+    head_outputs,
+    load_config,
+    load_model,
+    quiet_transformers,
+)
 from dcft_cli.recipe.schema import ModelSection
 from dcft_cli.serving.held import HeldAdapter
 from dcft_cli.serving.layers import SelectedHead, SelectedLinear, SelectedParametrization
@@ -89,6 +95,7 @@ class DCFTModel(nn.Module):
         Raises:
             ModelError: there is no such model, or none of this class.
         """
+        quiet_transformers()  # which warns of a new task head; the adapters bring theirs
         section = ModelSection(name=base, revision=revision)
         model = load_model(section, load_config(section), auto_class).model
         nn.Module.to(model, torch.device(device))
