@@ -1,6 +1,7 @@
 """What every test shares: no network, one thread, and a tiny base model."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.families import save_base
 
     return save_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def run_of(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that trains a task, once, and returns its run folder."""
+    from tests.prediction.runs import train_task
+
+    root = tmp_path_factory.mktemp("runs")
+    return lambda task: train_task(task, base, root)
