@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dcft_cli.adapter_file.load import load_adapter
     from dcft_cli.adapter_file.write import save_adapter
     from dcft_cli.prediction.predictor import Predictor, load
+    from dcft_cli.serving.model import DCFTModel
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ _HOMES = {
     "merged": "dcft_cli.adapter.merge",
     "DCFTAdapter": "dcft_cli.adapter.adapter",
     "DCFTLinear": "dcft_cli.adapter.layer",
+    "DCFTModel": "dcft_cli.serving.model",
     "Predictor": "dcft_cli.prediction.predictor",
     "inject": "dcft_cli.adapter.inject",
     "load": "dcft_cli.prediction.predictor",
@@ -50,6 +52,7 @@ __all__ = [
     "DCFTAdapter",
     "DCFTConfig",
     "DCFTLinear",
+    "DCFTModel",
     "Predictor",
     "adapter_layers",
     "inject",

@@ -74,7 +74,9 @@ class AttentionByDistance(DisentangledSelfAttention):
     def _positions(
         self, relative_pos: Tensor, table: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Return K^r and Q^r by distance, (heads, head size, 2 L); None where there is none.
+        """Return K^r and Q^r by distance, (heads, 1, head size, 2 L); None where there is none.
+
+        Adapters that differ from text to text give every text its own: (heads, B, head size, 2 L).
 
         Columns of K^r: distances from L - 1 down to 1 - L; of Q^r the reverse. Both end in one
         that is never read, which makes the rows of the products even.
@@ -91,14 +93,14 @@ class AttentionByDistance(DisentangledSelfAttention):
         return pos_keys, pos_queries
 
     def _projected(self, project: nn.Module, table: Tensor, distances: Tensor) -> Tensor:
-        """Project the table's rows for these distances: (heads, head size, distances)."""
+        """Project the table's rows for these distances: (heads, 1 or B, head size, distances)."""
         span = self.pos_ebd_size
         rows_of_table = torch.clamp(distances + span, 0, 2 * span - 1)
         if len(rows_of_table) < 2 * span:
-            rows: Tensor = project(table[rows_of_table])
+            rows: Tensor = project(table[None, rows_of_table])
         else:
-            rows = project(table[: 2 * span])[rows_of_table]
-        return rows.view(len(rows_of_table), self.num_attention_heads, -1).permute(1, 2, 0)
+            rows = project(table[None, : 2 * span])[:, rows_of_table]
+        return rows.view(*rows.shape[:2], self.num_attention_heads, -1).permute(2, 0, 3, 1)
 
 
 def by_key(products: Tensor) -> Tensor:
@@ -115,7 +117,7 @@ def disentangled_scores(
 
     Args:
         q, k: (heads, B, L, head size), q scaled.
-        pos_keys, pos_queries: K^r, and Q^r scaled, (heads, head size, 2 L), or None.
+        pos_keys, pos_queries: K^r, and Q^r scaled, (heads, 1 or B, head size, 2 L), or None.
         masked: (B, L, L), True where a query may not see a key.
 
     Returns:
@@ -123,7 +125,14 @@ def disentangled_scores(
     """
     scores = q @ k.mT
     if pos_keys is not None:
-        scores = scores + by_key((q.flatten(1, 2) @ pos_keys).view(*q.shape[:3], -1))
+        scores = scores + by_key(_products(q, pos_keys))
     if pos_queries is not None:
-        scores = scores + by_key((k.flatten(1, 2) @ pos_queries).view(*k.shape[:3], -1)).mT
+        scores = scores + by_key(_products(k, pos_queries)).mT
     return scores.masked_fill(masked, torch.finfo(scores.dtype).min)
+
+
+def _products(tokens: Tensor, positions: Tensor) -> Tensor:
+    """Multiply (heads, B, L, head size) by (heads, 1 or B, head size, 2 L), without copies of 1."""
+    if positions.shape[1] > 1:
+        return tokens @ positions
+    return (tokens.flatten(1, 2) @ positions[:, 0]).view(*tokens.shape[:3], -1)

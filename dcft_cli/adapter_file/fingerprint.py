@@ -1,7 +1,7 @@
 """A fingerprint of a model's frozen weights, to recognize the base of an adapter."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -35,7 +35,12 @@ def fingerprint(
         ModelError: the weights are quantized, so no longer the checkpoint's, or are not in
             memory.
     """
-    parameters = sorted((n, p) for n, p in base_parameters(model).items() if n not in exclude)
+    return fingerprint_of({n: p for n, p in base_parameters(model).items() if n not in exclude})
+
+
+def fingerprint_of(frozen: Mapping[str, Tensor]) -> str:
+    """Hash parameters by name, as `fingerprint` does."""
+    parameters = sorted(frozen.items())
     if packed := [n for n, p in parameters if is_packed(p)]:
         raise ModelError(
             f"A quantized model has no fingerprint: its original weights are gone ({packed[0]}).",

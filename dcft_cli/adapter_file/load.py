@@ -1,6 +1,6 @@
 """Loading adapter files into a model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from dcft_cli.adapter_file.hub import locate
 from dcft_cli.adapter_file.read import AdapterContents, read_adapter
 from dcft_cli.errors import AdapterFileError
 from dcft_cli.targets.resolve import Target, find_weights
+from dcft_cli.targets.weights import Matrix
 
 
 def load_adapter(
@@ -82,11 +83,35 @@ def _name_classes(model: nn.Module, contents: AdapterContents) -> None:
 def _find_targets(model: nn.Module, contents: AdapterContents) -> list[Target]:
     """Find the modules of a file in a model; check every shape, those of the head included."""
     refuse_adapted(model)
-    weights = find_weights(model)
+    targets = targets_among(find_weights(model), contents, type(model).__name__)
+    parameters = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    for name, tensor in contents.head.items():
+        if parameters.get(name) != tensor.shape:
+            actual = parameters.get(name, "nothing of this name")
+            raise mismatch(
+                contents,
+                f"{name} of shape {tensor.shape}, the model has {actual}",
+                type(model).__name__,
+            )
+    return targets
+
+
+def targets_among(
+    weights: Mapping[str, tuple[Matrix, ...]], contents: AdapterContents, model: str
+) -> list[Target]:
+    """Find the modules of a file among the weights of a model, and check their shapes.
+
+    Args:
+        weights: by name, as `find_weights` returns them.
+        model: name of the model's class, for the error.
+
+    Raises:
+        AdapterFileError: a weight is missing, or has another shape.
+    """
     targets = [Target(m.name, m.role, weights.get(m.weight, ()), m.rows) for m in contents.modules]
     for target, module in zip(targets, contents.modules, strict=True):
         if not target.matrices:
-            raise _mismatch(model, contents, f"{module.weight}, which the model does not have")
+            raise mismatch(contents, f"{module.weight}, which the model does not have", model)
         rows = target.matrix.out_features
         sizes = (target.matrix.count, target.out_features, target.in_features)
         wanted = (module.count, module.out_features, module.in_features)
@@ -95,14 +120,7 @@ def _find_targets(model: nn.Module, contents: AdapterContents) -> list[Target]:
             if module.rows:
                 have += f" (rows {module.rows[0]} to {module.rows[1] - 1})"
             real = _by((target.matrix.count, rows, target.in_features))
-            raise _mismatch(model, contents, f"{module.name} of shape {have}, the model has {real}")
-    parameters = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    for name, tensor in contents.head.items():
-        if parameters.get(name) != tensor.shape:
-            actual = parameters.get(name, "nothing of this name")
-            raise _mismatch(
-                model, contents, f"{name} of shape {tensor.shape}, the model has {actual}"
-            )
+            raise mismatch(contents, f"{module.name} of shape {have}, the model has {real}", model)
     return targets
 
 
@@ -110,9 +128,10 @@ def _by(sizes: Iterable[int | None]) -> str:
     return " x ".join(str(size) for size in sizes if size is not None)
 
 
-def _mismatch(model: nn.Module, contents: AdapterContents, difference: str) -> AdapterFileError:
+def mismatch(contents: AdapterContents, difference: str, model: str) -> AdapterFileError:
+    """Return the error for a file that has `difference`, and does not fit a class of model."""
     return AdapterFileError(
-        f"{contents.path} does not fit this model ({type(model).__name__}): it has {difference}.",
+        f"{contents.path} does not fit this model ({model}): it has {difference}.",
         f"It was trained on {contents.base['name'] or 'another base model'}.",
     )
 

@@ -10,7 +10,14 @@ _OVERRIDE = re.compile(r"\w+\.[\w.]+=")
 
 
 def predict(
-    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder or adapter file.")],
+    adapter: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="ADAPTER",
+            help="Run folder or adapter file; none with --adapters.",
+            show_default=False,
+        ),
+    ] = None,
     file: Annotated[
         str | None,
         typer.Argument(
@@ -41,6 +48,23 @@ def predict(
         typer.Option(
             metavar="TEXT",
             help="Second text of a pair, one for each --text. Question answering: the context.",
+            show_default=False,
+        ),
+    ] = None,
+    adapters: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Instead of ADAPTER: a folder of several adapters of one base model, NAME/ or "
+            "NAME.safetensors. Every row names its own.",
+            show_default=False,
+        ),
+    ] = None,
+    adapter_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column of the rows that names an adapter of --adapters.",
             show_default=False,
         ),
     ] = None,
@@ -82,25 +106,41 @@ def predict(
     dcft predict runs/tickets --text "My card was charged twice."
     dcft predict runs/tickets new.csv --output predictions.csv
     cat new.jsonl | dcft predict runs/tickets - data.text=message > predictions.jsonl
+    dcft predict --adapters runs --adapter-column customer new.csv
     """
-    overrides = overrides or []
-    if file is not None and _OVERRIDE.match(file):  # the first argument after ADAPTER
-        overrides = [file, *overrides]
-        file = None
+    arguments = [value for value in (adapter, file, *(overrides or ())) if value is not None]
+    adapter = arguments.pop(0) if arguments and adapters is None else None
+    is_file = bool(arguments) and not _OVERRIDE.match(arguments[0])
+    file = arguments.pop(0) if is_file else None
 
     from dcft_cli.commands.imports import gc_paused
     from dcft_cli.console.output import waiting
     from dcft_cli.console.progress import counting_rows
     from dcft_cli.console.tables import show_prediction
+    from dcft_cli.errors import UserError
     from dcft_cli.prediction.request import Request
 
+    if (adapters is None) != (adapter_column is None) or (adapters is not None and text):
+        raise UserError(
+            "--adapters DIR, --adapter-column COLUMN and a file of rows belong together.",
+            "For one adapter: dcft predict ADAPTER.",
+        )
+    if adapter is None and adapters is None:
+        raise UserError("No adapter is named.", "Name a run folder: dcft predict runs/NAME FILE.")
     request = Request(file, text or (), text_pair or (), file_format, output)
     with waiting("Loading the model"):
         with gc_paused():
+            from dcft_cli.prediction.mixed import load_mixed
             from dcft_cli.prediction.predictor import load
             from dcft_cli.prediction.stream import predict_stream
 
-        predictor = load(adapter, overrides, device=device, batch_size=batch_size)
+        if adapter is not None:
+            predictor = load(adapter, arguments, device=device, batch_size=batch_size)
+        else:
+            assert adapters is not None and adapter_column is not None
+            predictor = load_mixed(
+                adapters, adapter_column, arguments, device=device, batch_size=batch_size
+            )
     with counting_rows(predictor.machine.is_main, to_file=output is not None) as advance:
         result = predict_stream(predictor, request, advance)
     if result.is_main:

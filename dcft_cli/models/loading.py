@@ -19,6 +19,8 @@ from dcft_cli.errors import ModelError
 from dcft_cli.models.quantization import make_trainable, quantization_settings
 from dcft_cli.recipe.schema import ModelSection
 
+# What task heads return; for question answering there are two.
+HEAD_OUTPUTS = ("logits", "start_logits", "end_logits")
 _MAX_SKELETONS = 4
 _NAMES = (
     "model.name=DIR: a folder that save_pretrained wrote (config, weights, tokenizer), or the name "
@@ -191,7 +193,7 @@ def check_finite(section: ModelSection, model: nn.Module) -> None:
 
 def head_outputs(outputs: Mapping[str, Any]) -> list[Tensor]:
     """Return the logits of a model's outputs; for question answering start and end logits."""
-    return [outputs[name] for name in ("logits", "start_logits", "end_logits") if name in outputs]
+    return [outputs[name] for name in HEAD_OUTPUTS if name in outputs]
 
 
 def _check_encoder(

@@ -1,6 +1,6 @@
 """A trained adapter that predicts: `dcft_cli.load` in Python, and the core of `dcft predict`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from inspect import signature
 from pathlib import Path
@@ -41,9 +41,14 @@ def load(
     Raises:
         UserError: no adapter, no such device, or another base model than it was trained on.
     """
+    overrides = [*overrides, *settings_of(device, batch_size)]
+    return Predictor(load_adapted(source, overrides, data=False))
+
+
+def settings_of(device: str | None, batch_size: int | None) -> list[str]:
+    """Return the overrides of a recipe that choose these."""
     settings = {"training.device": device, "training.eval_batch_size": batch_size}
-    given = [f"{key}={value}" for key, value in settings.items() if value is not None]
-    return Predictor(load_adapted(source, [*overrides, *given], data=False))
+    return [f"{key}={value}" for key, value in settings.items() if value is not None]
 
 
 class Predictor:
@@ -63,11 +68,12 @@ class Predictor:
         self.preparation, self.machine = adapted.preparation, adapted.machine
         self.model = adapted.model.train(False)
         self.task = self.preparation.loaded.task
+        self.columns = self.task.text
         self.labels = self.task.labels
         training = self.preparation.recipe.training
         self.batch_size = training.eval_batch_size or 2 * training.batch_size
         self._collate = self.preparation.collator(self.machine.device)
-        self._accepted = signature(self.model.forward).parameters
+        self._accepted: Collection[str] = signature(self.model.forward).parameters
         self._turn = Lock()
         if self.machine.precision == "float32":  # mixed precision would round W + dW
             weights = ExitStack()
@@ -89,9 +95,9 @@ class Predictor:
         Raises:
             DataError: inputs that cannot be predicted; names them.
         """
-        single = is_single(inputs, self.task.text)
+        single = is_single(inputs, self.columns)
         values = [inputs] if single else list(inputs)
-        predictions = self.predict(rows_of(values, self.task.text))
+        predictions = self.predict(rows_of(values, self.columns))
         return predictions[0] if single else predictions
 
     def predict(self, rows: Rows) -> list[Prediction]:
@@ -102,10 +108,21 @@ class Predictor:
             TrainingError: outputs that are not finite.
         """
         with self._turn:  # tokenizers and the progress bars of libraries have state
-            return self.predict_prepared(self.task.prepare_inputs(rows))
+            return self.predict_prepared(self.prepare(rows))
+
+    def prepare(self, rows: Rows) -> Dataset:
+        """Check rows and put them into the task's columns.
+
+        Raises:
+            DataError: rows that cannot be predicted; names them.
+        """
+        if not rows.records:  # a chunk of blank rows, which may have no columns
+            rows.raise_problems()
+            return Dataset.from_dict({})
+        return self.task.prepare_inputs(rows)
 
     def predict_prepared(self, dataset: Dataset) -> list[Prediction]:
-        """Return a prediction for every row of `Task.prepare_inputs`, in order."""
+        """Return a prediction for every row of `prepare`, in order."""
         if not len(dataset):
             return []
         found = self.task.prediction_set(dataset, self.preparation.tokenizer)

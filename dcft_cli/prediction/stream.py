@@ -11,7 +11,6 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from datasets import Dataset
 
 from dcft_cli.data.prediction_set import Prediction
 from dcft_cli.data.rows import Rows
@@ -19,7 +18,6 @@ from dcft_cli.data.writing import finish_lines, scratch_folder, write_lines
 from dcft_cli.errors import DataError
 from dcft_cli.prediction.predictor import Predictor
 from dcft_cli.prediction.request import Request
-from dcft_cli.tasks.base import Task
 
 Advance = Callable[[int, int | None], None]
 """Called with the rows done so far and, if it is known, the number of all rows."""
@@ -63,13 +61,13 @@ def predict_stream(
     began = time.perf_counter()
     total = None
     if request.rereadable:
-        total = sum(len(_prepared(rows, task)) for rows in request.read(data, task))
+        total = sum(len(predictor.prepare(rows)) for rows in request.read(data, task))
     done = blank = 0
 
     def share() -> Iterator[list[dict[str, Any]]]:
         nonlocal done, blank
         for rows in request.read(data, task):
-            dataset = _prepared(rows, task)
+            dataset = predictor.prepare(rows)
             first = (state.process_index - done) % state.num_processes
             mine = range(first, len(dataset), state.num_processes)
             predictions = predictor.predict_prepared(dataset.select(mine))
@@ -85,13 +83,6 @@ def predict_stream(
         _write_file(request.output, share(), state)
     seconds = time.perf_counter() - began
     return PredictionResult(request.output, done, blank, seconds, state.is_main_process)
-
-
-def _prepared(rows: Rows, task: Task) -> Dataset:
-    if not rows.records:  # a chunk of blank rows, which may have no columns
-        rows.raise_problems()
-        return Dataset.from_dict({})
-    return task.prepare_inputs(rows)
 
 
 def _joined(rows: Rows, index: int, prediction: Prediction) -> dict[str, Any]:

@@ -88,20 +88,22 @@ def attention_by_hand(q: Tensor, k: Tensor, to_keys: Tensor, to_queries: Tensor)
         for j in range(length):
             pair = q[:, :, i] * k[:, :, j]
             down, up = length - 1 - (i - j), length - 1 + (i - j)
-            pair = pair + q[:, :, i] * to_keys[:, None, :, down]
-            pair = pair + k[:, :, j] * to_queries[:, None, :, up]
+            pair = pair + q[:, :, i] * to_keys[..., down]
+            pair = pair + k[:, :, j] * to_queries[..., up]
             scores[:, :, i, j] = pair.sum(-1)
     return scores
 
 
-def pieces(heads: int = 3, rows: int = 2, length: int = 4, size: int = 2) -> list[Tensor]:
+def pieces(tables: int = 1, *, heads: int = 3, length: int = 4, size: int = 2) -> list[Tensor]:
+    """Queries and keys of two rows, and tables of positions: one for both, or one each."""
     torch.manual_seed(0)
-    shapes = [(heads, rows, length, size)] * 2 + [(heads, size, 2 * length)] * 2
+    shapes = [(heads, 2, length, size)] * 2 + [(heads, tables, size, 2 * length)] * 2
     return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
 
-def test_scores_are_those_of_the_equation() -> None:
-    tensors = pieces()
+@pytest.mark.parametrize("tables", [1, 2])
+def test_scores_are_those_of_the_equation(tables: int) -> None:
+    tensors = pieces(tables)
     hidden = torch.zeros(2, 4, 4, dtype=torch.bool)
     hidden[1, :, 3] = True
     scores = disentangled_scores(*tensors, hidden)
