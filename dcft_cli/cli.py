@@ -10,6 +10,7 @@ import typer
 
 from dcft_cli import __version__
 from dcft_cli.commands.evaluate import evaluate
+from dcft_cli.commands.export import export
 from dcft_cli.commands.inspect import inspect
 from dcft_cli.commands.merge import merge
 from dcft_cli.commands.train import train
@@ -70,6 +71,7 @@ def _report(error: Exception, *, as_json: bool) -> int:
 _command("train", train)
 _command("eval", evaluate)
 _command("merge", merge)
+_command("export", export)
 _command("inspect", inspect)
 
 

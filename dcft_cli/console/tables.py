@@ -9,6 +9,7 @@ from rich.text import Text
 from dcft_cli.console.output import err, out, print_note
 
 if TYPE_CHECKING:
+    from dcft_cli.exporting.export import ExportResult
     from dcft_cli.merging.merge import MergeResult
     from dcft_cli.runs.evaluate import EvaluationResult
     from dcft_cli.runs.plan import TrainingPlan
@@ -128,6 +129,25 @@ def show_merge(result: "MergeResult") -> None:
             ("load", f'{result.model_class}.from_pretrained("{result.folder}")'),
         )
     )
+
+
+def show_export(result: "ExportResult") -> None:
+    """Print what was written, how it was verified, and how to load it."""
+    what, load = "ONNX model", f'onnxruntime.InferenceSession("{result.folder}/model.onnx")'
+    if result.ranks is not None:
+        smallest, largest = result.ranks
+        ranks = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
+        what = f"LoRA of rank {ranks}"
+        load = f'PeftModel.from_pretrained(base, "{result.folder}")'
+    out.print(
+        facts(
+            ("exported", f"{result.folder} ({what}, {result.layers} layers, "
+                         f"{decimal(result.bytes)})"),
+            ("verified", f"largest logit difference to base + adapter: {result.difference:.2e}"),
+            ("load", load),
+            ("script", f"{result.folder}/README.md"),
+        )
+    )  # fmt: skip
 
 
 def facts(*pairs: tuple[str, str]) -> Table:

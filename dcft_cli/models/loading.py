@@ -19,6 +19,7 @@ from dcft_cli.errors import ModelError
 from dcft_cli.models.quantization import make_trainable, quantization_settings
 from dcft_cli.recipe.schema import ModelSection
 
+HEAD_OUTPUTS = ("logits", "start_logits", "end_logits")
 _MAX_SKELETONS = 4
 _skeletons: dict[str, nn.Module] = {}
 
@@ -158,7 +159,7 @@ def base_fingerprint(
 
 def head_outputs(outputs: Mapping[str, Any]) -> list[Tensor]:
     """Return the logits of a model's outputs; for question answering start and end logits."""
-    return [outputs[name] for name in ("logits", "start_logits", "end_logits") if name in outputs]
+    return [outputs[name] for name in HEAD_OUTPUTS if name in outputs]
 
 
 def _check_encoder(
