@@ -14,6 +14,7 @@ import typer
 from dcft_cli import __version__
 from dcft_cli.commands.env import env
 from dcft_cli.commands.evaluate import evaluate
+from dcft_cli.commands.export import export
 from dcft_cli.commands.init import init
 from dcft_cli.commands.inspect import inspect
 from dcft_cli.commands.merge import merge
@@ -118,6 +119,7 @@ _command("inspect", inspect, _TRAIN)
 _command("plot", plot, _TRAIN)
 _command("predict", predict)
 _command("merge", merge)
+_command("export", export)
 _command("push", push)
 _command("schema", schema, _ABOUT)
 _command("env", env, _ABOUT)

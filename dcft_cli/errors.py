@@ -56,5 +56,9 @@ class MergeError(DCFTError):
     """A merged model that does not reproduce base + adapter."""
 
 
+class ExportError(DCFTError):
+    """An export that another format cannot hold, or that does not reproduce base + adapter."""
+
+
 class TrainingError(DCFTError):
     """Training that cannot continue, such as after a loss that is not finite."""

@@ -12,6 +12,7 @@ from dcft_cli.console.output import err, out, print_note
 from dcft_cli.console.reports import calibration_fact, decision_facts, report_tables
 
 if TYPE_CHECKING:
+    from dcft_cli.exporting.export import ExportResult
     from dcft_cli.merging.merge import MergeResult
     from dcft_cli.prediction.stream import PredictionResult
     from dcft_cli.runs.evaluate import EvaluationResult
@@ -174,6 +175,25 @@ def show_push(result: "PushResult") -> None:
             ("load", f"dcft predict {result.address} --text TEXT"),
         )
     )
+
+
+def show_export(result: "ExportResult") -> None:
+    """Print what was written, how it was verified, and how to load it."""
+    what, load = "ONNX model", f'onnxruntime.InferenceSession("{result.folder}/model.onnx")'
+    if result.ranks is not None:
+        smallest, largest = result.ranks
+        ranks = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
+        what = f"LoRA of rank {ranks}"
+        load = f'PeftModel.from_pretrained(base, "{result.folder}")'
+    out.print(
+        facts(
+            ("exported", f"{result.folder} ({what}, {result.layers} layers, "
+                         f"{decimal(result.bytes)})"),
+            ("verified", f"largest logit difference to base + adapter: {result.difference:.2e}"),
+            ("load", load),
+            ("script", f"{result.folder}/README.md"),
+        )
+    )  # fmt: skip
 
 
 def facts(*pairs: tuple[str, str]) -> Table:

@@ -74,14 +74,12 @@ def merge(base: str | None, adapter: str, out: str, *, dtype: DTypeChoice = "bas
             nothing is kept.
     """
     quiet_transformers()
-    folder = Path(out).expanduser().resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} exists already.", "Give another folder, or remove it.")
+    folder = new_folder(out)
     contents = read_adapter(adapter_file(adapter))
     section = _base_section(base, contents)
     stored = _stored_type(section, dtype)
     tokenizer = load_tokenizer(section)
-    config = _config(section, contents, tokenizer)
+    config = trained_config(section, contents, tokenizer)
     model_class = str(contents.model["class"])
     with atomic_path(folder) as part:
         part.mkdir()
@@ -166,7 +164,15 @@ def _stored_type(section: ModelSection, dtype: DTypeChoice) -> torch.dtype:
     return torch.float32
 
 
-def _config(
+def new_folder(out: str) -> Path:
+    """Return the absolute path of a folder to write; raise RunError if something is there."""
+    folder = Path(out).expanduser().resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} exists already.", "Give another folder, or remove it.")
+    return folder
+
+
+def trained_config(
     section: ModelSection, contents: AdapterContents, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedConfig:
     """Load the base's configuration, with the labels that the adapter was trained for."""

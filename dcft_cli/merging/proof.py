@@ -16,14 +16,17 @@ TOLERANCE = 1e-4  # largest logit difference, float32
 _ROWS, _LENGTH = 8, 32  # of the probes
 
 
-def probes(model: PreTrainedModel) -> dict[str, Tensor]:
+def probes(model: PreTrainedModel, rows: int = _ROWS, length: int = _LENGTH) -> dict[str, Tensor]:
     """Return random token ids of several lengths, padded on the right.
+
+    Args:
+        rows, length: of the ids, which are shorter if the model has fewer positions.
 
     Raises:
         MergeError: the model does not read token ids.
     """
     positions = getattr(model.config, "max_position_embeddings", None) or 0  # XLNet's are -1
-    inputs = example_of(model, _ROWS, min(_LENGTH, positions - 2) if positions > 2 else _LENGTH)
+    inputs = example_of(model, rows, min(length, positions - 2) if positions > 2 else length)
     if inputs is None:
         raise MergeError(
             f"A {type(model).__name__} does not read token ids: its merge cannot be verified.",

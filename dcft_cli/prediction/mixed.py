@@ -61,7 +61,7 @@ def load_mixed(
     nn.Module.to(model, machine.device)
     if recipe.training.acceleration == "auto":
         enable(model)
-    base = AdaptedModel(path, preparation, machine, model)
+    base = AdaptedModel(path, preparation, machine, model, chosen=())
     return MixedPredictor(base, files, column, overrides)
 
 

@@ -19,6 +19,8 @@ from dcft_cli import (
     start_from_gradient,
 )
 from dcft_cli.acceleration import disable, enable
+from dcft_cli.errors import ExportError
+from dcft_cli.exporting.peft import write_peft
 from dcft_cli.models.loading import load_model
 from dcft_cli.recipe.schema import ModelSection
 from dcft_cli.training.head import LinearProblem, fit_head
@@ -114,6 +116,16 @@ def test_conformance(model_type: str, tmp_path: Path) -> None:
     merge(fresh).save_pretrained(tmp_path / "merged")
     plain = type(fresh).from_pretrained(tmp_path / "merged").eval()
     torch.testing.assert_close(logits(plain, inputs), adapted, rtol=0, atol=1e-5)
+
+    # Exported, it is a LoRA adapter of PEFT, if it belongs to linear layers.
+    again = load_adapter(load_model(section, config, SEQUENCES).model.eval(), tmp_path)
+    layouts = {mark for a in adapter_layers(again).values() for mark in a.target.layout}
+    if layouts & {"read", "stack", "shared"}:
+        with pytest.raises(ExportError, match="PEFT's LoRA cannot hold"):
+            write_peft(again, section, inputs, tmp_path / "peft")
+    else:
+        difference, _ = write_peft(again, section, inputs, tmp_path / "peft")
+        assert difference <= 1e-5 * max(1, adapted.abs().max())
 
     # The last layer of its head can be fitted.
     weights = {name: p.clone() for name, p in model.named_parameters()}

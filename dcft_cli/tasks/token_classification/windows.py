@@ -22,7 +22,7 @@ def encode_words(
         max_length: longest window in tokens.
         stride: tokens that neighboring windows share; at most half a window.
     """
-    prefix = " " if _needs_spaces(tokenizer) else ""
+    prefix = " " if needs_spaces(tokenizer) else ""
     size = max_length - tokenizer.num_special_tokens_to_add()
     encoded: Encoding = tokenizer(
         [[prefix + word for word in words] for words in sentences],
@@ -58,7 +58,7 @@ def assign_words(encoded: Encoding) -> list[dict[int, int]]:
     return assigned
 
 
-def _needs_spaces(tokenizer: Tokenizer) -> bool:
+def needs_spaces(tokenizer: Tokenizer) -> bool:
     """Return whether words must be prefixed with a space to be encoded as in running text.
 
     To byte-level tokenizers (RoBERTa, GPT-2) the space is part of the word; without it a list of

@@ -1,0 +1,40 @@
+"""`dcft export`."""
+
+from typing import Annotated, Literal
+
+import typer
+
+
+def export(
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder or adapter file.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="New or empty folder for the export.")],
+    to: Annotated[
+        Literal["peft", "onnx"],
+        typer.Option(
+            help="peft: a LoRA adapter with its head; onnx: the merged model.", show_default=False
+        ),
+    ],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Base model in full precision: Hub name or folder.",
+            show_default="the one that ADAPTER names",
+        ),
+    ] = None,
+) -> None:
+    """Write an adapter for PEFT or ONNX Runtime and verify the result.
+
+    dcft export runs/rte rte-peft --to peft
+    dcft export runs/rte rte-onnx --to onnx
+    """
+    from dcft_cli.commands.imports import gc_paused
+    from dcft_cli.console.output import waiting
+    from dcft_cli.console.tables import show_export
+
+    with waiting("Exporting and verifying"):
+        with gc_paused():
+            from dcft_cli.exporting import export as exporting
+
+        result = exporting.export(adapter, out, to=to, base=base)
+    show_export(result)

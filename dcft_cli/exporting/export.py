@@ -1,0 +1,128 @@
+"""`dcft export`: write an adapter, or base + adapter, for other tools, and verify the result."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from dcft_cli.adapter_file.load import load_adapter
+from dcft_cli.adapter_file.read import AdapterContents, read_adapter
+from dcft_cli.addresses import local_path
+from dcft_cli.atomic import atomic_path
+from dcft_cli.errors import AdapterFileError, ExportError, UserError
+from dcft_cli.exporting.onnx import MODEL_FILE, write_onnx
+from dcft_cli.exporting.peft import write_peft
+from dcft_cli.exporting.readme import readme
+from dcft_cli.merging.merge import new_folder, trained_config
+from dcft_cli.merging.proof import TOLERANCE, probes
+from dcft_cli.models.loading import load_model, quiet_transformers
+from dcft_cli.models.tokenizers import load_tokenizer
+from dcft_cli.recipe import ModelSection
+from dcft_cli.runs.folder import adapter_file
+
+Format = Literal["peft", "onnx"]
+_PACKAGES: dict[Format, tuple[str, ...]] = {
+    "peft": ("peft",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+}
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An exported adapter or model.
+
+    Attributes:
+        difference: largest logit difference between base + adapter and what was written, in
+            float32.
+        layers: number of adapted layers.
+        ranks: smallest and largest rank of the LoRA matrices; None for ONNX.
+        bytes: of all files written.
+    """
+
+    folder: Path
+    to: Format
+    difference: float
+    layers: int
+    ranks: tuple[int, int] | None
+    bytes: int
+
+
+def export(adapter: str, out: str, *, to: Format, base: str | None = None) -> ExportResult:
+    """Write an adapter as PEFT's LoRA, or its base with the adapter merged as an ONNX model.
+
+    The folder also gets the tokenizer, and a README with a script that predicts without dcft. It
+    is written under a temporary name and renamed after the proof: what was written is loaded by
+    the other tool, and its logits must be those of base + adapter.
+
+    Args:
+        adapter: run folder, checkpoint folder or adapter file.
+        out: folder to write; must not exist, or be empty.
+        to: "peft" or "onnx".
+        base: Hub name, folder or `package://` address of the base model in full precision; None:
+            the one that the adapter names.
+
+    Raises:
+        UserError: a package is missing, the output exists, or the adapter does not belong to the
+            base.
+        ExportError: the format cannot hold the adapter, or the logits differ by more than 1e-4;
+            nothing is kept.
+    """
+    _require_packages(to)
+    quiet_transformers()
+    folder = new_folder(out)
+    contents = read_adapter(adapter_file(adapter))
+    section = _base(contents, base)
+    tokenizer = load_tokenizer(section)
+    config = trained_config(section, contents, tokenizer)
+    model = load_model(section, config, str(contents.model["class"])).model
+    load_adapter(model, contents.path).train(False)
+    ranks: tuple[int, int] | None = None
+    with atomic_path(folder) as part:
+        part.mkdir()
+        tokenizer.save_pretrained(part)
+        if to == "peft":
+            difference, ranks = write_peft(model, section, probes(model), part)
+        else:
+            difference = write_onnx(model, tokenizer, part)
+        if not difference <= TOLERANCE:  # NaN is a failure
+            raise ExportError(
+                f"The exported model differs from base + adapter by {difference:.2e} in its logits "
+                f"(allowed: {TOLERANCE:.0e}). Nothing was written.",
+                "Merge the adapter instead (dcft merge), and please report this.",
+            )
+        onnx_file = MODEL_FILE if to == "onnx" else None
+        text = readme(contents, section, config, tokenizer, onnx_file=onnx_file)
+        (part / "README.md").write_text(text, encoding="utf-8")
+        for file in part.iterdir():  # safetensors lets only the owner read its files
+            file.chmod((part / "README.md").stat().st_mode)
+    return ExportResult(
+        folder=Path(out),
+        to=to,
+        difference=difference,
+        layers=len(contents.modules),
+        ranks=ranks,
+        bytes=sum(file.stat().st_size for file in folder.iterdir()),
+    )
+
+
+def _require_packages(to: Format) -> None:
+    """Raise UserError, before any work, if a package that the export needs is missing."""
+    if missing := [name for name in _PACKAGES[to] if find_spec(name) is None]:
+        verb = "is" if len(missing) == 1 else "are"
+        raise UserError(
+            f"--to {to} needs {', '.join(missing)}, which {verb} not installed.",
+            f'Install the extra: pip install "dcft-cli[{to}]".',
+        )
+
+
+def _base(contents: AdapterContents, base: str | None) -> ModelSection:
+    """Return where the base model is; a local one by its absolute path, which is written down."""
+    name = base or contents.base["name"]
+    if name is None:
+        raise AdapterFileError(
+            f"{contents.path} does not name its base model: it was saved outside `dcft train`.",
+            "Name it: --base NAME_OR_FOLDER.",
+        )
+    revision = contents.base["revision"] if name == contents.base["name"] else None
+    path = local_path(name)
+    return ModelSection(name=str(path.absolute()) if path.exists() else name, revision=revision)

@@ -1,0 +1,165 @@
+"""An adapter as a LoRA adapter of PEFT: the same dW, and the trained head as `modules_to_save`."""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from dcft_cli.adapter.inject import adapted_weights, head_parameters, remove_adapters
+from dcft_cli.adapter.layer import DCFTLinear
+from dcft_cli.errors import ExportError
+from dcft_cli.exporting.low_rank import lora_matrices
+from dcft_cli.merging.proof import largest_difference, logits
+from dcft_cli.models.loading import revision_of
+from dcft_cli.recipe import ModelSection
+
+_TASK_TYPES = {
+    "SequenceClassification": "SEQ_CLS",
+    "TokenClassification": "TOKEN_CLS",
+    "QuestionAnswering": "QUESTION_ANS",
+}
+_SHOWN = 3  # layers named in an error
+
+Matrices = dict[str, tuple[Tensor, Tensor]]
+
+
+def write_peft(
+    model: PreTrainedModel, section: ModelSection, inputs: Mapping[str, Tensor], folder: Path
+) -> tuple[float, tuple[int, int]]:
+    """Write adapter_config.json and adapter_model.safetensors, and load them again.
+
+    Args:
+        model: base + adapter; left without its adapters.
+        section: where any program finds the base.
+        inputs: of the passes that are compared.
+        folder: of the files.
+
+    Returns:
+        The largest logit difference to base + adapter, of the loaded model or of what
+        `merge_and_unload` makes of it; and the smallest and the largest rank.
+
+    Raises:
+        ExportError: LoRA cannot hold the adapter.
+    """
+    expected = logits(model, inputs)
+    matrices = _linear_layers(model)
+    head = _modules(head_parameters(model), model)
+    settings = _as_loaded(model)
+    model_class = type(model)
+    transposed = any(w.matrix.transposed for w in adapted_weights(model))
+    remove_adapters(model)  # the head keeps what it has learned
+    ranks = {name: len(down) for name, (down, _) in matrices.items()}
+    with _quiet():
+        _write(model, matrices, head, section, folder, transposed=transposed)
+        from peft import PeftModel
+
+        base = model_class.from_pretrained(section.name, revision=revision_of(section), **settings)
+        loaded: Any = PeftModel.from_pretrained(base, str(folder))
+        loaded.train(False)
+        found = logits(loaded, inputs)
+        merged = logits(loaded.merge_and_unload(), inputs)
+    difference = largest_difference([*found, *merged], [*expected, *expected])
+    return difference, (min(ranks.values()), max(ranks.values()))
+
+
+def _linear_layers(model: PreTrainedModel) -> Matrices:
+    """Return lora_A and lora_B of each adapted layer, by its name.
+
+    Raises:
+        ExportError: a weight is not that of a linear layer, or several layers share it.
+    """
+    weights = list(adapted_weights(model))
+    unfit = [
+        weight.matrix.name
+        for weight in weights
+        if not isinstance(weight, DCFTLinear)
+        or any(a.target and len(a.target.matrices) > 1 for a in weight.dcft_adapters())
+    ]
+    if unfit:
+        more = f" and {len(unfit) - _SHOWN} more" if len(unfit) > _SHOWN else ""
+        raise ExportError(
+            "PEFT's LoRA cannot hold the adapter of weights that belong to no linear layer "
+            "(experts, convolutions) or to several: "
+            f"{', '.join(unfit[:_SHOWN])}{more}. Nothing was written.",
+            "Merge the adapter instead (dcft merge), or train without these layers "
+            "(adapter.targets).",
+        )
+    return {weight.matrix.path: lora_matrices(weight) for weight in weights}
+
+
+def _modules(parameters: Iterable[str], model: PreTrainedModel) -> list[str]:
+    """Return the modules to save for trained parameters.
+
+    Outside the encoder they are saved whole, as PEFT does by itself with a `classifier`: a part
+    that the base's checkpoint has is written too.
+    """
+    encoder = f"{model.base_model_prefix}."
+    return sorted(
+        {
+            name.rpartition(".")[0] if name.startswith(encoder) else name.partition(".")[0]
+            for name in parameters
+        }
+    )
+
+
+def _write(
+    model: PreTrainedModel,
+    matrices: Matrices,
+    head: list[str],
+    section: ModelSection,
+    folder: Path,
+    *,
+    transposed: bool,
+) -> None:
+    """Write a LoRA adapter of a model whose head is trained."""
+    from peft import LoraConfig, get_peft_model
+
+    rank = max(len(down) for down, _ in matrices.values())
+    # The scale is in lora_B: PEFT's own, alpha / r, is 1 in every layer.
+    others = {name: len(down) for name, (down, _) in matrices.items() if len(down) != rank}
+    config = LoraConfig(
+        task_type=next(
+            (kind for n, kind in _TASK_TYPES.items() if n in type(model).__name__), None
+        ),
+        r=rank,
+        lora_alpha=rank,
+        rank_pattern=others,
+        alpha_pattern=dict(others),
+        target_modules=list(matrices),
+        modules_to_save=head,
+        fan_in_fan_out=transposed,
+    )
+    wrapped = get_peft_model(model, config)
+    with torch.no_grad():
+        for name, (down, up) in matrices.items():
+            layer: Any = wrapped.get_base_model().get_submodule(name)
+            layer.lora_A["default"].weight.copy_(down)
+            layer.lora_B["default"].weight.copy_(up)
+    config.modules_to_save = sorted(set(config.modules_to_save or ()))  # PEFT adds `classifier`
+    config.base_model_name_or_path, config.revision = section.name, section.revision
+    # "auto" would ask the Hub for the size of the vocabulary.
+    wrapped.save_pretrained(str(folder), save_embedding_layers=False)
+
+
+def _as_loaded(model: PreTrainedModel) -> dict[str, Any]:
+    """Return the arguments by which a script loads the base (readme.py has the same)."""
+    return {
+        "id2label": model.config.id2label,
+        "pad_token_id": model.config.pad_token_id,
+        "dtype": torch.float32,
+        "ignore_mismatched_sizes": True,
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence PEFT's warnings about itself: deprecated names, and a file that it leaves open."""
+    with warnings.catch_warnings():
+        for category in (FutureWarning, DeprecationWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)
+        yield
