@@ -37,9 +37,9 @@ def load_adapter(
     targets = _find_targets(model, contents)
     if check_base:
         check_fingerprint(
-            contents, base_fingerprint or fingerprint(model, exclude=contents.head.keys())
+            contents, base_fingerprint or fingerprint(model, exclude=contents.not_in_base)
         )
-    insert(model, targets, contents.config, head=contents.head.keys())
+    insert(model, targets, contents.config, head=contents.head.keys(), fixed=contents.fixed)
     load_tensors(model, contents)
     return model
 
@@ -92,6 +92,8 @@ def _find_targets(model: nn.Module, contents: AdapterContents) -> list[Target]:
             raise _mismatch(
                 model, contents, f"{name} of shape {tensor.shape}, the model has {actual}"
             )
+    for name in sorted(contents.fixed - parameters.keys()):
+        raise _mismatch(model, contents, f"{name}, which the model does not have")
     return targets
 
 

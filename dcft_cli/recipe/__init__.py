@@ -4,6 +4,7 @@ from dcft_cli.recipe.loading import LoadedRecipe, dump_recipe, load_recipe, reci
 from dcft_cli.recipe.schema import (
     AdapterSection,
     DataSection,
+    HeadSection,
     HoldoutSection,
     ModelSection,
     Recipe,
@@ -15,6 +16,7 @@ from dcft_cli.recipe.schema import (
 __all__ = [
     "AdapterSection",
     "DataSection",
+    "HeadSection",
     "HoldoutSection",
     "LoadedRecipe",
     "ModelSection",

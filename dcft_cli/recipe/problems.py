@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 from dcft_cli.recipe.schema import (
     AdapterSection,
     DataSection,
+    HeadSection,
     HoldoutSection,
     ModelSection,
     Recipe,
@@ -134,5 +135,6 @@ _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     ("data",): DataSection,
     ("data", "holdout"): HoldoutSection,
     ("adapter",): AdapterSection,
+    ("head",): HeadSection,
     ("training",): TrainingSection,
 }

@@ -149,6 +149,8 @@ class AdapterSection(_Section):
     """Weight of the orthogonality term in the loss (the reference's gamma)."""
     orthogonality_form: Literal["mean_norm", "squared"] = "mean_norm"
     """mean_norm: mean of ||Gram - I|| over all A and B. squared: Eq. 4, summed."""
+    file_dtype: DType = "float32"
+    """Type of the values in adapter.safetensors; checkpoints are float32."""
 
     @model_validator(mode="after")
     def _stride_within_kernel(self) -> Self:
@@ -158,6 +160,14 @@ class AdapterSection(_Section):
                 "entries between the windows would never be trained"
             )
         return self
+
+
+class HeadSection(_Section):
+    """The task head: the parameters outside the encoder."""
+
+    dense: Literal["full", "adapter", "frozen"] = "full"
+    """What to do with the square linear layers before the last one: train them, or set them to
+    the identity, with adapters or without."""
 
 
 class TrainingSection(_Section):
@@ -211,6 +221,7 @@ class Recipe(_Section):
     task: TaskSection
     data: DataSection = DataSection()
     adapter: AdapterSection = AdapterSection()
+    head: HeadSection = HeadSection()
     training: TrainingSection = TrainingSection()
 
 

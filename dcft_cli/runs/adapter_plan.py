@@ -8,9 +8,8 @@ from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter_file.spec import Module
 from dcft_cli.adapter_file.write import as_module
 from dcft_cli.models.loading import skeleton
-from dcft_cli.recipe import AdapterSection
-from dcft_cli.targets.head import outside_encoder
-from dcft_cli.targets.resolve import find_targets
+from dcft_cli.recipe import AdapterSection, Recipe
+from dcft_cli.targets.head import find_parts, outside_encoder
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class AdapterPlan:
     Attributes:
         config: of the adapter.
         modules: the layers that get an adapter.
-        head_parameters: outside the pretrained encoder. Fewer are trained if the checkpoint has a
+        head_parameters: trained outside the pretrained encoder. Fewer if the checkpoint has a
             task head already, more if it lacks a pooler.
         base_parameters: of the whole base model, head included.
     """
@@ -42,19 +41,20 @@ def adapter_config(section: AdapterSection) -> DCFTConfig:
     return DCFTConfig(**section.model_dump(include=names))
 
 
-def plan_adapter(section: AdapterSection, config: PreTrainedConfig, auto_class: str) -> AdapterPlan:
+def plan_adapter(recipe: Recipe, config: PreTrainedConfig, auto_class: str) -> AdapterPlan:
     """Find the targets in a model of this configuration and count parameters.
 
     Raises:
         TargetError: a target matches no layer.
     """
     model = skeleton(config, auto_class)
-    head = outside_encoder(model)
+    parts = find_parts(
+        model, recipe.adapter.targets, head=outside_encoder(model), dense=recipe.head.dense
+    )
     sizes = {name: p.numel() for name, p in model.named_parameters()}
-    modules = tuple(as_module(t) for t in find_targets(model, section.targets, exclude=head))
     return AdapterPlan(
-        config=adapter_config(section),
-        modules=modules,
-        head_parameters=sum(sizes[name] for name in head),
+        config=adapter_config(recipe.adapter),
+        modules=tuple(map(as_module, parts.targets)),
+        head_parameters=sum(sizes[name] for name in parts.trained),
         base_parameters=sum(sizes.values()),
     )

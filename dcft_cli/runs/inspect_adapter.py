@@ -141,9 +141,7 @@ def _inspect_recipe(name: str, overrides: Sequence[str]) -> Inspection:
         task = load_task(recipe.task, recipe.data).task
     else:
         task = build_task(recipe.task, recipe.data)
-    plan = plan_adapter(
-        recipe.adapter, load_config(recipe.model, task.model_settings), task.auto_class
-    )
+    plan = plan_adapter(recipe, load_config(recipe.model, task.model_settings), task.auto_class)
     return Inspection(
         source=loaded.path,
         planned=True,

@@ -104,7 +104,7 @@ def plan_training(
     )
     return TrainingPlan(
         preparation=preparation,
-        adapter=plan_adapter(preparation.recipe.adapter, config, auto_class),
+        adapter=plan_adapter(preparation.recipe, config, auto_class),
         machine=machine,
         folder=folder,
         steps_per_epoch=steps_per_epoch,

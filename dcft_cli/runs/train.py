@@ -15,10 +15,16 @@ from torch import nn
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from dcft_cli.acceleration import enable
-from dcft_cli.adapter.inject import adapter_layers, head_parameters, insert, remove_unreached
+from dcft_cli.adapter.inject import (
+    adapter_layers,
+    fixed_parameters,
+    head_parameters,
+    insert,
+    remove_unreached,
+)
 from dcft_cli.adapter_file.load import check_fingerprint, load_tensors
 from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
-from dcft_cli.adapter_file.write import describe, save_adapter
+from dcft_cli.adapter_file.write import describe, round_trained, save_adapter
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import RunError
 from dcft_cli.models.loading import BaseModel, base_fingerprint, load_model
@@ -27,7 +33,8 @@ from dcft_cli.runs.folder import RunFolder, step_of
 from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.runs.prepare import adapter_info, with_absolute_paths
 from dcft_cli.runs.start import constant_prediction, start
-from dcft_cli.targets.resolve import find_targets, general_name
+from dcft_cli.targets.head import find_parts
+from dcft_cli.targets.resolve import general_name
 from dcft_cli.tasks.prior import Prior
 from dcft_cli.training.arguments import training_arguments
 from dcft_cli.training.callbacks import ReportingCallback
@@ -76,8 +83,9 @@ def train(
     checkpoint = folder.last_checkpoint() if resume else None
     set_seed(recipe.training.seed)
     base = _base_with_adapters(plan, reporter)
+    not_in_base = base.missing_keys | fixed_parameters(base.model)
     fingerprint = base_fingerprint(
-        base.model, base.missing_keys, recipe.model, plan.preparation.auto_class
+        base.model, not_in_base, recipe.model, plan.preparation.auto_class
     )
     if checkpoint is not None:
         _load_checkpoint(checkpoint, base.model, fingerprint, plan)
@@ -105,8 +113,12 @@ def train(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     metrics = _metrics(plan, trainer, prior, time.perf_counter() - began)
     metrics["acceleration"] = acceleration
+    dtype: torch.dtype = getattr(torch, recipe.adapter.file_dtype)
+    if dtype != torch.float32:  # the scores are those of the file
+        round_trained(base.model, dtype)
+        metrics["metrics"] = trainer.score()
     if plan.machine.is_main:
-        trainer.save_adapter(folder.adapter)
+        trainer.save_adapter(folder.adapter, dtype=dtype)
         with atomic_path(folder.metrics) as path:
             path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return TrainingResult(folder, metrics, trainer)
@@ -120,12 +132,16 @@ def _is_accelerated(plan: TrainingPlan) -> bool:
 
 
 def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
-    """Load the base model on its device, with adapters in all layers that affect the loss."""
+    """Load the base model on its device, with adapters in all layers that affect the loss.
+
+    Its `missing_keys` are the parameters to train; `fixed_parameters` are missing too.
+    """
     recipe, preparation, device = plan.recipe, plan.preparation, plan.machine.device
     base = load_model(recipe.model, preparation.config, preparation.auto_class)
-    model, head = base.model, base.missing_keys
-    config = plan.adapter.config
-    insert(model, find_targets(model, config.targets, exclude=head), config, head=head)
+    model, config = base.model, plan.adapter.config
+    parts = find_parts(model, config.targets, head=base.missing_keys, dense=recipe.head.dense)
+    head = parts.trained
+    insert(model, parts.targets, config, head=head, fixed=parts.fixed)
     nn.Module.to(model, device)
     assert preparation.train_set is not None
     # The longest rows: in a text of one token, queries and keys do not affect the loss.
@@ -143,7 +159,7 @@ def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
     elif (trained := sum(sizes[name] for name in head)) > plan.adapter.head_parameters:
         parts = ", ".join(sorted({name.rpartition(".")[0] for name in head}))
         reporter.noted(f"{trained:,} parameters that the checkpoint lacks are trained: {parts}.")
-    return base
+    return replace(base, missing_keys=head)
 
 
 def _load_checkpoint(path: Path, model: nn.Module, fingerprint: str, plan: TrainingPlan) -> None:
@@ -156,6 +172,7 @@ def _load_checkpoint(path: Path, model: nn.Module, fingerprint: str, plan: Train
         replace(contents.config, targets=planned.targets) == planned
         and contents.factors.keys() == adapter_layers(model).keys()
         and {name: tensor.shape for name, tensor in contents.head.items()} == head
+        and contents.fixed == fixed_parameters(model)
         and dict(contents.model) == describe(model)
     )
     if not same:

@@ -41,7 +41,7 @@ class AdapterTrainer(Trainer):
         train_set: encoded training rows with a `length` column; None to evaluate only.
         evaluation_sets: the sets that `evaluate` scores.
         head: names of the trained parameters outside the encoder.
-        save: writes an adapter file, for checkpoints.
+        save: `adapter_file.save_adapter` of this model; writes the checkpoints.
 
     Attributes:
         adapted_model: the model, never wrapped for parallel training.
@@ -60,7 +60,7 @@ class AdapterTrainer(Trainer):
         train_set: Dataset | None = None,
         evaluation_sets: Sequence[EvaluationSet] = (),
         head: Collection[str] = (),
-        save: Callable[[Path], object] = lambda path: None,
+        save: Callable[..., object] = lambda path: None,
         reporting: ReportingCallback,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:

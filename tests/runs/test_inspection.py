@@ -103,7 +103,7 @@ def test_an_adapter_file_describes_what_was_trained(job: Job) -> None:
         "adapter_parameters": job.metrics["adapter_parameters"],
         "head_parameters": 3 * 17,
         "file_bytes": path.stat().st_size,
-        "format_version": 2,
+        "format_version": 3,
         "lora_r1_parameters": 2 * (8 * 16 + 36 + 16 + 36 + 16),
         "full_parameters": 2 * (4 * 16 * 16 + 2 * 16 * 36),
         "scale": 2.0,
