@@ -20,9 +20,11 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from learning import MINILM, append_row
 from learning_sets import SETS, write_data
@@ -58,11 +60,11 @@ def cells() -> Iterator[tuple[str, str, str, str, int]]:
     """Encoder, set, dense, change and seed of every run, the most telling first."""
     for name in GLUE:
         yield from (("minilm", name, dense, "", 1) for dense in DENSE)
+    for name in GLUE:
+        yield from (("mpnet", name, dense, "", 1) for dense in DENSE)
     for name in ("sst2", "stsb"):
         yield from (("minilm", name, dense, "orthogonal", 1) for dense in DENSE[1:])
         yield from (("minilm", name, dense, "gelu", 1) for dense in DENSE)
-    for name in GLUE:
-        yield from (("mpnet", name, dense, "", 1) for dense in DENSE)
     for seed in (2, 3):
         for name in GLUE:
             yield from (("minilm", name, dense, "", seed) for dense in DENSE)
@@ -111,8 +113,6 @@ def run_cell(
         base.model.get_submodule("bert.pooler").activation = nn.GELU()
         return base
 
-    train.load_model = load_with_gelu if change == "gelu" else load_model
-    inject._fix = set_orthogonal if change == "orthogonal" else FIX
     began = time.perf_counter()
     lines = (place / name / "train.jsonl").read_text("utf-8").splitlines(keepends=True)
     rows = place / name / f"train-{encoder}.jsonl"
@@ -131,7 +131,11 @@ def run_cell(
         },
         f"{encoder} {name} {dense} {change}",
     )
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as changes:
+        if change == "gelu":
+            changes.enter_context(patch.object(train, "load_model", load_with_gelu))
+        elif change == "orthogonal":
+            changes.enter_context(patch.object(inject, "_fix", set_orthogonal))
         plan = plan_training(LoadedRecipe(recipe, "cell", Path(scratch)), output=f"{scratch}/run")
         result = train.train(plan, Reporter())
         metrics, metric = result.metrics, result.metrics["main_metric"]
@@ -162,16 +166,15 @@ def read_rows() -> list[dict[str, str]]:
 
 
 def run(data: Path, base: str | None) -> None:
-    from dcft_cli.adapter import inject
-
-    globals()["FIX"] = inject._fix
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         write_data(place, data, None)
         for name in GLUE:
             halves = [(place / name / f"{half}.jsonl").read_text() for half in ("choose", "report")]
             (place / name / "validation.jsonl").write_text("".join(halves))
-        bases = {"minilm": str(without_pooler(place / "minilm"))} | ({"mpnet": base} if base else {})
+        bases = {"minilm": str(without_pooler(place / "minilm"))}
+        if base:
+            bases["mpnet"] = base
         for cell in cells():
             keys = ("encoder", "set", "dense", "change", "seed")
             done = {tuple(row[key] for key in keys) for row in read_rows()}

@@ -19,6 +19,7 @@ from dcft_cli.adapter_file.spec import Module
 from dcft_cli.errors import AdapterFileError
 
 FORMAT_VERSION = 3
+_DTYPES = {"F32": "float32", "BF16": "bfloat16"}
 _COPY_AGAIN = "Copy it again, or use an adapter from the run's checkpoints/."
 ADAPTER_FILE = "adapter.safetensors"  # its name in run folders and checkpoints
 ADAPTER = "adapter"  # the tensor with all factors, one after another
@@ -33,7 +34,7 @@ class AdapterContents:
 
     Attributes:
         config, modules: what was inserted where.
-        dtype: of the values in the file, "F32" or "BF16"; here they are float32.
+        dtype: of the values in the file, "float32" or "bfloat16"; here they are float32.
         head: tensors trained in addition to the adapter, by parameter name.
         fixed: names of parameters that the base lacks and that were not trained: matrices are
             the identity, vectors zero.
@@ -147,7 +148,7 @@ def _read(path: Path, metadata: Mapping[str, str], stored: Mapping[str, Any]) ->
         format_version=FORMAT_VERSION,
         config=config,
         modules=modules,
-        dtype=stored[ADAPTER]["dtype"],
+        dtype=_DTYPES[stored[ADAPTER]["dtype"]],
         head={name: tensors[f"{HEAD_PREFIX}{name}"] for name in description["head"]},
         fixed=frozenset(description["fixed"]),
         factors={module.name: {factor: next(factors) for factor in "ABC"} for module in modules},
@@ -178,7 +179,7 @@ def _tensors(
     tensors = {}
     for (name, shape), recorded in zip(expected.items(), checksums, strict=True):
         dtype, found = stored[name]["dtype"], tuple(stored[name]["shape"])
-        if dtype not in ("F32", "BF16") or found != shape:
+        if dtype not in _DTYPES or found != shape:
             raise AdapterFileError(
                 f"{path}: expected the tensor {name} as F32 or BF16 {shape}, "
                 f"found {dtype} {found}.",

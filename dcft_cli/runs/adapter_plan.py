@@ -21,12 +21,14 @@ class AdapterPlan:
         modules: the layers that get an adapter.
         head_parameters: trained outside the pretrained encoder. Fewer if the checkpoint has a
             task head already, more if it lacks a pooler.
+        fixed: names of parameters outside the encoder that are not trained.
         base_parameters: of the whole base model, head included.
     """
 
     config: DCFTConfig
     modules: tuple[Module, ...]
     head_parameters: int
+    fixed: frozenset[str]
     base_parameters: int
 
     @property
@@ -56,5 +58,6 @@ def plan_adapter(recipe: Recipe, config: PreTrainedConfig, auto_class: str) -> A
         config=adapter_config(recipe.adapter),
         modules=tuple(map(as_module, parts.targets)),
         head_parameters=sum(sizes[name] for name in parts.trained),
+        fixed=parts.fixed,
         base_parameters=sum(sizes.values()),
     )
