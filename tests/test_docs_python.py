@@ -38,7 +38,7 @@ def test_the_python_examples_run(
     layers = adapter_layers(load_adapter(tiny_model("deberta-v2"), path, check_base=False))
     description, tensors = names["description"], names["tensors"]
     assert [module["name"] for module in description["modules"]] == list(layers)
-    for module in description["modules"]:
-        found = names["increment"](description, tensors, module)
+    for module, *factors in names["factors"](description, tensors):
+        found = names["increment"](description, module, *factors)
         wanted = layers[module["name"]].delta_weight().detach().numpy()
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-12)

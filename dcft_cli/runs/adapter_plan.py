@@ -8,8 +8,8 @@ from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter_file.spec import Module
 from dcft_cli.adapter_file.write import as_module
 from dcft_cli.models.loading import skeleton
-from dcft_cli.recipe import AdapterSection, Recipe
-from dcft_cli.targets.head import find_parts, outside_encoder
+from dcft_cli.recipe import AdapterSection
+from dcft_cli.targets.head import Dense, find_parts, outside_encoder
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,22 @@ def adapter_config(section: AdapterSection) -> DCFTConfig:
     return DCFTConfig(**section.model_dump(include=names))
 
 
-def plan_adapter(recipe: Recipe, config: PreTrainedConfig, auto_class: str) -> AdapterPlan:
+def plan_adapter(
+    section: AdapterSection, config: PreTrainedConfig, auto_class: str, *, dense: Dense = "full"
+) -> AdapterPlan:
     """Find the targets in a model of this configuration and count parameters.
+
+    Args:
+        dense: what to do with the dense layers of the head (`find_parts`).
 
     Raises:
         TargetError: a target matches no layer.
     """
     model = skeleton(config, auto_class)
-    parts = find_parts(
-        model, recipe.adapter.targets, head=outside_encoder(model), dense=recipe.head.dense
-    )
+    parts = find_parts(model, section.targets, head=outside_encoder(model), dense=dense)
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     return AdapterPlan(
-        config=adapter_config(recipe.adapter),
+        config=adapter_config(section),
         modules=tuple(map(as_module, parts.targets)),
         head_parameters=sum(sizes[name] for name in parts.trained),
         fixed=parts.fixed,

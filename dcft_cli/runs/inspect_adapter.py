@@ -148,7 +148,8 @@ def _inspect_recipe(name: str, overrides: Sequence[str]) -> Inspection:
         task = load_task(recipe.task, recipe.data).task
     else:
         task = build_task(recipe.task, recipe.data)
-    plan = plan_adapter(recipe, load_config(recipe.model, task.model_settings), task.auto_class)
+    config = load_config(recipe.model, task.model_settings)
+    plan = plan_adapter(recipe.adapter, config, task.auto_class, dense=recipe.head.dense)
     return Inspection(
         source=loaded.path,
         planned=True,
