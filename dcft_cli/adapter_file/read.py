@@ -101,7 +101,8 @@ def read_adapter(path: str | Path) -> AdapterContents:
             pass
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-        return _read(path, metadata, dict(deserialize(path.read_bytes())))
+        stored = dict(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
+        return _read(path, metadata, stored)
     except OSError as error:
         raise AdapterFileError(
             f"Cannot read {path}: {error.strerror}.", "Give an adapter file, or a run folder."
