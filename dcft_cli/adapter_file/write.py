@@ -60,7 +60,10 @@ def save_adapter(
 
     Raises:
         ModelError: the model has no adapters, or some that `inject` did not insert.
+        ValueError: another `dtype`.
     """
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype must be torch.float32 or torch.bfloat16, got {dtype}")
     layers, head, fixed = adapter_layers(model), head_parameters(model), fixed_parameters(model)
     if not layers or len(layers) < sum(isinstance(m, DCFTAdapter) for m in model.modules()):
         raise ModelError(

@@ -83,6 +83,12 @@ def test_a_file_in_bfloat16_has_the_rounded_values(adapter: Path, tmp_path: Path
     assert again.read_bytes() == path.read_bytes()
 
 
+def test_other_types_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="float16"):
+        save_adapter(trained(), tmp_path / "a.safetensors", dtype=torch.float16)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_wrong_base(adapter: Path) -> None:
     other = tiny_model()
     nn.init.normal_(other.bert.encoder.layer[0].output.dense.weight)
