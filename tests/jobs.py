@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainerCallback
 
+from dcft_cli.adapter_file.read import file_in, read_adapter
 from dcft_cli.recipe import LoadedRecipe, load_recipe
 from dcft_cli.runs.plan import TrainingPlan, plan_training
 from dcft_cli.runs.train import TrainingResult
@@ -143,8 +143,10 @@ def _with_scores(plan: TrainingPlan, scores: list[float]) -> TrainingPlan:
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of an adapter file, or of the one in a folder."""
-    return load_file(path / "adapter.safetensors" if path.is_dir() else path)
+    """Return factors and head of an adapter file, or of the one in a folder, by name."""
+    contents = read_adapter(file_in(path))
+    found = {f"{name}.{f}": x for name, abc in contents.factors.items() for f, x in abc.items()}
+    return {name: torch.tensor(x) for name, x in (found | dict(contents.head)).items()}
 
 
 def largest_difference(a: Path, b: Path) -> float:

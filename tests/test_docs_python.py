@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from dcft_cli import adapter_layers, load_adapter
+from dcft_cli import adapter_layers, load_adapter, save_adapter
 from tests.families import save_base, tiny_model
 from tests.test_docs import FORMAT, PYTHON, README, blocks
 
@@ -35,10 +36,17 @@ def test_the_python_examples_run(
     (block,) = blocks(FORMAT, "python")
     names = run(block, small_base)
     path = tmp_path / "adapter.safetensors"
-    layers = adapter_layers(load_adapter(tiny_model("deberta-v2"), path, check_base=False))
+    model = load_adapter(tiny_model("deberta-v2"), path, check_base=False)
+    layers = adapter_layers(model)
     description, tensors = names["description"], names["tensors"]
     assert [module["name"] for module in description["modules"]] == list(layers)
-    for module in description["modules"]:
-        found = names["increment"](description, tensors, module)
+    for module, *factors in names["factors"](description, tensors):
+        found = names["increment"](description, module, *factors)
         wanted = layers[module["name"]].delta_weight().detach().numpy()
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-12)
+    half = save_adapter(model, tmp_path / "half.safetensors", dtype=torch.bfloat16)
+    _, rounded = names["read"](half)
+    for name, values in tensors.items():
+        np.testing.assert_array_equal(
+            rounded[name], torch.tensor(values).bfloat16().float().numpy()
+        )

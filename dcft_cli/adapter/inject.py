@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -14,13 +15,13 @@ from dcft_cli.adapter.layer import AdaptedWeight, DCFTLinear, DCFTParametrizatio
 from dcft_cli.adapter.reachability import find_reached
 from dcft_cli.errors import ModelError, TargetError
 from dcft_cli.targets.example import example_of
-from dcft_cli.targets.head import outside_encoder
-from dcft_cli.targets.resolve import Target, find_targets
+from dcft_cli.targets.head import Dense, find_parts, outside_encoder
+from dcft_cli.targets.resolve import Target
 
 M = TypeVar("M", bound=nn.Module)
-# Set on an adapted model: names of the parameters that `insert` froze, and whether gradients of
-# its inputs were switched on, by these methods of transformers' models.
-_FROZEN, _INPUT_GRADIENTS = "_dcft_frozen", "_dcft_input_gradients"
+# Set on an adapted model: names of the parameters that `insert` froze and fixed, and whether
+# gradients of its inputs were switched on, by these methods of transformers' models.
+_FROZEN, _FIXED, _INPUT_GRADIENTS = "_dcft_frozen", "_dcft_fixed", "_dcft_input_gradients"
 _ENABLE, _DISABLE = "enable_input_require_grads", "disable_input_require_grads"
 
 
@@ -29,6 +30,7 @@ def inject(
     config: DCFTConfig,
     *,
     head: Iterable[str] | None = None,
+    dense: Dense = "full",
     inputs: Mapping[str, Any] | None = None,
 ) -> M:
     """Freeze a model and insert a DCFT adapter at every target, in place.
@@ -42,6 +44,9 @@ def inject(
             a transformers model; nothing in any other module.
             Exact names come from `from_pretrained(..., output_loading_info=True)`: its
             "missing_keys".
+        dense: what to do with the square linear layers of the head before its last one. "full":
+            train them. "frozen": set their weights to the identity and their biases to zero.
+            "adapter": set them too, and insert adapters.
         inputs: of one forward pass, to find out which layers are reached. None: a few token ids,
             for a model that reads them.
 
@@ -57,7 +62,8 @@ def inject(
     names = outside_encoder(model) if head is None else set(head)
     if unknown := sorted(names - {name for name, _ in model.named_parameters()}):
         raise ModelError(f"The model has no parameter called {', '.join(unknown)}.")
-    insert(model, find_targets(model, config.targets, exclude=names), config, head=names)
+    parts = find_parts(model, config.targets, head=names, dense=dense)
+    insert(model, parts.targets, config, head=parts.trained, fixed=parts.fixed)
     removed: list[str] = []
     example = example_of(model) if inputs is None else inputs
     try:
@@ -127,9 +133,21 @@ def refuse_adapted(model: nn.Module) -> None:
 
 
 def insert(
-    model: nn.Module, targets: Iterable[Target], config: DCFTConfig, *, head: Collection[str]
+    model: nn.Module,
+    targets: Iterable[Target],
+    config: DCFTConfig,
+    *,
+    head: Collection[str],
+    fixed: Collection[str] = (),
 ) -> None:
-    """Freeze a model except `head` and insert adapters at resolved targets."""
+    """Freeze a model except `head` and insert adapters at resolved targets.
+
+    Args:
+        fixed: names of matrices to set to the identity, and of vectors to set to zero.
+    """
+    setattr(model, _FIXED, frozenset(fixed))
+    for name in fixed:
+        _fix(model.get_parameter(name))
     frozen = [n for n, p in model.named_parameters() if p.requires_grad and n not in head]
     setattr(model, _FROZEN, frozen)
     for name, parameter in model.named_parameters():
@@ -176,6 +194,11 @@ def head_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in base_parameters(model).items() if p.requires_grad}
 
 
+def fixed_parameters(model: nn.Module) -> frozenset[str]:
+    """Return the names of the parameters that `insert` set to the identity or to zero."""
+    return getattr(model, _FIXED, frozenset())
+
+
 def base_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return all parameters except the adapters', by their names in a model without adapters."""
     adapters = (module for module in model.modules() if isinstance(module, DCFTAdapter))
@@ -199,6 +222,7 @@ def remove_adapters(model: M) -> M:
     The task head keeps what it has learned.
     """
     _unwrap(model, list(adapted_weights(model)))
+    model.__dict__.pop(_FIXED, None)
     frozen = set(model.__dict__.pop(_FROZEN, ()))
     if model.__dict__.pop(_INPUT_GRADIENTS, False):
         getattr(model, _DISABLE)()
@@ -206,6 +230,15 @@ def remove_adapters(model: M) -> M:
         if name in frozen:
             parameter.requires_grad_(True)
     return model
+
+
+@torch.no_grad()
+def _fix(parameter: nn.Parameter) -> None:
+    """Set a matrix to the identity, a vector to zero."""
+    if parameter.dim() == 2:
+        nn.init.eye_(parameter)
+    else:
+        nn.init.zeros_(parameter)
 
 
 def _unwrap(model: nn.Module, weights: Iterable[AdaptedWeight]) -> None:

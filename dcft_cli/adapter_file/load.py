@@ -40,9 +40,9 @@ def load_adapter(
     targets = _find_targets(model, contents)
     if check_base:
         check_fingerprint(
-            contents, base_fingerprint or fingerprint(model, exclude=contents.head.keys())
+            contents, base_fingerprint or fingerprint(model, exclude=contents.not_in_base)
         )
-    insert(model, targets, contents.config, head=contents.head.keys())
+    insert(model, targets, contents.config, head=contents.head.keys(), fixed=contents.fixed)
     load_tensors(model, contents)
     _name_classes(model, contents)
     return model
@@ -93,6 +93,8 @@ def _find_targets(model: nn.Module, contents: AdapterContents) -> list[Target]:
                 f"{name} of shape {tensor.shape}, the model has {actual}",
                 type(model).__name__,
             )
+    for name in sorted(contents.fixed - parameters.keys()):
+        raise mismatch(contents, f"{name}, which the model does not have", type(model).__name__)
     return targets
 
 

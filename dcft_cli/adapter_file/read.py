@@ -3,23 +3,26 @@
 import json
 import math
 import zlib
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError, deserialize, safe_open
 
 from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter_file.spec import Module
 from dcft_cli.errors import AdapterFileError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_DTYPES = {"F32": "float32", "BF16": "bfloat16"}
 _COPY_AGAIN = "Copy it again, or use an adapter from the run's checkpoints/."
 ADAPTER_FILE = "adapter.safetensors"  # its name in run folders and checkpoints
-ADAPTER_PREFIX = "adapter."
+ADAPTER = "adapter"  # the tensor with all factors, one after another
 HEAD_PREFIX = "head."
 
 Array = NDArray[np.float32]
@@ -31,8 +34,11 @@ class AdapterContents:
 
     Attributes:
         config, modules: what was inserted where.
+        dtype: of the values in the file, "float32" or "bfloat16"; here they are float32.
         head: tensors trained in addition to the adapter, by parameter name.
-        factors: A, B and C of each module, by module name; float32.
+        fixed: names of parameters that the base lacks and that were not trained: matrices are
+            the identity, vectors zero.
+        factors: A, B and C of each module, by module name.
         base: name, revision and fingerprint of the base model (strings or None).
         model: "class", "labels" and "problem_type" of the model that was trained.
         info: what the trainer of the adapter wrote about task, labels and data.
@@ -44,12 +50,19 @@ class AdapterContents:
     format_version: int
     config: DCFTConfig
     modules: tuple[Module, ...]
+    dtype: str
     head: Mapping[str, Array]
+    fixed: frozenset[str]
     factors: Mapping[str, Mapping[str, Array]]
     base: Mapping[str, str | None]
     model: Mapping[str, Any]
     info: Mapping[str, Any]
     versions: Mapping[str, str]
+
+    @property
+    def not_in_base(self) -> frozenset[str]:
+        """Return the names of the parameters whose values the file decides, not the base."""
+        return self.fixed | self.head.keys()
 
     @property
     def adapter_parameters(self) -> int:
@@ -87,7 +100,9 @@ def read_adapter(path: str | Path) -> AdapterContents:
         with path.open("rb"):  # for the system's own words: missing, a folder, no permission
             pass
         with safe_open(path, framework="numpy") as file:
-            return _read(path, file)
+            metadata = file.metadata() or {}
+        stored = dict(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
+        return _read(path, metadata, stored)
     except OSError as error:
         raise AdapterFileError(
             f"Cannot read {path}: {error.strerror}.", "Give an adapter file, or a run folder."
@@ -98,48 +113,46 @@ def read_adapter(path: str | Path) -> AdapterContents:
         ) from error
 
 
-def _read(path: Path, file: Any) -> AdapterContents:
-    metadata = file.metadata() or {}
+def _read(path: Path, metadata: Mapping[str, str], stored: Mapping[str, Any]) -> AdapterContents:
     if "dcft" not in metadata:
         raise AdapterFileError(
             f"{path} is not a DCFT adapter (a safetensors file without DCFT's own metadata).",
             "Adapters are written by `dcft train`, as RUN/adapter.safetensors.",
+        )
+    version = metadata.get("dcft_format", "2 or older")
+    if version != str(FORMAT_VERSION):
+        raise AdapterFileError(
+            f"{path} has format version {version}; this dcft reads version {FORMAT_VERSION}.",
+            "Read it with the dcft that wrote it, or train again.",
         )
     text = metadata["dcft"]
     if metadata.get("dcft_crc32") != checksum(text.encode()):
         raise AdapterFileError(
             f"{path} was altered: its description does not match its checksum.", _COPY_AGAIN
         )
-    description = json.loads(text)
-    version = description["format_version"]
-    if version != FORMAT_VERSION:
-        raise AdapterFileError(
-            f"{path} has format version {version}; this dcft reads version {FORMAT_VERSION}.",
-            f"It was written by dcft {description.get('versions', {}).get('dcft-cli', '?')}.",
-        )
+    description = json.loads(zlib.decompress(b64decode(text)))
     config = DCFTConfig(**description["config"])
     modules = tuple(
         Module(**{**module, "rows": tuple(module["rows"]) if module.get("rows") else None})
         for module in description["modules"]
     )
-    expected = {
-        f"{ADAPTER_PREFIX}{module.name}.{factor}": shape
-        for module in modules
-        for factor, shape in module.shapes(config).items()
-    }
+    shapes = [shape for module in modules for shape in module.shapes(config).values()]
+    ends = list(accumulate(map(math.prod, shapes)))
+    expected = {ADAPTER: (ends[-1],)}
     expected |= {f"{HEAD_PREFIX}{name}": tuple(s) for name, s in description["head"].items()}
-    tensors = _tensors(path, file, expected, description["checksums"])
+    tensors = _tensors(path, stored, expected, description["checksums"])
+    parts = np.split(tensors[ADAPTER], ends[:-1])
+    factors = iter([part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
     return AdapterContents(
         path=path,
         file_bytes=path.stat().st_size,
-        format_version=version,
+        format_version=FORMAT_VERSION,
         config=config,
         modules=modules,
+        dtype=_DTYPES[stored[ADAPTER]["dtype"]],
         head={name: tensors[f"{HEAD_PREFIX}{name}"] for name in description["head"]},
-        factors={
-            module.name: {f: tensors[f"{ADAPTER_PREFIX}{module.name}.{f}"] for f in "ABC"}
-            for module in modules
-        },
+        fixed=frozenset(description["fixed"]),
+        factors={module.name: {factor: next(factors) for factor in "ABC"} for module in modules},
         base=description["base"],
         model=description["model"],
         info=description["info"],
@@ -153,30 +166,40 @@ def checksum(data: bytes | memoryview) -> str:
 
 
 def _tensors(
-    path: Path, file: Any, expected: Mapping[str, tuple[int, ...]], checksums: Sequence[str]
+    path: Path,
+    stored: Mapping[str, Any],
+    expected: Mapping[str, tuple[int, ...]],
+    checksums: Sequence[str],
 ) -> dict[str, Array]:
-    found = set(file.keys())
     for problem, names in (
-        ("lacks the tensor", expected.keys() - found),
-        ("contains an unexpected tensor:", found - expected.keys()),
+        ("lacks the tensor", expected.keys() - stored.keys()),
+        ("contains an unexpected tensor:", stored.keys() - expected.keys()),
     ):
         if names:
             raise AdapterFileError(f"{path} {problem} {', '.join(sorted(names))}.", _COPY_AGAIN)
     tensors = {}
     for (name, shape), recorded in zip(expected.items(), checksums, strict=True):
-        entry = file.get_slice(name)
-        if (entry.get_dtype(), tuple(entry.get_shape())) != ("F32", shape):
+        dtype, found = stored[name]["dtype"], tuple(stored[name]["shape"])
+        if dtype not in _DTYPES or found != shape:
             raise AdapterFileError(
-                f"{path}: expected the tensor {name} as F32 {shape}, "
-                f"found {entry.get_dtype()} {tuple(entry.get_shape())}.",
+                f"{path}: expected the tensor {name} as F32 or BF16 {shape}, "
+                f"found {dtype} {found}.",
                 _COPY_AGAIN,
             )
-        tensors[name] = np.ascontiguousarray(file.get_tensor(name))
-        if checksum(tensors[name].tobytes()) != recorded:
+        data = stored[name]["data"]
+        if checksum(data) != recorded:
             raise AdapterFileError(
                 f"{path} was altered: {name} does not match its checksum.", _COPY_AGAIN
             )
+        tensors[name] = _float32(data, dtype).reshape(shape)
     return tensors
+
+
+def _float32(data: bytes, dtype: str) -> Array:
+    """Return values stored as F32 or BF16: the upper halves of float32 numbers."""
+    if dtype == "F32":
+        return np.frombuffer(data, "<f4")
+    return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
 
 
 def _place_windows(

@@ -2,6 +2,8 @@
 
 import json
 import struct
+import zlib
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -12,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from dcft_cli.adapter.adapter import DCFTAdapter
-from dcft_cli.adapter.inject import adapter_layers, head_parameters
+from dcft_cli.adapter.inject import adapter_layers, fixed_parameters, head_parameters
 from dcft_cli.adapter_file.fingerprint import fingerprint
 from dcft_cli.adapter_file.read import (
-    ADAPTER_PREFIX,
+    ADAPTER,
     FORMAT_VERSION,
     HEAD_PREFIX,
     checksum,
@@ -26,6 +28,7 @@ from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import ModelError
 from dcft_cli.targets.resolve import Target
 
+_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
 _LIBRARIES = ("dcft-cli", "torch", "transformers", "safetensors")
 
 
@@ -37,6 +40,7 @@ def save_adapter(
     base_revision: str | None = None,
     base_fingerprint: str | None = None,
     info: Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Path:
     """Write the adapters of a model and its other trained parameters to one file.
 
@@ -48,14 +52,19 @@ def save_adapter(
         base_name, base_revision: of the base model.
         base_fingerprint: of the base weights; None computes it.
         info: anything JSON can hold about task, labels and data; kept as it is.
+        dtype: of the values in the file, torch.float32 or torch.bfloat16. Rounding changes the
+            model's outputs: score the loaded file.
 
     Returns:
         The file's path.
 
     Raises:
         ModelError: the model has no adapters, or some that `inject` did not insert.
+        ValueError: another `dtype`.
     """
-    layers, head = adapter_layers(model), head_parameters(model)
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype must be torch.float32 or torch.bfloat16, got {dtype}")
+    layers, head, fixed = adapter_layers(model), head_parameters(model), fixed_parameters(model)
     if not layers or len(layers) < sum(isinstance(m, DCFTAdapter) for m in model.modules()):
         raise ModelError(
             "The model has no DCFT adapters to save, or some without a name.",
@@ -63,14 +72,11 @@ def save_adapter(
         )
     path = file_in(Path(path))
     config = next(iter(layers.values())).config
-    tensors = {
-        f"{ADAPTER_PREFIX}{name}.{factor}": getattr(layer, factor)
-        for name, layer in layers.items()
-        for factor in "ABC"
-    } | {f"{HEAD_PREFIX}{name}": parameter for name, parameter in head.items()}
-    stored = {name: _to_store(tensor) for name, tensor in tensors.items()}
+    factors = [getattr(layer, f).detach().cpu() for layer in layers.values() for f in "ABC"]
+    tensors = {ADAPTER: torch.cat([factor.flatten() for factor in factors])}
+    tensors |= {f"{HEAD_PREFIX}{name}": parameter.detach() for name, parameter in head.items()}
+    stored = {name: tensor.to("cpu", dtype) for name, tensor in tensors.items()}
     description = {
-        "format_version": FORMAT_VERSION,
         "method": "dcft",
         "config": {
             **asdict(config),
@@ -87,21 +93,36 @@ def save_adapter(
             if layer.target
         ],
         "head": {name: list(parameter.shape) for name, parameter in head.items()},
+        "fixed": sorted(fixed),
         "base": {
             "name": base_name,
             "revision": base_revision,
-            "fingerprint": base_fingerprint or fingerprint(model, exclude=head.keys()),
+            "fingerprint": base_fingerprint or fingerprint(model, exclude=fixed | head.keys()),
         },
         "model": describe(model),
         "info": dict(info or {}),
         "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
-        "checksums": [checksum(tensor.numpy().tobytes()) for tensor in stored.values()],
+        "checksums": [checksum(_bytes(tensor)) for tensor in stored.values()],
     }
-    text = json.dumps(description, separators=(",", ":"))
-    metadata = {"format": "pt", "dcft": text, "dcft_crc32": checksum(text.encode())}
+    packed = zlib.compress(json.dumps(description, separators=(",", ":")).encode(), level=9)
+    text = b64encode(packed).decode()
+    metadata = {
+        "format": "pt",
+        "dcft_format": str(FORMAT_VERSION),
+        "dcft": text,
+        "dcft_crc32": checksum(text.encode()),
+    }
     with atomic_path(path) as temporary:
         temporary.write_bytes(_safetensors(stored, metadata))
     return path
+
+
+@torch.no_grad()
+def round_trained(model: nn.Module, dtype: torch.dtype) -> None:
+    """Round the trained parameters in place to the values that a file of this type holds."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.copy_(parameter.to(dtype))
 
 
 def as_module(target: Target) -> Module:
@@ -130,7 +151,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
 
 
 def _safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Return a safetensors file of float32 tensors in this order.
+    """Return a safetensors file of tensors in this order.
 
     The library's own writer puts metadata in random order; here the same adapter always gives
     the same bytes.
@@ -139,16 +160,19 @@ def _safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
     body = bytearray()
     for name, tensor in tensors.items():
         start = len(body)
-        body += tensor.numpy().tobytes()
-        offsets = [start, len(body)]
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": offsets}
+        body += _bytes(tensor)
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, len(body)],
+        }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # aligns the tensors
     return struct.pack("<Q", len(text)) + text + bytes(body)
 
 
-def _to_store(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", torch.float32).contiguous()
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _version(library: str) -> str | None:

@@ -31,12 +31,14 @@ def show_inspection(found: "Inspection") -> None:
         ("method", f"DCFT kernel {config.kernel_size}, stride {config.effective_stride}, "
                    f"rank {config.rank}, scale {config.scale:g}"),
         ("adapter", f"{ours:,} parameters in {len(found.modules)} layers"),
-        ("head", f"{found.head_parameters:,} parameters"),
+        ("head", f"{found.head_parameters:,} parameters" + _fixed(found)),
         ("compare", f"LoRA r=1: {lora:,} ({lora / ours:.1f}x); "
                     f"full fine-tuning of these layers: {full:,}"),
     ]  # fmt: skip
     if found.file_bytes is not None:
-        lines.append(("size", f"{decimal(found.file_bytes)}, format {found.format_version}"))
+        lines.append(
+            ("size", f"{decimal(found.file_bytes)}, {found.dtype}, format {found.format_version}")
+        )
     if about.get("versions"):
         lines.append(("made by", ", ".join(f"{n} {v}" for n, v in about["versions"].items())))
     groups: dict[tuple[str, str, int, int], list[Module]] = {}
@@ -61,6 +63,12 @@ def show_inspection(found: "Inspection") -> None:
             *([f"{min(norms):.3g}..{max(norms):.3g}"] if norms else []),
         )
     out.print(facts(*lines), "", table)
+
+
+def _fixed(found: "Inspection") -> str:
+    """Return the layers of the head that are not trained, if there are any."""
+    layers = sorted({name.rpartition(".")[0] for name in found.fixed})
+    return f"; fixed: {', '.join(layers)}" if layers else ""
 
 
 def show_resolution(found: "Resolution") -> None:

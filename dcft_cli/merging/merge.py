@@ -118,7 +118,7 @@ def _write_model(
     model.train(False)
     inputs = probes(model)
     adapted = logits(model, inputs)
-    layout = find_layout(model, checkpoint_files(section), trained=contents.head)
+    layout = find_layout(model, checkpoint_files(section), trained=contents.not_in_base)
     merged = rounded = logits(merge_adapters(model), inputs)
     rounding = None
     if dtype != torch.float32:

@@ -49,7 +49,7 @@ def find_layout(
     Args:
         model: the base, with or without adapters.
         files: of the checkpoint.
-        trained: parameters whose values the adapter file has.
+        trained: parameters whose values the adapter file decides.
 
     Returns:
         Names in the model, by file; tensors that no file has (the trained head) are in the last

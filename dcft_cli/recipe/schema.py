@@ -192,6 +192,8 @@ class AdapterSection(_Section):
     """Weight of the orthogonality term in the loss (the reference's gamma)."""
     orthogonality_form: Literal["mean_norm", "squared"] = "mean_norm"
     """mean_norm: mean of ||Gram - I|| over all A and B. squared: Eq. 4, summed."""
+    file_dtype: DType = "float32"
+    """Type of the values in adapter.safetensors; checkpoints are float32."""
 
     @model_validator(mode="after")
     def _stride_within_kernel(self) -> Self:
@@ -209,6 +211,9 @@ class HeadSection(_Section):
     reuse: Literal["auto", "keep", "replace"] = "auto"
     """What becomes of the last layer of a task head that the base model has. auto: continue it if
     its classes are those of the task, else replace it."""
+    dense: Literal["full", "adapter", "frozen"] = "full"
+    """What to do with the square linear layers before the last one: train them, or set them to
+    the identity, with adapters or without."""
 
 
 class TrainingSection(_Section):

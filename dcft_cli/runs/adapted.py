@@ -58,7 +58,7 @@ def load_adapted(source: str | Path, overrides: Sequence[str], *, data: bool) ->
     recipe = preparation.recipe
     config, auto_class = preparation.config, preparation.auto_class
     model = load_model(recipe.model, config, auto_class).model
-    fingerprint = base_fingerprint(model, contents.head.keys(), recipe.model, auto_class)
+    fingerprint = base_fingerprint(model, contents.not_in_base, recipe.model, auto_class)
     load_adapter(model, path, base_fingerprint=fingerprint)
     nn.Module.to(model, machine.device)
     if recipe.training.acceleration == "auto" and machine.devices == 1:  # no nn.DataParallel

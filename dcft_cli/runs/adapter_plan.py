@@ -9,8 +9,7 @@ from dcft_cli.adapter_file.spec import Module
 from dcft_cli.adapter_file.write import as_module
 from dcft_cli.models.loading import skeleton
 from dcft_cli.recipe import AdapterSection
-from dcft_cli.targets.head import outside_encoder
-from dcft_cli.targets.resolve import find_targets
+from dcft_cli.targets.head import Dense, find_parts, outside_encoder
 
 
 @dataclass(frozen=True)
@@ -20,14 +19,16 @@ class AdapterPlan:
     Attributes:
         config: of the adapter.
         modules: the layers that get an adapter.
-        head_parameters: outside the pretrained encoder. Fewer are trained if the checkpoint has a
+        head_parameters: trained outside the pretrained encoder. Fewer if the checkpoint has a
             task head already, more if it lacks a pooler.
+        fixed: names of parameters outside the encoder that are not trained.
         base_parameters: of the whole base model, head included.
     """
 
     config: DCFTConfig
     modules: tuple[Module, ...]
     head_parameters: int
+    fixed: frozenset[str]
     base_parameters: int
 
     @property
@@ -42,19 +43,24 @@ def adapter_config(section: AdapterSection) -> DCFTConfig:
     return DCFTConfig(**section.model_dump(include=names))
 
 
-def plan_adapter(section: AdapterSection, config: PreTrainedConfig, auto_class: str) -> AdapterPlan:
+def plan_adapter(
+    section: AdapterSection, config: PreTrainedConfig, auto_class: str, *, dense: Dense = "full"
+) -> AdapterPlan:
     """Find the targets in a model of this configuration and count parameters.
+
+    Args:
+        dense: what to do with the dense layers of the head (`find_parts`).
 
     Raises:
         TargetError: a target matches no layer.
     """
     model = skeleton(config, auto_class)
-    head = outside_encoder(model)
+    parts = find_parts(model, section.targets, head=outside_encoder(model), dense=dense)
     sizes = {name: p.numel() for name, p in model.named_parameters()}
-    modules = tuple(as_module(t) for t in find_targets(model, section.targets, exclude=head))
     return AdapterPlan(
         config=adapter_config(section),
-        modules=modules,
-        head_parameters=sum(sizes[name] for name in head),
+        modules=tuple(map(as_module, parts.targets)),
+        head_parameters=sum(sizes[name] for name in parts.trained),
+        fixed=parts.fixed,
         base_parameters=sum(sizes.values()),
     )

@@ -1,6 +1,6 @@
 """`dcft inspect`: the contents of an adapter file, or the adapter that a recipe would train."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ class Inspection:
     Attributes:
         source: the adapter file or the recipe.
         planned: whether it comes from a recipe, so that nothing is trained yet.
+        fixed: names of parameters that the base lacks and that are not trained.
         norms: Frobenius norm of dW by module; empty if planned.
         base: the base model's name, revision and fingerprint, as far as known.
         about: further facts: task, labels, versions.
-        file_bytes, format_version: of the adapter file; None if planned.
+        file_bytes, dtype, format_version: of the adapter file; None if planned.
     """
 
     source: Path
@@ -32,10 +33,12 @@ class Inspection:
     config: DCFTConfig
     modules: Sequence[Module]
     head_parameters: int
+    fixed: Collection[str]
     norms: Mapping[str, float]
     base: Mapping[str, str | None]
     about: Mapping[str, Any]
     file_bytes: int | None = None
+    dtype: str | None = None
     format_version: int | None = None
 
     @property
@@ -61,7 +64,9 @@ class Inspection:
             "planned": self.planned,
             "adapter_parameters": self.adapter_parameters,
             "head_parameters": self.head_parameters,
+            "fixed": sorted(self.fixed),
             "file_bytes": self.file_bytes,
+            "dtype": self.dtype,
             "format_version": self.format_version,
             "base": dict(self.base),
             "lora_r1_parameters": self.lora_parameters,
@@ -107,6 +112,7 @@ def inspect(source: str, overrides: Sequence[str] = ()) -> Inspection:
         config=contents.config,
         modules=contents.modules,
         head_parameters=contents.head_parameters,
+        fixed=contents.fixed,
         norms={module.name: contents.delta_norm(module) for module in contents.modules},
         base=contents.base,
         about={
@@ -116,6 +122,7 @@ def inspect(source: str, overrides: Sequence[str] = ()) -> Inspection:
             "versions": dict(contents.versions),
         },
         file_bytes=contents.file_bytes,
+        dtype=contents.dtype,
         format_version=contents.format_version,
     )
 
@@ -141,15 +148,15 @@ def _inspect_recipe(name: str, overrides: Sequence[str]) -> Inspection:
         task = load_task(recipe.task, recipe.data).task
     else:
         task = build_task(recipe.task, recipe.data)
-    plan = plan_adapter(
-        recipe.adapter, load_config(recipe.model, task.model_settings), task.auto_class
-    )
+    config = load_config(recipe.model, task.model_settings)
+    plan = plan_adapter(recipe.adapter, config, task.auto_class, dense=recipe.head.dense)
     return Inspection(
         source=loaded.path,
         planned=True,
         config=plan.config,
         modules=plan.modules,
         head_parameters=plan.head_parameters,
+        fixed=plan.fixed,
         norms={},
         base={"name": recipe.model.name, "revision": recipe.model.revision, "fingerprint": None},
         about={"task": recipe.task.name or recipe.task.kind, "labels": list(task.labels)},

@@ -10,11 +10,11 @@ from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter_file.write import as_module
 from dcft_cli.models.loading import load_config, quiet_transformers, skeleton
 from dcft_cli.recipe import load_recipe
-from dcft_cli.recipe.schema import ModelSection
+from dcft_cli.recipe.schema import HeadSection, ModelSection
 from dcft_cli.runs.adapter_plan import adapter_config
 from dcft_cli.runs.inspect_adapter import RECIPE_ENDINGS, refuse_overrides
-from dcft_cli.targets.head import outside_encoder
-from dcft_cli.targets.resolve import Target, find_roles, find_targets, general_name
+from dcft_cli.targets.head import find_parts, outside_encoder
+from dcft_cli.targets.resolve import Target, find_roles, general_name
 from dcft_cli.targets.roles import GROUPS, members
 from dcft_cli.targets.weights import find_matrices
 from dcft_cli.tasks import FAMILIES
@@ -50,7 +50,7 @@ class Resolution:
         model_class: the model's transformers class.
         layers: all layers that a target can select: first those that the targets do select, then
             others with a role, then those without.
-        head: modules outside the encoder, which are trained in full.
+        head: modules outside the encoder that are trained in full.
     """
 
     source: str
@@ -91,11 +91,11 @@ def resolve(source: str, overrides: Sequence[str] = ()) -> Resolution:
     is_recipe = source.endswith(RECIPE_ENDINGS)
     if is_recipe:
         recipe = load_recipe(source, overrides).recipe
-        section, settings = recipe.model, adapter_config(recipe.adapter)
+        section, settings, dense = recipe.model, adapter_config(recipe.adapter), recipe.head.dense
         auto_class = FAMILIES[recipe.task.kind].auto_class
     else:
         refuse_overrides(source, overrides)
-        section, settings = ModelSection(name=source), DCFTConfig()
+        section, settings, dense = ModelSection(name=source), DCFTConfig(), HeadSection().dense
         auto_class = "AutoModelForSequenceClassification"
     config = load_config(section)
     if not is_recipe and type(config) not in AutoModelForSequenceClassification._model_mapping:
@@ -107,7 +107,8 @@ def resolve(source: str, overrides: Sequence[str] = ()) -> Resolution:
         available = {role for target in with_role for role in members(target.role)}
         targets = [t for t in settings.targets if available.issuperset(GROUPS.get(t, (t,)))]
         settings = replace(settings, targets=targets or settings.targets)
-    chosen = find_targets(model, settings.targets, exclude=head)
+    parts = find_parts(model, settings.targets, head=head, dense=dense)
+    chosen = parts.targets
     used = {target.name for target in chosen} | {target.matrix.name for target in chosen}
     unused = [
         target
@@ -129,7 +130,7 @@ def resolve(source: str, overrides: Sequence[str] = ()) -> Resolution:
         model_class=type(model).__name__,
         config=settings,
         layers=_kinds(layers, settings),
-        head=sorted({name.rpartition(".")[0] or name for name in head}),
+        head=sorted({name.rpartition(".")[0] or name for name in parts.trained}),
     )
 
 

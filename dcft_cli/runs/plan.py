@@ -89,7 +89,7 @@ def plan_training(
             "training.early_stopping_patience needs validation data, and there is none.",
             "Set data.validation or data.holdout.",
         )
-    config, auto_class = preparation.config, preparation.auto_class
+    config, auto_class, recipe = preparation.config, preparation.auto_class, preparation.recipe
     model = skeleton(config, auto_class)
     if training.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise RecipeError(
@@ -103,7 +103,7 @@ def plan_training(
     )
     return TrainingPlan(
         preparation=preparation,
-        adapter=plan_adapter(preparation.recipe.adapter, config, auto_class),
+        adapter=plan_adapter(recipe.adapter, config, auto_class, dense=recipe.head.dense),
         machine=machine,
         folder=folder,
         steps_per_epoch=steps_per_epoch,

@@ -15,10 +15,16 @@ from torch import nn
 from transformers import TrainerCallback, set_seed
 
 from dcft_cli.acceleration import enable
-from dcft_cli.adapter.inject import adapter_layers, head_parameters, insert, remove_unreached
+from dcft_cli.adapter.inject import (
+    adapter_layers,
+    fixed_parameters,
+    head_parameters,
+    insert,
+    remove_unreached,
+)
 from dcft_cli.adapter_file.load import check_fingerprint, load_tensors
 from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
-from dcft_cli.adapter_file.write import describe, save_adapter
+from dcft_cli.adapter_file.write import describe, round_trained, save_adapter
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import RunError
 from dcft_cli.models.head import reuse_head
@@ -28,7 +34,8 @@ from dcft_cli.runs.folder import RunFolder, step_of
 from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.runs.prepare import adapter_info, with_absolute_paths
 from dcft_cli.runs.start import constant_prediction, start
-from dcft_cli.targets.resolve import find_targets, general_name
+from dcft_cli.targets.head import find_parts
+from dcft_cli.targets.resolve import general_name
 from dcft_cli.tasks.prior import Prior
 from dcft_cli.training.arguments import training_arguments
 from dcft_cli.training.callbacks import EarlyStopping, ReportingCallback
@@ -77,7 +84,10 @@ def train(
     checkpoint = folder.last_checkpoint() if resume else None
     set_seed(recipe.training.seed)
     base = _base_with_adapters(plan, reporter)
-    fingerprint = base_fingerprint(base.model, base.head, recipe.model, plan.preparation.auto_class)
+    not_in_base = base.head | fixed_parameters(base.model)
+    fingerprint = base_fingerprint(
+        base.model, not_in_base, recipe.model, plan.preparation.auto_class
+    )
     if checkpoint is not None:
         _load_checkpoint(checkpoint, base.model, fingerprint, plan)
     patience = recipe.training.early_stopping_patience
@@ -114,9 +124,13 @@ def train(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     metrics = _metrics(plan, trainer, prior, time.perf_counter() - began)
     metrics["acceleration"] = acceleration
+    dtype: torch.dtype = getattr(torch, recipe.adapter.file_dtype)
     task, info = plan.preparation.loaded.task, adapter_info(recipe)
     needs_predictions = plan.preparation.evaluation_sets and (task.has_classes or task.chosen)
-    if needs_predictions and trainer.scored_step != metrics["best_step"]:
+    if dtype != torch.float32:  # the scores are those of the file
+        round_trained(base.model, dtype)
+        metrics["metrics"] = trainer.score()
+    elif needs_predictions and trainer.scored_step != metrics["best_step"]:
         trainer.score()
     metrics["decision"] = task.decision.to_json(task.choosable)
     metrics["chosen"] = list(task.chosen)
@@ -124,7 +138,7 @@ def train(
     if task.chosen:
         info["decision"] = task.decision.to_json(task.chosen)
     if plan.machine.is_main:
-        trainer.save_adapter(folder.adapter, info=info)
+        trainer.save_adapter(folder.adapter, info=info, dtype=dtype)
         with atomic_path(folder.metrics) as path:
             path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return TrainingResult(folder, metrics, trainer)
@@ -138,7 +152,10 @@ def _is_accelerated(plan: TrainingPlan) -> bool:
 
 
 def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
-    """Load the base model on its device, with adapters in all layers that affect the loss."""
+    """Load the base model on its device, with adapters in all layers that affect the loss.
+
+    Its `missing_keys` are the parameters to train; `fixed_parameters` are missing too.
+    """
     recipe, preparation, device = plan.recipe, plan.preparation, plan.machine.device
     loaded = load_model(recipe.model, preparation.config, preparation.auto_class)
     check_finite(recipe.model, loaded.model)
@@ -152,9 +169,11 @@ def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
     )
     if note:
         reporter.noted(note)
-    model, head = base.model, base.head
-    config = plan.adapter.config
-    insert(model, find_targets(model, config.targets, exclude=head), config, head=head)
+    model, config = base.model, plan.adapter.config
+    parts = find_parts(model, config.targets, head=base.head, dense=recipe.head.dense)
+    base = replace(base, missing_keys=base.missing_keys - parts.fixed)
+    head = parts.trained
+    insert(model, parts.targets, config, head=head, fixed=parts.fixed)
     nn.Module.to(model, device)
     assert preparation.train_set is not None
     # The longest rows: in a text of one token, queries and keys do not affect the loss.
@@ -170,8 +189,8 @@ def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
     if not head and plan.adapter.head_parameters:
         reporter.noted(f"{recipe.model.name} has a task head already, which is kept and frozen.")
     elif (trained := sum(sizes[name] for name in head)) > plan.adapter.head_parameters:
-        parts = ", ".join(sorted({name.rpartition(".")[0] for name in head}))
-        reporter.noted(f"{trained:,} parameters that the checkpoint lacks are trained: {parts}.")
+        layers = ", ".join(sorted({name.rpartition(".")[0] for name in head}))
+        reporter.noted(f"{trained:,} parameters that the checkpoint lacks are trained: {layers}.")
     return base
 
 
@@ -185,6 +204,7 @@ def _load_checkpoint(path: Path, model: nn.Module, fingerprint: str, plan: Train
         replace(contents.config, targets=planned.targets) == planned
         and contents.factors.keys() == adapter_layers(model).keys()
         and {name: tensor.shape for name, tensor in contents.head.items()} == head
+        and contents.fixed == fixed_parameters(model)
         and dict(contents.model) == describe(model)
     )
     if not same:

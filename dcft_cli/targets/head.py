@@ -1,6 +1,69 @@
 """The task head of a transformers model: what lies outside its pretrained encoder."""
 
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
 from torch import nn
+
+from dcft_cli.targets.resolve import Target, find_targets, find_weights
+
+Dense = Literal["full", "adapter", "frozen"]
+HEAD_ROLE = "HEAD"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What happens to the weights of a model; the encoder's others stay as they are.
+
+    Attributes:
+        targets: weights that get an adapter.
+        trained: names of parameters that are trained themselves: the task head.
+        fixed: names of parameters that the checkpoint lacks and that are not trained: weights
+            become the identity, biases zero.
+    """
+
+    targets: tuple[Target, ...]
+    trained: frozenset[str]
+    fixed: frozenset[str]
+
+
+def find_parts(
+    model: nn.Module, targets: Sequence[str], *, head: Collection[str], dense: Dense
+) -> Parts:
+    """Decide which weights of a model are adapted, trained and fixed.
+
+    Args:
+        model: any module; may be on the meta device.
+        targets: roles or patterns, for `find_targets`.
+        head: names of the parameters that the checkpoint lacks.
+        dense: what to do with the `dense_layers` among them. "full": train them, "frozen": fix
+            them, "adapter": fix them and put adapters on their weights.
+
+    Raises:
+        TargetError: a target matches no layer.
+    """
+    found = find_targets(model, targets, exclude=head)
+    layers = [] if dense == "full" else dense_layers(model, head)
+    fixed = {f"{n}.{own}" for n in layers for own, _ in model.get_submodule(n).named_parameters()}
+    if dense == "adapter":
+        weights = find_weights(model)
+        found += [Target(name, HEAD_ROLE, weights[f"{name}.weight"]) for name in layers]
+    return Parts(tuple(found), frozenset(head) - fixed, frozenset(fixed))
+
+
+def dense_layers(model: nn.Module, head: Collection[str]) -> list[str]:
+    """Return the names of the square linear layers of a head before its last linear layer.
+
+    Others, which do not keep the size of their input, have no identity.
+    """
+    linear = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and {f"{name}.{own}" for own, _ in module.named_parameters()} <= set(head)
+    ]
+    return [name for name, layer in linear[:-1] if layer.in_features == layer.out_features]
 
 
 def outside_encoder(model: nn.Module) -> set[str]:

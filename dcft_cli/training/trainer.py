@@ -42,7 +42,7 @@ class AdapterTrainer(Trainer):
         train_set: encoded training rows with a `length` column; None to evaluate only.
         evaluation_sets: the sets that `evaluate` scores.
         head: names of the trained parameters outside the encoder.
-        save: writes an adapter file, for checkpoints.
+        save: `adapter_file.save_adapter` of this model; writes the checkpoints.
         loss: of outputs and inputs, in training; None: the model's own.
 
     Attributes:

@@ -4,6 +4,8 @@ import json
 import struct
 import subprocess
 import sys
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from torch import nn
 from dcft_cli import adapter_layers, load_adapter, save_adapter
 from dcft_cli.adapter.inject import head_parameters
 from dcft_cli.adapter_file.fingerprint import fingerprint
-from dcft_cli.adapter_file.read import checksum, read_adapter
+from dcft_cli.adapter_file.read import read_adapter
 from dcft_cli.adapter_file.spec import Module
 from dcft_cli.errors import AdapterFileError
 from tests.adapter_file.test_write import trained
@@ -100,7 +102,7 @@ def test_slices_and_stacks(tmp_path: Path) -> None:
         p.numel() for layer in layers.values() for p in layer.parameters()
     )
     # What is not there is not written.
-    described = json.loads(_header(path)["__metadata__"]["dcft"])["modules"]
+    described = _description(_header(path))["modules"]
     written = [",".join({"rows", "count"} & module.keys()) for module in described]
     assert written == ["rows", "rows", "", "count", "count", ""]
 
@@ -119,42 +121,40 @@ def _header(path: Path) -> dict:
     return json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
 
 
-def rewrite(path: Path, change: Callable[[dict, bytearray], None], *, sign: bool = False) -> None:
-    """Changes header and body of a file; `sign` gives the description a fresh checksum."""
+def _description(header: dict) -> dict:
+    return json.loads(zlib.decompress(b64decode(header["__metadata__"]["dcft"])))
+
+
+def rewrite(path: Path, change: Callable[[dict, bytearray], None]) -> None:
+    """Changes header and body of a file."""
     data = path.read_bytes()
     end = 8 + struct.unpack("<Q", data[:8])[0]
     header, body = json.loads(data[8:end]), bytearray(data[end:])
-    description = json.loads(header["__metadata__"]["dcft"])
-    header["description"] = description
     change(header, body)
-    if sign:
-        text = json.dumps(header["description"])
-        header["__metadata__"] |= {"dcft": text, "dcft_crc32": checksum(text.encode())}
-    del header["description"]
     encoded = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(encoded)) + encoded + bytes(body))
-
-
-NAME = "adapter.bert.encoder.layer.0.attention.self.query.A"
 
 
 def damage(kind: str, header: dict, body: bytearray) -> None:
     metadata = header["__metadata__"]
     match kind:
         case "flipped byte":
-            body[header[NAME]["data_offsets"][0]] ^= 1
+            body[header["adapter"]["data_offsets"][0]] ^= 1
         case "other scale":
-            metadata["dcft"] = metadata["dcft"].replace('"scale":2.0', '"scale":4.0')
+            described = {**_description(header), "config": {"scale": 4.0}}
+            metadata["dcft"] = b64encode(zlib.compress(json.dumps(described).encode())).decode()
         case "newer version":
-            header["description"]["format_version"] = 3
+            metadata["dcft_format"] = "4"
+        case "older version":
+            del metadata["dcft_format"]
         case "renamed tensor":
-            header["surprise"] = header.pop(NAME)
+            header["surprise"] = header.pop("adapter")
         case "added tensor":
             header["surprise"] = {"dtype": "F32", "shape": [0], "data_offsets": [len(body)] * 2}
         case "other shape":
-            header[NAME]["shape"].reverse()
+            header["head.classifier.weight"]["shape"].reverse()
         case "other dtype":
-            header[NAME]["dtype"] = "I32"
+            header["adapter"]["dtype"] = "I32"
         case "no description":
             del metadata["dcft"]
 
@@ -162,18 +162,19 @@ def damage(kind: str, header: dict, body: bytearray) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("flipped byte", f"altered: {NAME}"),
+        ("flipped byte", "altered: adapter"),
         ("other scale", "altered: its description"),
-        ("newer version", "format version 3"),
-        ("renamed tensor", f"lacks the tensor {NAME}"),
+        ("newer version", "format version 4"),
+        ("older version", "format version 2 or older"),
+        ("renamed tensor", "lacks the tensor adapter"),
         ("added tensor", "unexpected tensor: .*surprise"),
-        ("other shape", f"expected the tensor {NAME} as F32 .* found F32"),
-        ("other dtype", f"expected the tensor {NAME} as F32 .* found I32"),
+        ("other shape", r"expected the tensor head\.classifier\.weight as F32 .* found F32"),
+        ("other dtype", "expected the tensor adapter as F32 .* found I32"),
         ("no description", "not a DCFT adapter"),
     ],
 )
 def test_damage_is_named(adapter: Path, kind: str, message: str) -> None:
-    rewrite(adapter, partial(damage, kind), sign=kind == "newer version")
+    rewrite(adapter, partial(damage, kind))
     with pytest.raises(AdapterFileError, match=message) as caught:
         load_adapter(tiny_model(), adapter)
     assert str(adapter) in caught.value.message

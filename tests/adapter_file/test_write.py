@@ -69,6 +69,26 @@ def test_file_is_an_ordinary_safetensors_file(adapter: Path) -> None:
     assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
 
 
+def test_a_file_in_bfloat16_has_the_rounded_values(adapter: Path, tmp_path: Path) -> None:
+    model = trained()
+    path = save_adapter(model, tmp_path / "half.safetensors", dtype=torch.bfloat16)
+    assert all(tensor.dtype == torch.bfloat16 for tensor in load_file(path).values())
+    loaded = load_adapter(tiny_model(), path)
+    exact = dict(model.named_parameters())
+    for name, parameter in loaded.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.equal(exact[name].bfloat16().float())
+            assert not parameter.equal(exact[name])
+    again = save_adapter(loaded, tmp_path / "again.safetensors", dtype=torch.bfloat16)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_other_types_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="float16"):
+        save_adapter(trained(), tmp_path / "a.safetensors", dtype=torch.float16)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_wrong_base(adapter: Path) -> None:
     other = tiny_model()
     nn.init.normal_(other.bert.encoder.layer[0].output.dense.weight)

@@ -15,7 +15,7 @@ from dcft_cli import DCFTConfig, adapter_layers, inject, load_adapter, save_adap
 from dcft_cli.errors import ModelError
 from dcft_cli.models.loading import load_model
 from dcft_cli.recipe.schema import ModelSection
-from dcft_cli.targets.head import outside_encoder
+from dcft_cli.targets.head import Dense, dense_layers, outside_encoder
 from tests.architectures.exceptions import (
     ONLY_TRAINS,
     UNREACHED,
@@ -40,6 +40,7 @@ LEFT_OUT = {
     QUESTIONS: UNREACHED_BY_ANSWERS,
 }
 SOME = ["bert", "roberta", "deberta-v2", "distilbert", "modernbert", "bart", "t5", "gpt2", "llama"]
+WITH_DENSE = ["roberta", "deberta-v2", "distilbert", "modernbert", "bart", "t5", "xlnet", "funnel"]
 ENCODERS_ALONE = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 Bases = Callable[[str], Path]
 
@@ -88,6 +89,35 @@ def test_other_losses(
     assert round_trip(bases(model_type), SEQUENCES, config, inputs, tmp_path) <= 1e-6
 
 
+@pytest.mark.parametrize("dense", ["adapter", "frozen"])
+@pytest.mark.parametrize("model_type", WITH_DENSE)
+def test_dense_layers_that_are_not_trained(
+    model_type: str, dense: Dense, bases: Bases, tmp_path: Path
+) -> None:
+    config = tiny_config(model_type, num_labels=3)
+    inputs = {**example(model_type, config), "labels": torch.tensor([2, 0])}
+    assert round_trip(bases(model_type), SEQUENCES, config, inputs, tmp_path, dense) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("auto_class", "types", "outputs"),
+    [(SEQUENCES, BUILDABLE, 3), (TOKENS, WITH_TOKENS, 3), (QUESTIONS, WITH_QUESTIONS, 2)],
+)
+def test_no_dense_layer_gives_the_logits(auto_class: str, types: list[str], outputs: int) -> None:
+    """Every head that can learn keeps a trained layer: the one with as many outputs as labels."""
+    for model_type in types:
+        with torch.device("meta"):
+            auto = getattr(transformers, auto_class)
+            model = auto.from_config(tiny_config(model_type, num_labels=outputs))
+        head = outside_encoder(model)
+        last = {
+            name
+            for name, module in model.named_modules()
+            if f"{name}.weight" in head and getattr(module, "out_features", 0) == outputs
+        }
+        assert last.isdisjoint(dense_layers(model, head)), model_type
+
+
 @pytest.mark.parametrize("model_type", ENCODERS_ALONE)
 def test_an_encoder_alone_classifies_tokens(model_type: str, tmp_path: Path) -> None:
     config = tiny_config(model_type, num_labels=3)
@@ -112,6 +142,7 @@ def round_trip(
     config: PreTrainedConfig,
     inputs: dict[str, Tensor],
     folder: Path,
+    dense: Dense = "full",
 ) -> float:
     """Loads a base, injects, goes backward once, saves, and loads into a fresh base.
 
@@ -126,7 +157,7 @@ def round_trip(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         settings = DCFTConfig(kernel_size=4, targets=targets_of(model_type))
-        inject(model, settings, head=base.missing_keys, inputs=inputs)
+        inject(model, settings, head=base.missing_keys, dense=dense, inputs=inputs)
     left_out = [str(warning.message) for warning in caught]
     assert bool(left_out) == (model_type in LEFT_OUT[auto_class]), left_out
 
@@ -136,7 +167,7 @@ def round_trip(
     for name, adapter in adapter_layers(model).items():
         assert adapter.C.grad is not None and adapter.C.grad.any(), name
     for name, parameter in model.named_parameters():
-        if name in base.missing_keys:
+        if name in base.missing_keys and parameter.requires_grad:
             assert parameter.grad is not None, name
             # The bias of a question's answers shifts all positions alike: it changes nothing.
             assert parameter.grad.any() or name == "qa_outputs.bias", name

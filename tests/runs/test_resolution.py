@@ -40,6 +40,17 @@ def test_a_recipe_selects_layers(tmp_path: Path) -> None:
     assert [layer["chosen"] for layer in result["layers"]].count(True) == 2
 
 
+def test_dense_layers_of_the_head_are_listed_as_a_recipe_treats_them(tmp_path: Path) -> None:
+    published("deberta-v3-base").save_pretrained(tmp_path)
+    base = f"model.name={tmp_path}"
+    adapted = resolve("recipes/rte.yaml", [base, "head.dense=adapter"])
+    assert by_role(adapted)["HEAD"].name == "pooler.dense"
+    assert (adapted.head, adapted.adapter_parameters) == (["classifier"], 25_600)
+    frozen = resolve("recipes/rte.yaml", [base, "head.dense=frozen"])
+    assert (frozen.head, frozen.adapter_parameters) == (["classifier"], 25_344)
+    assert "pooler.dense" not in {kind.name for kind in frozen.layers}
+
+
 def test_cross_attention_can_be_selected(tmp_path: Path) -> None:
     tiny_config("bart").save_pretrained(tmp_path)
     found = by_role(resolve(str(tmp_path)))
