@@ -12,6 +12,7 @@ from dcft_cli.adapter_file.read import AdapterContents
 from dcft_cli.addresses import SCHEME as PACKAGE
 from dcft_cli.addresses import local_path
 from dcft_cli.recipe import Recipe
+from dcft_cli.tasks import FAMILIES
 
 _PIPELINES = {
     "AutoModelForSequenceClassification": "text-classification",
@@ -97,7 +98,7 @@ def _sections(
         f"{task.replace('_', ' ')}: {contents.adapter_parameters:,} adapter and "
         f"{contents.head_parameters:,} head parameters in {contents.file_bytes / 1000:,.0f} kB."
     )
-    if labels := contents.model["labels"] if recipe.task.labels else []:
+    if labels := contents.model["labels"] if FAMILIES[recipe.task.kind].has_classes else []:
         more = [f"and {len(labels) - _MAX_LABELS} more"] if len(labels) > _MAX_LABELS else []
         yield f"Labels: {', '.join([*labels[:_MAX_LABELS], *more])}."
     if metrics.get("metrics"):
