@@ -3,7 +3,7 @@
 import shlex
 from typing import TYPE_CHECKING
 
-from dcft_cli.console.output import out
+from dcft_cli.console.output import out, print_note
 from dcft_cli.console.tables import facts
 from dcft_cli.recipe.settings import SCHEMA_FILE
 
@@ -16,6 +16,8 @@ _MAX_LABELS = 12
 def show_draft(draft: "Draft") -> None:
     """Print what was guessed and why, and the commands to run next."""
     guess, loaded, data = draft.guess, draft.loaded, draft.recipe.data
+    for note in loaded.notes:
+        print_note(note)
     columns = ", ".join(draft.columns)
 
     def with_reason(names: tuple[str, ...], key: str) -> str:

@@ -8,7 +8,14 @@ mistakes show before these are loaded.
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 TaskName = Literal[
     "cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "squad_v1", "squad_v2"
@@ -41,6 +48,13 @@ TextColumns = Annotated[
     ),
 ]
 """One column needs no brackets."""
+
+
+def _delimiter(value: str) -> str:
+    value = "\t" if value == r"\t" else value  # as shells pass it
+    if len(value) != 1 or value in '"\r\n':
+        raise ValueError("must be one character, other than a quotation mark or a line break")
+    return value
 
 
 class _Section(BaseModel):
@@ -138,11 +152,11 @@ class DataSection(_Section):
     """Format of local files. Unset: by the file's suffix."""
     columns: list[str] | None = Field(default=None, min_length=1)
     """Column names of a csv or tsv file without a header, or of a conll file."""
-    delimiter: str | None = Field(default=None, pattern=r'^[^"\r\n]$')
-    """Between the columns of a csv or tsv file; None: a comma or a tab."""
+    delimiter: Annotated[str, AfterValidator(_delimiter)] | None = None
+    """Between the columns of a csv or tsv file. Unset: a comma or a tab."""
     quoting: bool | None = None
-    """Whether quotation marks enclose fields of csv and tsv files; None: yes, except marks in
-    tsv files that do not close."""
+    """Whether quotation marks enclose fields of csv and tsv files. Unset: yes, but a line of a tsv
+    file that is a row as it stands is one."""
     text: TextColumns | None = None
     """The text column, or the two of a pair (question answering: question and context; token
     classification: the column of words)."""
@@ -155,13 +169,6 @@ class DataSection(_Section):
     """Longest input, in tokens; longer ones are truncated, or split into windows."""
     document_stride: int = Field(default=128, ge=1)
     """Question answering and token classification: tokens shared by neighboring windows."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, values: object) -> object:
-        if isinstance(values, dict) and values.get("delimiter") == r"\t":
-            return {**values, "delimiter": "\t"}
-        return values
 
     @model_validator(mode="after")
     def _one_validation_source(self) -> Self:
