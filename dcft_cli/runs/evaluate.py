@@ -68,6 +68,9 @@ def evaluate(
     adapted = load_adapted(source, overrides, data=True)
     preparation, machine = adapted.preparation, adapted.machine
     recipe = preparation.recipe
+    if machine.is_main:
+        for note in preparation.notes:
+            reporter.noted(note)
     metric = preparation.loaded.main_metric
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer requires a folder
         trainer = AdapterTrainer(
