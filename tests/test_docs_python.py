@@ -1,5 +1,6 @@
 """The Python on the pages runs, and reads what the package writes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from dcft_cli import adapter_layers, load_adapter, save_adapter
 from tests.families import save_base, tiny_model
-from tests.test_docs import FORMAT, PYTHON, README, blocks
+from tests.test_docs import FORMAT, PREDICTION, PYTHON, README, blocks
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,10 @@ def test_the_python_examples_run(
         np.testing.assert_array_equal(
             rounded[name], torch.tensor(values).bfloat16().float().numpy()
         )
+
+
+def test_the_prediction_examples_run(run_of: Callable[[str], Path]) -> None:
+    (block,) = blocks(PREDICTION, "python")
+    names: dict[str, Any] = {}
+    exec(block.replace("runs/tickets", str(run_of("sst2"))), names)
+    assert names["found"]["prediction"] in names["predictor"].labels

@@ -38,10 +38,14 @@ def probe(*arguments: str, cwd: Path) -> str:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--help"], ["train", "eval", "merge", "inspect", "init", "recipes", "--version"]),
+        (
+            ["--help"],
+            ["train", "eval", "predict", "merge", "inspect", "init", "recipes", "--version"],
+        ),
         (["-h"], ["train", "eval", "merge", "inspect"]),
         (["train", "--help"], ["RECIPE", "KEY=VALUE", "--output", "--dry-run", "--resume"]),
         (["eval", "--help"], ["ADAPTER", "KEY=VALUE", "--json"]),
+        (["predict", "--help"], ["ADAPTER", "FILE", "--text", "--output", "--format"]),
         (["merge", "--help"], ["BASE", "ADAPTER", "OUT", "--debug"]),
         (["inspect", "--help"], ["SOURCE", "KEY=VALUE", "--json"]),
         (["init", "--help"], ["DATA", "--text", "--label", "--task", "--validation"]),
