@@ -291,25 +291,27 @@ class DCFTModel(nn.Module):
 
     def _wrap(self, contents: AdapterContents) -> None:
         """Put wrappers around the modules that a file changes, where there are none yet."""
-        new: dict[nn.Module, nn.Module] = {}
-        for weight in dict.fromkeys(module.weight for module in contents.modules):
-            if weight in self._wrapped:
-                continue
+        owners = {name.rpartition(".")[0] for name in contents.head} - self._wrapped
+        heads: dict[nn.Module, nn.Module] = {}
+        for name in owners:
+            module = self.model.get_submodule(name)
+            # Of two wrappers, that of the increments is the outer one.
+            module = module.base if isinstance(module, SelectedLinear) else module
+            heads[module] = SelectedHead(module, name)
+        replace_modules(self.model, heads)
+        weights = {module.weight for module in contents.modules} - self._wrapped
+        layers: dict[nn.Module, nn.Module] = {}
+        for weight in weights:
             for matrix in self._weights[weight]:
-                owner = self.model.get_submodule(matrix.path)
+                module = self.model.get_submodule(matrix.path)
                 if matrix.called:
-                    new[owner] = SelectedLinear(owner, weight)
+                    layers[module] = SelectedLinear(module, weight)
                 else:
                     parametrize.register_parametrization(
-                        owner, matrix.tensor, SelectedParametrization(matrix, weight)
+                        module, matrix.tensor, SelectedParametrization(matrix, weight)
                     )
-            self._wrapped.add(weight)
-        for name in dict.fromkeys(name.rpartition(".")[0] for name in contents.head):
-            if name not in self._wrapped:
-                owner = self.model.get_submodule(name)
-                new[owner] = SelectedHead(owner, name)
-                self._wrapped.add(name)
-        replace_modules(self.model, new)
+        replace_modules(self.model, layers)
+        self._wrapped |= owners | weights
 
     def _mixes_as(self, adapter: HeldAdapter) -> bool:
         """Return whether adapters of this kind are computed in one pass."""
