@@ -148,12 +148,9 @@ def _write(
 
 def _as_loaded(model: PreTrainedModel) -> dict[str, Any]:
     """Return the arguments by which a script loads the base (readme.py has the same)."""
-    return {
-        "id2label": model.config.id2label,
-        "pad_token_id": model.config.pad_token_id,
-        "dtype": torch.float32,
-        "ignore_mismatched_sizes": True,
-    }
+    settings = {name: getattr(model.config, name, None) for name in ("id2label", "pad_token_id")}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    return {**settings, "dtype": torch.float32, "ignore_mismatched_sizes": True}
 
 
 @contextmanager

@@ -124,3 +124,22 @@ def test_merge(home: Path, merged: Output) -> None:
     proof = next(line for line in merged.out.splitlines() if line.startswith("verified"))
     assert float(proof.split()[-1]) <= 1e-5
     assert 'BertForSequenceClassification.from_pretrained("merged")' in merged.out
+
+
+@pytest.mark.parametrize(
+    ("to", "what", "load"),
+    [
+        ("peft", "LoRA of rank 8, 12 layers", 'PeftModel.from_pretrained(base, "rte-peft")'),
+        ("onnx", "ONNX model, 12 layers", 'onnxruntime.InferenceSession("rte-onnx/model.onnx")'),
+    ],
+)
+def test_export_prints_what_was_verified(
+    to: str, what: str, load: str, home: Path, trained: Output
+) -> None:
+    output = ok(shell("export", "runs/rte", f"rte-{to}", "--to", to, cwd=home))
+    assert output.err == ""
+    lines = dict(line.split(maxsplit=1) for line in output.out.splitlines())
+    lines = {name: text.rstrip() for name, text in lines.items()}
+    assert lines["exported"].startswith(f"rte-{to} ({what}, ")
+    assert float(lines["verified"].split()[-1]) <= 1e-5
+    assert (lines["load"], lines["script"]) == (load, f"rte-{to}/README.md")
