@@ -147,7 +147,7 @@ def insert(
     """
     setattr(model, _FIXED, frozenset(fixed))
     for name in fixed:
-        _fix(model.get_parameter(name))
+        fix(model.get_parameter(name))
     frozen = [n for n, p in model.named_parameters() if p.requires_grad and n not in head]
     setattr(model, _FROZEN, frozen)
     for name, parameter in model.named_parameters():
@@ -233,7 +233,7 @@ def remove_adapters(model: M) -> M:
 
 
 @torch.no_grad()
-def _fix(parameter: nn.Parameter) -> None:
+def fix(parameter: nn.Parameter) -> None:
     """Set a matrix to the identity, a vector to zero."""
     if parameter.dim() == 2:
         nn.init.eye_(parameter)

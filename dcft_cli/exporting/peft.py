@@ -1,7 +1,7 @@
 """An adapter as a LoRA adapter of PEFT: the same dW, and the trained head as `modules_to_save`."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from dcft_cli.adapter.inject import adapted_weights, head_parameters, remove_adapters
-from dcft_cli.adapter.layer import DCFTLinear
+from dcft_cli.adapter.inject import (
+    adapted_weights,
+    fixed_parameters,
+    head_parameters,
+    remove_adapters,
+)
+from dcft_cli.adapter.layer import AdaptedWeight, DCFTLinear
 from dcft_cli.errors import ExportError
 from dcft_cli.exporting.low_rank import lora_matrices
 from dcft_cli.merging.proof import largest_difference, logits
@@ -47,11 +52,13 @@ def write_peft(
         ExportError: LoRA cannot hold the adapter.
     """
     expected = logits(model, inputs)
-    matrices = _linear_layers(model)
-    head = _modules(head_parameters(model), model)
+    fixed = fixed_parameters(model)
+    head = _modules(head_parameters(model).keys() | fixed, model)
+    layers = [w for w in adapted_weights(model) if not _is_merged(w, fixed)]
+    matrices = _linear_layers(layers)
     settings = _as_loaded(model)
     model_class = type(model)
-    transposed = any(w.matrix.transposed for w in adapted_weights(model))
+    transposed = any(weight.matrix.transposed for weight in layers)
     remove_adapters(model)  # the head keeps what it has learned
     ranks = {name: len(down) for name, (down, _) in matrices.items()}
     with _quiet():
@@ -67,13 +74,25 @@ def write_peft(
     return difference, (min(ranks.values()), max(ranks.values()))
 
 
-def _linear_layers(model: PreTrainedModel) -> Matrices:
+@torch.no_grad()
+def _is_merged(weight: AdaptedWeight, fixed: Collection[str]) -> bool:
+    """Return whether a weight is one of `fixed`, and add dW to it then, in place.
+
+    The base does not have it, so PEFT saves the layer whole.
+    """
+    if weight.matrix.parameter_name not in fixed:
+        return False
+    parameter = weight.matrix.parameter
+    parameter.copy_(parameter.double() + weight.delta_weight(torch.float64))
+    return True
+
+
+def _linear_layers(weights: Sequence[AdaptedWeight]) -> Matrices:
     """Return lora_A and lora_B of each adapted layer, by its name.
 
     Raises:
         ExportError: a weight is not that of a linear layer, or several layers share it.
     """
-    weights = list(adapted_weights(model))
     unfit = [
         weight.matrix.name
         for weight in weights
@@ -148,12 +167,9 @@ def _write(
 
 def _as_loaded(model: PreTrainedModel) -> dict[str, Any]:
     """Return the arguments by which a script loads the base (readme.py has the same)."""
-    return {
-        "id2label": model.config.id2label,
-        "pad_token_id": model.config.pad_token_id,
-        "dtype": torch.float32,
-        "ignore_mismatched_sizes": True,
-    }
+    settings = {name: getattr(model.config, name, None) for name in ("id2label", "pad_token_id")}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    return {**settings, "dtype": torch.float32, "ignore_mismatched_sizes": True}
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from dcft_cli.runs.prepare import prepare
 from dcft_cli.serving.model import DCFTModel
 from dcft_cli.tasks import build_task
 from dcft_cli.tasks.base import Task
-from dcft_cli.tasks.decision import Decision
 from dcft_cli.training.machine import find_machine
 
 _COLUMN = "adapter"  # of prepared rows and model inputs: which of the adapters
@@ -161,13 +160,13 @@ class MixedPredictor(Predictor):
                 "Adapters that are used together need the same type of task and the same text "
                 "columns, such as data.text=text for all of them.",
             )
-        task.decision = Decision(**contents.info.get("decision", {}))
+        task.restore_decision(contents.info.get("decision", {}))
         self.adapters.load_adapter(contents, name, base_fingerprint=self._fingerprint(contents))
         return task
 
     def _fingerprint(self, contents: AdapterContents) -> str | None:
         """Return the fingerprint of a quantized base in full precision; None for any other."""
-        section, head = self.preparation.recipe.model, frozenset(contents.head)
+        section, head = self.preparation.recipe.model, contents.not_in_base
         if section.quantization is None:
             return None
         if head not in self._fingerprints:

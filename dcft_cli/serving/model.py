@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dcft_cli.acceleration import enable
-from dcft_cli.adapter.inject import base_parameters, refuse_adapted, replace_modules
+from dcft_cli.adapter.inject import base_parameters, fix, refuse_adapted, replace_modules
 from dcft_cli.adapter_file.fingerprint import fingerprint_of
 from dcft_cli.adapter_file.load import check_fingerprint, mismatch, targets_among
 from dcft_cli.adapter_file.read import ADAPTER_FILE, AdapterContents, file_in, read_adapter
@@ -280,17 +280,21 @@ class DCFTModel(nn.Module):
                 actual = "nothing of this name" if found is None else tuple(found.shape)
                 difference = f"{name} of shape {tensor.shape}, the model has {actual}"
                 raise mismatch(contents, difference, own)
+        for name in sorted(contents.fixed - self._base_parameters.keys()):
+            raise mismatch(contents, f"{name}, which the model does not have", own)
 
     def _fingerprint(self, contents: AdapterContents) -> str:
         """Return the fingerprint of the weights that are frozen under an adapter."""
-        head = frozenset(contents.head)
-        if head not in self._fingerprints:
-            frozen = {n: p for n, p in self._base_parameters.items() if n not in head}
-            self._fingerprints[head] = fingerprint_of(frozen)
-        return self._fingerprints[head]
+        others = contents.not_in_base
+        if others not in self._fingerprints:
+            frozen = {n: p for n, p in self._base_parameters.items() if n not in others}
+            self._fingerprints[others] = fingerprint_of(frozen)
+        return self._fingerprints[others]
 
     def _wrap(self, contents: AdapterContents) -> None:
         """Put wrappers around the modules that a file changes, where there are none yet."""
+        for name in contents.fixed:  # the base lacks them: no other adapter reads its values
+            fix(self._base_parameters[name])
         owners = {name.rpartition(".")[0] for name in contents.head} - self._wrapped
         heads: dict[nn.Module, nn.Module] = {}
         for name in owners:

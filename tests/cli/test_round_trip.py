@@ -166,3 +166,22 @@ def test_merge_notices_swapped_arguments(
     assert "runs/rte is the adapter, and the order is [BASE] ADAPTER OUT." in output.err
     assert output.err.endswith(f"{right}\n")
     assert not (home / "merged-too").exists()
+
+
+@pytest.mark.parametrize(
+    ("to", "what", "load"),
+    [
+        ("peft", "LoRA of rank 8, 12 layers", 'PeftModel.from_pretrained(base, "rte-peft")'),
+        ("onnx", "ONNX model, 12 layers", 'onnxruntime.InferenceSession("rte-onnx/model.onnx")'),
+    ],
+)
+def test_export_prints_what_was_verified(
+    to: str, what: str, load: str, home: Path, trained: Output
+) -> None:
+    output = ok(shell("export", "runs/rte", f"rte-{to}", "--to", to, cwd=home))
+    assert output.err == ""
+    lines = dict(line.split(maxsplit=1) for line in output.out.splitlines())
+    lines = {name: text.rstrip() for name, text in lines.items()}
+    assert lines["exported"].startswith(f"rte-{to} ({what}, ")
+    assert float(lines["verified"].split()[-1]) <= 1e-5
+    assert (lines["load"], lines["script"]) == (load, f"rte-{to}/README.md")

@@ -209,3 +209,14 @@ def test_errors_come_before_any_work(
         export("nowhere", str(tmp_path / "out"), to="onnx")
     assert "dcft-cli[onnx]" in caught.value.hint
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("dense", ["adapter", "frozen"])
+@pytest.mark.parametrize("to", ["peft", "onnx"])
+def test_layers_of_a_head_that_are_not_trained_in_full(
+    tmp_path: Path, dense: str, to: exporting.Format
+) -> None:
+    base = save_base(tmp_path / "base", "roberta", initializer_range=0.3)
+    job = trained("rte", base, tmp_path, f"head.dense={dense}")
+    result = export(str(job.folder), str(tmp_path / "out"), to=to)
+    assert result.difference <= 1e-5

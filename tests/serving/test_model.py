@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from dcft_cli import DCFTModel, load_adapter
@@ -13,6 +14,8 @@ from dcft_cli.adapter_file.read import read_adapter
 from dcft_cli.errors import AdapterFileError, ModelError, TargetError
 from dcft_cli.models.loading import head_outputs
 from tests.architectures.tiny import example, tiny_model
+from tests.families import save_base
+from tests.jobs import recipe, train
 from tests.merging.adapters import adapter_for
 from tests.serving.adapters import (
     LABELS,
@@ -200,3 +203,21 @@ def test_from_a_pretrained_base(base: Path, inputs: dict[str, Tensor]) -> None:
     path = adapter_for(base)
     assert model.load_adapter(path) == path.stem
     assert model(**inputs).logits.shape == (len(NAMES), 3)
+
+
+@pytest.mark.parametrize("dense", ["adapter", "frozen"])
+def test_adapters_whose_heads_have_layers_that_are_not_trained(tmp_path: Path, dense: str) -> None:
+    base = save_base(tmp_path / "base", "roberta", initializer_range=0.3)
+    strong = ("training.learning_rate=0.05", "adapter.scale=8")
+    for kind in ("full", dense):
+        train(recipe("rte", tmp_path, base, *strong, f"head.dense={kind}"), tmp_path / kind)
+    model = DCFTModel.from_pretrained(str(base))
+    inputs = {"input_ids": torch.tensor([[5, 9, 13, 6], [5, 8, 6, 7]])}
+    for kind in ("full", dense):
+        model.load_adapter(tmp_path / kind, kind)
+    mixed = model(**inputs, adapter_names=["full", dense]).logits
+    for row, kind in enumerate(("full", dense)):
+        fresh = transformers.AutoModelForSequenceClassification.from_pretrained(base)
+        with torch.no_grad():
+            alone = load_adapter(fresh, tmp_path / kind).eval()(**inputs).logits
+        assert torch.allclose(mixed[row], alone[row], atol=1e-5)
