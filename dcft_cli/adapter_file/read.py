@@ -62,7 +62,7 @@ class AdapterContents:
     @property
     def not_in_base(self) -> frozenset[str]:
         """Return the names of the parameters whose values the file decides, not the base."""
-        return self.fixed | self.head.keys()
+        return self.fixed | frozenset(self.head)
 
     @property
     def adapter_parameters(self) -> int:
