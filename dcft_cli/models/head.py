@@ -1,6 +1,7 @@
 """The task head that a base model brings along: which of its classes are those of the task."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from typing import Literal
@@ -11,6 +12,7 @@ from transformers import PreTrainedConfig
 
 from dcft_cli.errors import ModelError
 from dcft_cli.models.loading import BaseModel, skeleton
+from dcft_cli.targets.head import outside_encoder
 
 Reuse = Literal["auto", "keep", "replace"]
 
@@ -23,18 +25,23 @@ def output_parameters(config: PreTrainedConfig, auto_class: str) -> dict[str, in
     They are found by comparing shapes with a model of one class more, whatever they are called.
 
     Returns:
-        The dimension along which the classes lie, by name. Empty if the configuration's number of
-        labels does not matter.
+        The dimension along which the classes lie, by name.
     """
+    model, count = skeleton(config, auto_class), len(_names(config))
     larger = deepcopy(config)
-    larger.num_labels = len(_names(config)) + 1
-    shapes = {name: p.shape for name, p in skeleton(larger, auto_class).named_parameters()}
+    larger.num_labels = count + 1
+    shapes: dict[str, torch.Size] = {}
+    with suppress(ModelError):  # DistilBERT's class for questions takes no other number than 2
+        shapes = {name: p.shape for name, p in skeleton(larger, auto_class).named_parameters()}
     found: dict[str, int] = {}
-    for name, parameter in skeleton(config, auto_class).named_parameters():
+    for name, parameter in model.named_parameters():
         pairs = zip(parameter.shape, shapes.get(name, parameter.shape), strict=True)
         differing = [dim for dim, (size, other) in enumerate(pairs) if size != other]
         if differing:
             found[name] = differing[0]
+    if not found:  # many classes for questions have 2 outputs whatever the configuration says
+        names = outside_encoder(model)
+        found = {name: 0 for name in names if len(model.get_parameter(name)) == count}
     return found
 
 
@@ -71,8 +78,6 @@ def reuse_head(
     model_class = type(model).__name__
     own_class = (own.architectures or [model_class])[0]
     own_count, count = len(_names(own)), len(_names(config))
-    if not layer:  # a head that is the same for any task of this kind stays, frozen
-        return base, ""
     if layer.keys() & base.missing_keys:
         had_one = own_class == model_class and own_count != count
         if reuse == "keep":

@@ -148,6 +148,7 @@ class DataSection(_Section):
     validation: str | dict[str, str] | None = None
     """Rows to score: a file or split; a mapping names several sets, each scored separately."""
     holdout: HoldoutSection | None = None
+    """Splits the validation rows off the training rows, instead of `validation`."""
     format: Literal["jsonl", "csv", "tsv", "parquet", "conll", "conllu"] | None = None
     """Format of local files. Unset: by the file's suffix."""
     columns: list[str] | None = Field(default=None, min_length=1)

@@ -186,9 +186,7 @@ def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
     if recipe.training.gradient_checkpointing:
         checkpoint_activations(model)
     sizes = {name: p.numel() for name, p in model.named_parameters()}
-    if not head and plan.adapter.head_parameters:
-        reporter.noted(f"{recipe.model.name} has a task head already, which is kept and frozen.")
-    elif (trained := sum(sizes[name] for name in head)) > plan.adapter.head_parameters:
+    if (trained := sum(sizes[name] for name in head)) > plan.adapter.head_parameters:
         layers = ", ".join(sorted({name.rpartition(".")[0] for name in head}))
         reporter.noted(f"{trained:,} parameters that the checkpoint lacks are trained: {layers}.")
     return base

@@ -8,9 +8,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from dcft_cli.errors import ModelError
 from dcft_cli.models.head import Reuse, output_parameters, reuse_head
-from dcft_cli.models.loading import BaseModel, head_outputs
+from dcft_cli.models.loading import BaseModel, head_outputs, skeleton
 from tests.architectures.test_conformance import BUILDABLE, SEQUENCES
-from tests.architectures.test_heads import SOME, TOKENS
+from tests.architectures.test_heads import QUESTIONS, SOME, TOKENS, WITH_QUESTIONS
 from tests.architectures.tiny import example, tiny_config, tiny_model
 from tests.families import tiny_model as tiny_bert
 
@@ -180,7 +180,9 @@ def test_a_base_without_a_head() -> None:
         reused(None, ["no", "yes"], "keep", missing=HEAD, architectures=["BertModel"])
 
 
-@pytest.mark.parametrize("task", ["AutoModelForQuestionAnswering"])
-@pytest.mark.parametrize("model_type", ["bert", "roberta", "deberta-v2", "modernbert"])
-def test_start_and_end_logits_are_a_last_layer(model_type: str, task: str) -> None:
-    assert output_parameters(tiny_config(model_type, num_labels=2), task)
+@pytest.mark.parametrize("model_type", WITH_QUESTIONS)
+def test_start_and_end_logits_are_a_last_layer(model_type: str) -> None:
+    config = tiny_config(model_type, num_labels=2)
+    layer = output_parameters(config, QUESTIONS)
+    shapes = {name: p.shape for name, p in skeleton(config, QUESTIONS).named_parameters()}
+    assert layer and all(shapes[name][dim] == 2 for name, dim in layer.items())
