@@ -121,7 +121,8 @@ def show_evaluation(result: "EvaluationResult") -> None:
             *(map(calibration_fact, result.reports.values()) if len(result.reports) == 1 else ()),
         )
     )
-    out.print(report_tables(result.reports))
+    if result.reports:
+        out.print(report_tables(result.reports))
 
 
 def show_merge(result: "MergeResult") -> None:
