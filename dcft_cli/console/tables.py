@@ -130,7 +130,8 @@ def show_evaluation(result: "EvaluationResult") -> None:
             *(map(calibration_fact, result.reports.values()) if len(result.reports) == 1 else ()),
         )
     )
-    out.print(report_tables(result.reports))
+    if result.reports:
+        out.print(report_tables(result.reports))
 
 
 def show_prediction(result: "PredictionResult") -> None:

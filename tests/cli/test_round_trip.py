@@ -114,7 +114,13 @@ def test_eval_of_a_file_with_moved_base_and_data(
     monkeypatch.chdir(home / "runs")
     adapter = str(home / "runs" / "rte" / "adapter.safetensors")
     output = ok(run_cli("eval", adapter, "data.validation=../dev.jsonl", "model.name=../base"))
-    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in output.out.splitlines()}
+    facts, classes, *_ = output.out.split("\n\n")
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in facts.splitlines()}
+    assert [line.split()[0] for line in classes.splitlines()] == [
+        "class",
+        "entailment",
+        "not_entailment",
+    ]
     assert lines["accuracy"].rstrip() == f"{metrics(home)['metrics']['accuracy']:.4f}"
     assert lines["data"].rstrip() == "../dev.jsonl (12 rows)"
     assert lines["base"].rstrip() == "../base"
