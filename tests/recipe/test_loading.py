@@ -138,4 +138,4 @@ def test_a_dump_is_readable_and_reads_back(elsewhere: Path) -> None:
     assert "\n  targets: [Q, K, V, O, FFN]\n" in text
     assert "\n  weight_decay: 1.0\n" in text
     sections = [line for line in text.splitlines() if line.endswith(":") and line[0] != " "]
-    assert sections == ["model:", "task:", "data:", "adapter:", "training:"]
+    assert sections == ["model:", "task:", "data:", "adapter:", "head:", "training:"]
