@@ -87,7 +87,7 @@ def test_inspect(home: Path, trained: Output) -> None:
     result = json.loads(output.out)
     counts = (result["adapter_parameters"], result["head_parameters"], result["file_bytes"])
     assert counts == (828, 34, file.stat().st_size)
-    assert (result["format_version"], result["base"]["name"]) == (2, "base")
+    assert (result["format_version"], result["base"]["name"]) == (3, "base")
     assert len(result["modules"]) == 12
     keys = "name role out_features in_features kernel_size stride rank parameters".split()
     assert all(module.keys() >= set(keys) for module in result["modules"])
