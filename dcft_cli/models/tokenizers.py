@@ -99,13 +99,28 @@ def check_token_ids(
     Raises:
         ModelError: a token has none; names it.
     """
-    size = embedding_count(config)
-    if size is None or not len(features):
+    if embedding_count(config) is None or not len(features):
         return
     for table in features.with_format("arrow").iter(_ROWS_AT_A_TIME):
         largest = pc.max(pc.list_flatten(table["input_ids"])).as_py()
-        if largest is not None and largest >= size:
-            raise _beyond(section, tokenizer, largest, size, "is in the data")
+        if largest is not None:
+            check_token_id(section, config, tokenizer, largest)
+
+
+def check_token_id(
+    section: ModelSection,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    largest: int,
+) -> None:
+    """Check that the model has an embedding for a token of the data.
+
+    Raises:
+        ModelError: there is none; names the token.
+    """
+    size = embedding_count(config)
+    if size is not None and largest >= size:
+        raise _beyond(section, tokenizer, largest, size, "is in the data")
 
 
 def _beyond(

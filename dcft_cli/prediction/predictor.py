@@ -18,6 +18,7 @@ from dcft_cli.adapter.merge import merged
 from dcft_cli.data.prediction_set import Columns, Prediction
 from dcft_cli.data.rows import Rows
 from dcft_cli.models.loading import head_outputs
+from dcft_cli.models.tokenizers import check_token_id
 from dcft_cli.prediction.inputs import is_single, rows_of
 from dcft_cli.runs.adapted import AdaptedModel, load_adapted
 
@@ -32,8 +33,8 @@ def load(
     """Load a trained adapter, with its base model, to predict.
 
     Args:
-        source: run folder, checkpoint folder, adapter file, or a `package://` address of one. The
-            adapter names its base model.
+        source: run folder, checkpoint folder, adapter file, or the `package://` or `hub://`
+            address of one. The adapter names its base model.
         overrides: `KEY=VALUE` for the recipe of the run, such as `model.name=DIR`.
         device: auto, cuda, mps or cpu; None: as in the recipe.
         batch_size: rows that the model takes at once; None: as the recipe scores.
@@ -105,6 +106,7 @@ class Predictor:
 
         Raises:
             DataError: rows that cannot be predicted; names them.
+            ModelError: a token that the model has no embedding for.
             TrainingError: outputs that are not finite.
         """
         with self._turn:  # tokenizers and the progress bars of libraries have state
@@ -125,7 +127,11 @@ class Predictor:
         """Return a prediction for every row of `prepare`, in order."""
         if not len(dataset):
             return []
-        found = self.task.prediction_set(dataset, self.preparation.tokenizer)
+        tokenizer = self.preparation.tokenizer
+        found = self.task.prediction_set(dataset, tokenizer)
+        largest = max(max(ids) for ids in found.features["input_ids"])
+        section, config = self.preparation.recipe.model, self.preparation.config
+        check_token_id(section, config, tokenizer, largest)
         return found.predict(self._all_outputs(found.features))
 
     @torch.inference_mode()

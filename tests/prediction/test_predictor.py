@@ -14,12 +14,12 @@ import torch
 
 import dcft_cli
 from dcft_cli import Predictor
-from dcft_cli.errors import AdapterFileError, DataError, RunError
+from dcft_cli.errors import AdapterFileError, DataError, ModelError, RunError
 from dcft_cli.runs.adapted import load_adapted
 from dcft_cli.runs.evaluate import evaluate
 from dcft_cli.tasks.decision import Decision
-from tests.families import save_base
-from tests.jobs import Watcher
+from tests.families import SPECIAL, WORDS, save_base
+from tests.jobs import Watcher, recipe, train
 from tests.samples import rows_of, write_rows
 
 RunOf = Callable[[str], Path]
@@ -176,3 +176,10 @@ def test_a_program_ends_without_a_word(run_of: RunOf) -> None:
     command = [sys.executable, "-W", "error", "-c", code, str(run_of("sst2"))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout in ("negative\n", "positive\n") and done.stderr == ""
+
+
+def test_a_token_without_an_embedding(tmp_path: Path) -> None:
+    trimmed = save_base(tmp_path / "trimmed", vocab_size=len(SPECIAL) + len(WORDS))
+    run = train(recipe("sst2", tmp_path, trimmed), tmp_path / "run").folder
+    with pytest.raises(ModelError, match="is in the data"):
+        dcft_cli.load(run)("the film ~")
