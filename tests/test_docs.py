@@ -24,7 +24,7 @@ from tests.families import published
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-README, RECIPES, METHOD, PYTHON, PREDICTION, FORMAT, CONTRIBUTING = (
+README, RECIPES, METHOD, PYTHON, PREDICTION, TUTORIAL, FORMAT, CONTRIBUTING = (
     ROOT / name
     for name in (
         "README.md",
@@ -32,6 +32,7 @@ README, RECIPES, METHOD, PYTHON, PREDICTION, FORMAT, CONTRIBUTING = (
         "docs/method.md",
         "docs/python.md",
         "docs/prediction.md",
+        "docs/tutorial.md",
         "docs/adapter-format.md",
         "CONTRIBUTING.md",
     )

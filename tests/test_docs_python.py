@@ -10,7 +10,7 @@ import torch
 
 from dcft_cli import adapter_layers, load_adapter, save_adapter
 from tests.families import save_base, tiny_model
-from tests.test_docs import FORMAT, PREDICTION, PYTHON, README, blocks
+from tests.test_docs import FORMAT, PREDICTION, PYTHON, README, TUTORIAL, blocks
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_the_python_examples_run(
     names: dict[str, Any] = {}
     for block in blocks(PYTHON, "python"):
         names = run(block, small_base, **names)
-    (block,) = blocks(README, "python")
+    _, block = blocks(README, "python")
     run(block, small_base)
     # The format's example reads the file that the others wrote.
     (block,) = blocks(FORMAT, "python")
@@ -54,7 +54,7 @@ def test_the_python_examples_run(
 
 
 def test_the_prediction_examples_run(run_of: Callable[[str], Path]) -> None:
-    (block,) = blocks(PREDICTION, "python")
-    names: dict[str, Any] = {}
-    exec(block.replace("runs/tickets", str(run_of("sst2"))), names)
-    assert names["found"]["prediction"] in names["predictor"].labels
+    for page in (PREDICTION, README, TUTORIAL):
+        names: dict[str, Any] = {}
+        exec(blocks(page, "python")[0].replace("runs/tickets", str(run_of("sst2"))), names)
+        assert names["predictor"]("a film")["prediction"] in names["predictor"].labels
