@@ -174,7 +174,7 @@ class _Splitter:
             if not text.startswith(self.delimiter, start):
                 break
             start += 1
-        if len(taken) > 1 and self._quoting is None and all(map(self._is_row, taken)):
+        if len(taken) > 1 and self._quoting is None and self._could_be_rows(taken):
             raise DataError(
                 f"{self._source}, line {first}: a quoted field runs over {len(taken)} lines, each"
                 " of which could be a row.",
@@ -227,14 +227,17 @@ class _Splitter:
         return self._lenient and self._is_row(taken[0]) and self._is_row(taken[-1])
 
     def _is_row(self, line: str) -> bool:
-        """Return whether a line looks like a row of its own if quotation marks mean nothing."""
-        fields = self._plain(line)
-        if len(fields) != self.width:
-            return False
-        if self.delimiter == _TAB:
-            return True
-        # In a text, a blank or the end of the line follows a comma.
-        return self.width > 1 and all(field and not field[0].isspace() for field in fields)
+        """Return whether a line has the right number of fields if quotation marks mean nothing."""
+        return len(self._plain(line)) == self.width
+
+    def _could_be_rows(self, taken: Sequence[str]) -> bool:
+        """Return whether all lines have the right number of fields, and most look like rows.
+
+        In a text, a blank or the end of the line follows a comma.
+        """
+        rows = list(map(self._plain, taken))
+        like_rows = sum(all(f and not f[0].isspace() for f in fields) for fields in rows)
+        return self.width > 1 and all(map(self._is_row, taken)) and 2 * like_rows > len(rows)
 
     def _plain(self, line: str) -> list[str]:
         return line.rstrip("\r\n").split(self.delimiter)

@@ -99,6 +99,8 @@ def test_texts_of_several_lines_in_csv_files(tmp_path: Path) -> None:
 
 
 def test_rows_in_a_quoted_field_of_a_csv_file_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="runs over 4 lines"):
+        read(tmp_path, 'a,b\n" two,0\nthree,\nfour,1\nfive ",0\n')
     content = 'a,b\none,1\n" two,0\nthree,1\nfour ",0\nfive,1\n'
     with pytest.raises(DataError, match=r"a\.csv, line 3: a quoted field runs over 3 lines") as err:
         read(tmp_path, content)
