@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dcft_cli.adapter.inject import M, adapted_weights, remove_adapters
-from dcft_cli.adapter.layer import DCFTLinear
+from dcft_cli.adapter.layer import AdaptedWeight, DCFTLinear
 from dcft_cli.errors import ModelError
 
 # Of W + dW, which is held in addition to W. Larger models are evaluated unmerged.
@@ -33,9 +33,15 @@ def merge(model: M) -> M:
                 "Load the base model in full precision, load the adapter, and merge that.",
             )
     for weight in weights:
-        stored = weight.matrix.parameter
-        stored.copy_(weight.delta_weight(torch.float64).add_(stored))
+        merge_weight(weight)
     return remove_adapters(model)
+
+
+@torch.no_grad()
+def merge_weight(weight: AdaptedWeight) -> None:
+    """Add dW to its weight in place, in float64, and round once; the adapters stay."""
+    stored = weight.matrix.parameter
+    stored.copy_(weight.delta_weight(torch.float64).add_(stored))
 
 
 @contextmanager

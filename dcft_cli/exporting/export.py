@@ -74,14 +74,16 @@ def export(adapter: str, out: str, *, to: Format, base: str | None = None) -> Ex
     section = _base(contents, base)
     tokenizer = load_tokenizer(section)
     config = trained_config(section, contents, tokenizer)
-    model = load_model(section, config, str(contents.model["class"])).model
-    load_adapter(model, contents.path).train(False)
+    loaded = load_model(section, config, str(contents.model["class"]))
+    model = load_adapter(loaded.model, contents.path)
+    model.train(False)
     ranks: tuple[int, int] | None = None
     with atomic_path(folder) as part:
         part.mkdir()
         tokenizer.save_pretrained(part)
         if to == "peft":
-            difference, ranks = write_peft(model, section, probes(model), part)
+            head = loaded.missing_keys | contents.head.keys()
+            difference, ranks = write_peft(model, section, head, probes(model), part)
         else:
             difference = write_onnx(model, tokenizer, part)
         if not difference <= TOLERANCE:  # NaN is a failure

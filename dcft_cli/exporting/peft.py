@@ -1,7 +1,7 @@
 """An adapter as a LoRA adapter of PEFT: the same dW, and the trained head as `modules_to_save`."""
 
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from dcft_cli.adapter.inject import (
-    adapted_weights,
-    fixed_parameters,
-    head_parameters,
-    remove_adapters,
-)
+from dcft_cli.adapter.inject import adapted_weights, remove_adapters
 from dcft_cli.adapter.layer import AdaptedWeight, DCFTLinear
+from dcft_cli.adapter.merge import merge_weight
 from dcft_cli.errors import ExportError
 from dcft_cli.exporting.low_rank import lora_matrices
 from dcft_cli.merging.proof import largest_difference, logits
@@ -34,13 +30,19 @@ Matrices = dict[str, tuple[Tensor, Tensor]]
 
 
 def write_peft(
-    model: PreTrainedModel, section: ModelSection, inputs: Mapping[str, Tensor], folder: Path
+    model: PreTrainedModel,
+    section: ModelSection,
+    head: Collection[str],
+    inputs: Mapping[str, Tensor],
+    folder: Path,
 ) -> tuple[float, tuple[int, int]]:
     """Write adapter_config.json and adapter_model.safetensors, and load them again.
 
     Args:
         model: base + adapter; left without its adapters.
         section: where any program finds the base.
+        head: parameters that the base's checkpoint lacks, or whose values the adapter file has.
+            They are written in full, with dW where they are adapted.
         inputs: of the passes that are compared.
         folder: of the files.
 
@@ -52,17 +54,18 @@ def write_peft(
         ExportError: LoRA cannot hold the adapter.
     """
     expected = logits(model, inputs)
-    fixed = fixed_parameters(model)
-    head = _modules(head_parameters(model).keys() | fixed, model)
-    layers = [w for w in adapted_weights(model) if not _is_merged(w, fixed)]
-    matrices = _linear_layers(layers)
-    settings = _as_loaded(model)
-    model_class = type(model)
-    transposed = any(weight.matrix.transposed for weight in layers)
+    in_head = [w for w in adapted_weights(model) if w.matrix.parameter_name in head]
+    for weight in in_head:
+        merge_weight(weight)
+    weights = [weight for weight in adapted_weights(model) if weight not in in_head]
+    matrices = _lora_matrices(weights)
+    transposed = any(weight.matrix.transposed for weight in weights)
+    settings, model_class = _as_loaded(model), type(model)
     remove_adapters(model)  # the head keeps what it has learned
     ranks = {name: len(down) for name, (down, _) in matrices.items()}
     with _quiet():
-        _write(model, matrices, head, section, folder, transposed=transposed)
+        modules = _modules(head, model)
+        _write(model, matrices, modules, section, folder, transposed=transposed)
         from peft import PeftModel
 
         base = model_class.from_pretrained(section.name, revision=revision_of(section), **settings)
@@ -74,20 +77,7 @@ def write_peft(
     return difference, (min(ranks.values()), max(ranks.values()))
 
 
-@torch.no_grad()
-def _is_merged(weight: AdaptedWeight, fixed: Collection[str]) -> bool:
-    """Return whether a weight is one of `fixed`, and add dW to it then, in place.
-
-    The base does not have it, so PEFT saves the layer whole.
-    """
-    if weight.matrix.parameter_name not in fixed:
-        return False
-    parameter = weight.matrix.parameter
-    parameter.copy_(parameter.double() + weight.delta_weight(torch.float64))
-    return True
-
-
-def _linear_layers(weights: Sequence[AdaptedWeight]) -> Matrices:
+def _lora_matrices(weights: Iterable[AdaptedWeight]) -> Matrices:
     """Return lora_A and lora_B of each adapted layer, by its name.
 
     Raises:
@@ -112,7 +102,7 @@ def _linear_layers(weights: Sequence[AdaptedWeight]) -> Matrices:
 
 
 def _modules(parameters: Iterable[str], model: PreTrainedModel) -> list[str]:
-    """Return the modules to save for trained parameters.
+    """Return the modules to save for parameters that the base does not give.
 
     Outside the encoder they are saved whole, as PEFT does by itself with a `classifier`: a part
     that the base's checkpoint has is written too.
@@ -129,13 +119,13 @@ def _modules(parameters: Iterable[str], model: PreTrainedModel) -> list[str]:
 def _write(
     model: PreTrainedModel,
     matrices: Matrices,
-    head: list[str],
+    modules: list[str],
     section: ModelSection,
     folder: Path,
     *,
     transposed: bool,
 ) -> None:
-    """Write a LoRA adapter of a model whose head is trained."""
+    """Write a LoRA adapter of a model whose head has its final values."""
     from peft import LoraConfig, get_peft_model
 
     rank = max(len(down) for down, _ in matrices.values())
@@ -150,7 +140,7 @@ def _write(
         rank_pattern=others,
         alpha_pattern=dict(others),
         target_modules=list(matrices),
-        modules_to_save=head,
+        modules_to_save=modules,
         fan_in_fan_out=transposed,
     )
     wrapped = get_peft_model(model, config)

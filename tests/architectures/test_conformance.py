@@ -122,9 +122,9 @@ def test_conformance(model_type: str, tmp_path: Path) -> None:
     layouts = {mark for a in adapter_layers(again).values() for mark in a.target.layout}
     if layouts & {"read", "stack", "shared"}:
         with pytest.raises(ExportError, match="PEFT's LoRA cannot hold"):
-            write_peft(again, section, inputs, tmp_path / "peft")
+            write_peft(again, section, base.missing_keys, inputs, tmp_path / "peft")
     else:
-        difference, _ = write_peft(again, section, inputs, tmp_path / "peft")
+        difference, _ = write_peft(again, section, base.missing_keys, inputs, tmp_path / "peft")
         assert difference <= 1e-5 * max(1, adapted.abs().max())
 
     # The last layer of its head can be fitted.

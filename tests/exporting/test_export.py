@@ -13,15 +13,20 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from dcft_cli import DCFTConfig, inject, save_adapter
+from dcft_cli import DCFTConfig, adapter_layers, inject, save_adapter
 from dcft_cli.errors import AdapterFileError, ExportError, RunError, UserError
 from dcft_cli.exporting import export as exporting
 from dcft_cli.exporting.export import export
+from dcft_cli.exporting.peft import write_peft
+from dcft_cli.merging.proof import probes
+from dcft_cli.models.loading import load_config, load_model
+from dcft_cli.recipe import ModelSection
 from dcft_cli.tasks.metrics import METRICS
 from tests.exporting.scripts import script_with
 from tests.families import save_base
 from tests.jobs import Job, recipe, train
 from tests.samples import rows_of
+from tests.small import perturb
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning")
 STRONG = ("training.learning_rate=0.05", "adapter.scale=8", "adapter.kernel_size=4")
@@ -181,6 +186,25 @@ def test_heads_of_several_layers(family: str, tmp_path: Path) -> None:
     job = trained("sst2", base, tmp_path)
     result = export(str(job.folder), str(tmp_path / "peft"), to="peft")
     assert result.difference <= 1e-5
+
+
+def test_an_adapted_layer_of_the_head_is_written_in_full(tmp_path: Path) -> None:
+    """Any program fills what a checkpoint lacks with other numbers: LoRA would be added to them."""
+    section = ModelSection(name=str(save_base(tmp_path / "base", "deberta-v2")))
+    loaded = load_model(section, load_config(section), "AutoModelForSequenceClassification")
+    assert "pooler.dense.weight" in loaded.missing_keys
+    trained = {"classifier.weight", "classifier.bias"}
+    inject(
+        loaded.model.eval(), DCFTConfig(kernel_size=4, targets=("Q", "pooler.dense")), head=trained
+    )
+    perturb(loaded.model)
+    assert "pooler.dense" in adapter_layers(loaded.model)
+    inputs, out = probes(loaded.model), tmp_path / "peft"
+    difference, _ = write_peft(loaded.model, section, loaded.missing_keys, inputs, out)
+    assert difference <= 1e-5
+    written = json.loads((out / "adapter_config.json").read_text())
+    assert "pooler" in written["modules_to_save"]
+    assert not any("pooler" in name for name in written["target_modules"])
 
 
 @pytest.mark.parametrize("found", [1.0, float("nan")])
