@@ -78,6 +78,10 @@ class Regression(TextTask):
         """See `TextTask.predictions`."""
         return [{"prediction": shortened(value)} for value in self.predicted(logits).tolist()]
 
+    def describe_target(self, target: float) -> float:
+        """See `Task.describe_target`."""
+        return shortened(target)
+
 
 def _number(value: object) -> float:
     """Return the number of a label; NaN if it is none."""

@@ -93,6 +93,21 @@ def test_regression(tokenizer: PreTrainedTokenizerFast) -> None:
     assert predictions == [{"prediction": v} for v in (0.1, 2.5, -3, 1e-9)]
 
 
+@pytest.mark.parametrize(
+    ("kind", "target", "expected"),
+    [
+        ("classification", 1, "X"),
+        ("multi_label", [0.0, 1.0], ["X"]),
+        ("regression", float(np.float32(-0.4)), -0.4),
+        ("token_classification", [1, 0], ["X", "O"]),
+        ("question_answering", {"text": ["a"], "answer_start": [0]}, ["a"]),
+    ],
+)
+def test_true_labels_are_written_as_predictions_are(kind: Any, target: Any, expected: Any) -> None:
+    data = {"text": ["question", "context"]} if kind == "question_answering" else {}
+    assert task_of(kind, data=data, labels=["O", "X"]).describe_target(target) == expected
+
+
 def tag(found: PredictionSet, task: Task, tags: list[list[str]]) -> list[Prediction]:
     """Predict tags, one a letter, whatever the window."""
     ids = found.features["input_ids"]
