@@ -26,13 +26,14 @@ from tests.families import published
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-README, RECIPES, METHOD, PYTHON, FORMAT, CONTRIBUTING = (
+README, RECIPES, METHOD, PYTHON, PREDICTION, FORMAT, CONTRIBUTING = (
     ROOT / name
     for name in (
         "README.md",
         "docs/recipes.md",
         "docs/method.md",
         "docs/python.md",
+        "docs/prediction.md",
         "docs/adapter-format.md",
         "CONTRIBUTING.md",
     )

@@ -1,5 +1,6 @@
 """The Python on the pages runs, and reads what the package writes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from dcft_cli import adapter_layers, load_adapter
 from tests.families import save_base, tiny_model
-from tests.test_docs import FORMAT, PYTHON, README, blocks
+from tests.test_docs import FORMAT, PREDICTION, PYTHON, README, blocks
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +43,10 @@ def test_the_python_examples_run(
         found = names["increment"](description, tensors, module)
         wanted = layers[module["name"]].delta_weight().detach().numpy()
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-12)
+
+
+def test_the_prediction_examples_run(run_of: Callable[[str], Path]) -> None:
+    (block,) = blocks(PREDICTION, "python")
+    names: dict[str, Any] = {}
+    exec(block.replace("runs/tickets", str(run_of("sst2"))), names)
+    assert names["found"]["prediction"] in names["predictor"].labels

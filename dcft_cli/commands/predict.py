@@ -80,22 +80,28 @@ def predict(
         ),
     ] = None,
     file_format: Annotated[
-        Literal["jsonl", "csv", "tsv", "parquet", "conll", "text"] | None,
+        Literal["jsonl", "csv", "tsv", "parquet", "conll", "conllu", "text"] | None,
         typer.Option(
             "--format",
-            help="Format of the rows; text: one text per line. Default: by the ending of FILE; "
-            "standard input is jsonl.",
+            metavar="FORMAT",
+            help="Of the rows: jsonl, csv, tsv, parquet, conll, conllu or text (one per line). "
+            "Default: by the ending of FILE; standard input is jsonl.",
             show_default=False,
         ),
     ] = None,
     device: Annotated[
         Literal["auto", "cuda", "mps", "cpu"] | None,
-        typer.Option(help="Where to compute. Default: as in the recipe.", show_default=False),
+        typer.Option(
+            metavar="DEVICE",
+            help="auto, cuda, mps or cpu. Default: as in the recipe.",
+            show_default=False,
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
             min=1,
+            metavar="N",
             help="Rows that the model takes at once. Default: as `dcft eval`.",
             show_default=False,
         ),
@@ -105,7 +111,7 @@ def predict(
 
     dcft predict runs/tickets --text "My card was charged twice."
     dcft predict runs/tickets new.csv --output predictions.csv
-    cat new.jsonl | dcft predict runs/tickets - data.text=message > predictions.jsonl
+    cat new.jsonl | dcft predict runs/tickets - data.text=message
     dcft predict --adapters runs --adapter-column customer new.csv
     """
     arguments = [value for value in (adapter, file, *(overrides or ())) if value is not None]

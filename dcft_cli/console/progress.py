@@ -46,12 +46,7 @@ def counting_rows(active: bool, *, to_file: bool) -> Iterator[Callable[[int, int
         to_file: False if rows are written to stdout: on a terminal, nothing is shown then.
     """
     shown = active and err.is_terminal and (to_file or not out.is_terminal)
-    columns = (
-        TextColumn("{task.completed:,} rows"),
-        BarColumn(),
-        TextColumn("{task.speed:,.0f} rows/s"),
-        TimeRemainingColumn(),
-    )
+    columns = TextColumn("{task.completed:,.0f} rows"), BarColumn(), TimeRemainingColumn()
     with RowProgress(*columns, console=err, transient=True, disable=not shown) as view:
         task = view.add_task("", total=None)
         yield lambda done, total: view.update(task, completed=done, total=total)

@@ -121,7 +121,7 @@ def show_prediction(result: "PredictionResult") -> None:
         print_note(f"blank rows left out: {result.blank:,}")
     if result.output is not None:
         out.print(
-            f"{result.rows:,} rows in {result.output}; {result.seconds:.0f} s, "
+            f"{result.rows:,} rows in {result.output}; {result.seconds:.1f} s, "
             f"{result.rows / result.seconds:,.0f} rows/s"
         )
 

@@ -8,7 +8,10 @@ from typing import Any
 from dcft_cli.data.rows import BadRow, Record, format_value
 from dcft_cli.errors import DataError
 
-_HINT = "Each line of a jsonl file is one JSON object: the row, by column name."
+_HINT = (
+    "Each line is one JSON object: the row, by column name. Or the whole file is one array of such"
+    " objects."
+)
 
 
 def read_json(lines: Iterator[str], source: str, columns: list[str]) -> Iterator[Record | BadRow]:
@@ -73,7 +76,7 @@ def _rows_of_document(text: str, source: str) -> Iterator[Record | BadRow]:
         if not nested:
             raise DataError(
                 f"{source} is one JSON object over several lines.",
-                f"{_HINT} jq -c . OLD > NEW puts objects on lines of their own.",
+                "Put each object on a line of its own: jq -c . OLD > NEW",
             )
         yield from nested
         return

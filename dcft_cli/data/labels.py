@@ -1,5 +1,6 @@
 """Label columns: names of the classes in them, and the class numbers that values mean."""
 
+import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dcft_cli.errors import DataError
 
 _MAX_LISTED_LABELS = 20
 _MAX_DIGITS = 18
+_WHOLE_FLOAT = re.compile(r"-?\d+\.0+")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class LabelColumn:
         if not names:
             found: dict[str, str] = {}
             for name in filter(None, {label_name(v) for row in self.values for v in row}):
-                key = _key(name)
+                key = label_key(name)
                 found[key] = min(name, found.get(key, name))
             are_numbers = all(map(_is_number, found))
             names = tuple(sorted(found.values(), key=int if are_numbers else None))
@@ -67,20 +69,21 @@ class LabelColumn:
             order: the same names in the order that the data's numbers mean; empty if nobody has
                 declared one.
         """
-        number_of = {_key(name): number for number, name in enumerate(labels)}
-        own = [_key(name) for name in self.rows.class_names.get(self.name, ())]
-        if not set(own) <= number_of.keys():  # `order` gives the classes other names
-            own = [_key(name) for name in order] if own else []
-        positions = [] if any(map(_is_number, labels)) else [_key(name) for name in order]
+        number_of = {label_key(name): number for number, name in enumerate(labels)}
+        own = [label_key(name) for name in self.rows.class_names.get(self.name, ())]
+        if len(own) == len(order) and not set(own) & number_of.keys():
+            own = [label_key(name) for name in order]  # which gives the classes other names
+        positions = [] if any(map(_is_number, labels)) else [label_key(name) for name in order]
 
         def number(value: object) -> int | None:
             name = label_name(value)
             if name is None:
                 return None
             if own and isinstance(value, int) and not isinstance(value, bool):
-                return number_of[own[value]] if 0 <= value < len(own) else None
-            if (key := _key(name)) in number_of:
-                return number_of[key]
+                return number_of.get(own[value]) if 0 <= value < len(own) else None
+            for key in (label_key(name), str(value)):  # a csv file may call the float 1.0 "1.0"
+                if key in number_of:
+                    return number_of[key]
             if positions and _is_number(name) and 0 <= int(name) < len(positions):
                 return number_of[positions[int(name)]]
             return None
@@ -122,7 +125,7 @@ def label_name(value: object) -> str | None:
     return unicodedata.normalize("NFC", value.strip()) or None if isinstance(value, str) else None
 
 
-def _key(name: str) -> str:
+def label_key(name: str) -> str:
     """Return what equal class names have in common: JSON has true for Python's True."""
     name = unicodedata.normalize("NFC", name)
     return name.lower() if name.lower() in ("true", "false") else name
@@ -137,12 +140,14 @@ def _known_labels(
     hint = f"Known labels: {', '.join(listed)}."
     if "-1" in found:
         return hint + " -1 marks the hidden labels of GLUE's test sets: use another set."
-    if not order and any(_is_number(name) for name in found if name):
-        hint += (
-            " They were found in the training data, so a number is only a name. If numbers mean"
-            " positions, name the classes in order with task.labels."
-        )
-    return hint
+    if order or not any(_is_number(name) for name in found if name):
+        return hint
+    if any(_WHOLE_FLOAT.fullmatch(name) for name in labels):
+        return hint + " A number is a name, as it is written: 1 is not 1.0."
+    return hint + (
+        " They were found in the training data, so a number is only a name. If numbers mean"
+        " positions, name the classes in order with task.labels."
+    )
 
 
 def _is_number(name: str) -> bool:

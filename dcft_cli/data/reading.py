@@ -6,7 +6,7 @@ Text files are read line by line, so that errors can name the line.
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import PurePath
@@ -84,9 +84,10 @@ def read_chunks(
         DataError: as `read_file`, but none for a file without rows.
     """
     name = source if isinstance(source, str) else "standard input"
-    with _opened(source, name) as file, tempfile.TemporaryFile() as copy:
+    with _opened(source, name) as file, ExitStack() as stack:
         file_format = _format_of(name if isinstance(source, str) else "", name, data, txt_format)
         if file_format == "parquet" and not file.seekable():  # its description is at the end
+            copy = stack.enter_context(tempfile.TemporaryFile())
             shutil.copyfileobj(file, copy)
             file = copy
         content = _content(file, name, file_format, data)

@@ -1,9 +1,11 @@
 """Rows as they were read, and the errors that list those that do not fit."""
 
 import difflib
+import json
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dcft_cli.errors import DataError
@@ -124,6 +126,13 @@ class Rows:
             self.class_names,
         )
 
+    def write_jsonl(self, path: Path) -> None:
+        """Write the records to a jsonl file, as they were read; what JSON has not, as a text."""
+        # A lone surrogate becomes the escape that JSON has for it.
+        with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            for record in self.records:
+                file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+
     def number(self, index: int) -> int:
         """Return the number in its source, from 1, of the record at `index`."""
         return index + 1 if self.numbers is None else self.numbers[index]
@@ -216,7 +225,7 @@ class Rows:
             if count > MAX_LISTED:
                 lines.append(f"  and {count - MAX_LISTED:,} more")
         hints = dict.fromkeys(problem.hint for problem in self.problems if problem.hint)
-        raise DataError("\n".join(lines), " ".join(hints))
+        raise DataError("\n".join(lines), "\n".join(hints))
 
     @property
     def notes(self) -> list[str]:

@@ -20,6 +20,7 @@ _DELIMITERS = {";": '";"', _TAB: r'"\t"', "|": '"|"', ",": '","'}
 """Common delimiters, as the shell takes them."""
 _INSIDE = re.compile(r'(?:[^"]++|"")*+')
 """What may follow the opening quotation mark of a field."""
+_QUOTED = re.compile(rf'"({_INSIDE.pattern})"')
 _UNQUOTED = "If quotation marks are part of the texts, set data.quoting=false."
 
 
@@ -78,14 +79,14 @@ def _records(rows: "_Splitter", header: Sequence[str]) -> Iterator[Record | BadR
 
 
 def _check_header(header: Sequence[str], source: str, delimiter: str, *, chosen: bool) -> None:
-    text = header[0] if header else ""
-    if "\r" in text:
+    if any("\r" in name.replace("\r\n", "") for name in header):
         raise DataError(
             f"{source}: lines end in carriage returns only, as on old Macs.",
             r"Convert it: tr '\r' '\n' < OLD > NEW",
         )
-    if len(header) > 1 or chosen:
+    if len(header) != 1 or chosen:
         return
+    text = header[0]
     for other, value in _DELIMITERS.items():
         if other != delimiter and other in text:
             name = "a tab" if other == _TAB else format_value(other)
@@ -112,8 +113,9 @@ class _Splitter:
     A field that begins with a quotation mark ends at the next one that is not doubled, which may
     be on a later line. Unless `quoting` says that this is always or never so:
 
-    - if a tab separates the columns, quotation marks that would not close in this way, and lines
-      that are rows as they stand, are taken as they are. Few programs quote in tsv files.
+    - if a tab separates the columns, a line that is a row as it stands is one, unless its last
+      field goes on in the next lines and these are no rows; only fields that are quoted as a whole
+      lose their quotation marks. Few programs quote in tsv files.
     - else lines that are rows as they stand, within a field, are an error.
 
     Attributes:
@@ -146,38 +148,33 @@ class _Splitter:
         """Return the fields of the row that starts with a line, and take the lines it needs."""
         if self._quoting is False or '"' not in line:
             return self._plain(line)
-        first, taken = self._number, [line]
         fields: list[str] = []
         text, start = line, 0
+        if self._lenient and self._is_row(line):
+            *others, last = self._plain(line)
+            fields = list(map(_unquoted, others))
+            if not last.startswith('"') or _QUOTED.fullmatch(last):
+                return [*fields, _unquoted(last)]
+            start = line.rindex(self.delimiter) + 1 if others else 0
+        first, taken = self._number, [line]
         while True:
-            if not text.startswith('"', start):
-                end = text.find(self.delimiter, start)
-                if end < 0:
-                    fields.append(text[start:].rstrip("\r\n"))
-                    break
-                fields.append(text[start:end])
-                start = end + 1
-                continue
-            parts = []
-            start += 1
-            while (end := self._inside(text, start)) == len(text):
-                parts.append(text[start:])
-                following = self._take()
-                if following is not None:
-                    taken.append(following)
-                if following is None or len(taken) > MAX_QUOTED_LINES or self._are_rows(taken):
+            if text.startswith('"', start):
+                closed = self._quoted_field(text, start + 1, taken)
+                if closed is None:
                     return self._as_it_is(taken, first, "a quotation mark does not close")
-                text, start = following, 0
-            fields.append("".join([*parts, text[start:end]]).replace('""', '"'))
-            start = end + 1
-            if not text[start:].strip("\r\n"):
-                break
+                field, text, start = closed
+                if text[start:].strip("\r\n") and not text.startswith(self.delimiter, start):
+                    problem = "a quoted field goes on after its closing quotation mark"
+                    return self._as_it_is(taken, first, problem)
+            else:
+                end = text.find(self.delimiter, start)
+                field = text[start:end] if end >= 0 else text[start:].rstrip("\r\n")
+                start += len(field)
+            fields.append(field)
             if not text.startswith(self.delimiter, start):
-                return self._as_it_is(
-                    taken, first, "a quoted field goes on after its closing quotation mark"
-                )
+                break
             start += 1
-        if len(taken) > 1 and self._quoting is None and all(map(self._is_row, taken)):
+        if len(taken) > 1 and self._quoting is None and self._could_be_rows(taken):
             raise DataError(
                 f"{self._source}, line {first}: a quoted field runs over {len(taken)} lines, each"
                 " of which could be a row.",
@@ -186,10 +183,27 @@ class _Splitter:
             )
         return fields
 
-    def _inside(self, text: str, start: int) -> int:
-        match = _INSIDE.match(text, start)
-        assert match is not None  # it may be empty
-        return match.end()
+    def _quoted_field(self, text: str, start: int, taken: list[str]) -> tuple[str, str, int] | None:
+        """Return a quoted field, the line where it ends, and the position after its end.
+
+        Args:
+            text, start: line and position after the opening quotation mark.
+            taken: lines of the row; gets those that the field goes on in.
+
+        Returns:
+            None if the field does not end, or not before a line that is a row.
+        """
+        parts = []
+        while (end := _end_of_quoted(text, start)) == len(text):
+            parts.append(text[start:])
+            following = self._take()
+            if following is not None:
+                taken.append(following)
+            if following is None or len(taken) > MAX_QUOTED_LINES or self._are_rows(taken):
+                return None
+            text, start = following, 0
+        parts.append(text[start:end])
+        return "".join(parts).replace('""', '"'), text, end + 1
 
     def _as_it_is(self, taken: list[str], first: int, problem: str) -> list[str]:
         """Return the fields of the first line, quotation marks included, and put back the others.
@@ -203,7 +217,7 @@ class _Splitter:
             raise DataError(f"{self._source}, row from line {first}: {problem}.", _UNQUOTED + other)
         self._waiting.extendleft(reversed(taken[1:]))
         self._number = first
-        return self._plain(taken[0])
+        return list(map(_unquoted, self._plain(taken[0])))
 
     def _are_rows(self, taken: Sequence[str]) -> bool:
         """Return whether the first and the last line are rows, and so no parts of one.
@@ -213,14 +227,29 @@ class _Splitter:
         return self._lenient and self._is_row(taken[0]) and self._is_row(taken[-1])
 
     def _is_row(self, line: str) -> bool:
-        """Return whether a line looks like a row of its own if quotation marks mean nothing."""
-        fields = self._plain(line)
-        if len(fields) != self.width:
-            return False
-        if self.delimiter == _TAB:
-            return True
-        # In a text, a blank or the end of the line follows a comma.
-        return self.width > 1 and all(field and not field[0].isspace() for field in fields)
+        """Return whether a line has the right number of fields if quotation marks mean nothing."""
+        return len(self._plain(line)) == self.width
+
+    def _could_be_rows(self, taken: Sequence[str]) -> bool:
+        """Return whether all lines have the right number of fields, and most look like rows.
+
+        In a text, a blank or the end of the line follows a comma.
+        """
+        rows = list(map(self._plain, taken))
+        like_rows = sum(all(f and not f[0].isspace() for f in fields) for fields in rows)
+        return self.width > 1 and all(map(self._is_row, taken)) and 2 * like_rows > len(rows)
 
     def _plain(self, line: str) -> list[str]:
         return line.rstrip("\r\n").split(self.delimiter)
+
+
+def _end_of_quoted(text: str, start: int) -> int:
+    """Return the position of the next quotation mark that is not doubled, else the length."""
+    match = _INSIDE.match(text, start)
+    assert match is not None  # it may be empty
+    return match.end()
+
+
+def _unquoted(field: str) -> str:
+    match = _QUOTED.fullmatch(field)
+    return match[1].replace('""', '"') if match else field

@@ -6,6 +6,7 @@ are known.
 
 import csv
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -45,6 +46,19 @@ def output_format(path: Path) -> Format:
             f"Use one of: {', '.join(_FORMATS)}.",
         )
     return _FORMATS[path.suffix.lower()]
+
+
+def check_output(path: Path) -> None:
+    """Check, before anything is computed, that a file can be written.
+
+    Raises:
+        UserError: its ending names no format, or its folder is not writable.
+    """
+    output_format(path)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not (folder.is_dir() and os.access(folder, os.W_OK)):
+        what = "is a folder" if path.is_dir() else f"cannot be created in {folder}"
+        raise UserError(f"{path} {what}.", "Name another file.")
 
 
 def write_lines(file: BinaryIO, rows: Iterable[Row]) -> None:

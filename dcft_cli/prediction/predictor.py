@@ -17,6 +17,7 @@ from torch import Tensor
 from dcft_cli.adapter.merge import merged
 from dcft_cli.data.prediction_set import Columns, Prediction
 from dcft_cli.data.rows import Rows
+from dcft_cli.errors import DataError
 from dcft_cli.models.loading import head_outputs
 from dcft_cli.prediction.inputs import is_single, rows_of
 from dcft_cli.runs.adapted import AdaptedModel, load_adapted
@@ -95,6 +96,11 @@ class Predictor:
         Raises:
             DataError: inputs that cannot be predicted; names them.
         """
+        if hasattr(inputs, "iterrows"):  # its iterator yields the names of its columns
+            raise DataError(
+                "The inputs are a data frame, not rows.",
+                'Pass one column, frame["text"], or all of them: frame.to_dict("records").',
+            )
         single = is_single(inputs, self.columns)
         values = [inputs] if single else list(inputs)
         predictions = self.predict(rows_of(values, self.columns))

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from dcft_cli.addresses import local_path
 from dcft_cli.data.reading import read_chunks
 from dcft_cli.data.rows import Rows
-from dcft_cli.data.writing import output_format
+from dcft_cli.data.writing import check_output
 from dcft_cli.errors import DataError, UserError
 from dcft_cli.prediction.inputs import rows_of
 from dcft_cli.recipe import DataSection, is_file_address
@@ -34,7 +34,7 @@ class Request:
 
     Raises:
         DataError: there is no such file.
-        UserError: neither a file nor texts, or both; an output of no known format, or that is the
+        UserError: neither a file nor texts, or both; an output that cannot be written, or is the
             input; several processes (torchrun) that would share standard input or stdout.
     """
 
@@ -52,7 +52,7 @@ class Request:
         if self.rereadable and not path.is_file():
             raise DataError(f"There is no file {self.file}.", f"Looked for {path.absolute()}.")
         if self.output is not None:
-            output_format(self.output)
+            check_output(self.output)
             if self.output.exists() and path.exists() and self.output.samefile(path):
                 raise UserError(f"{path} would be overwritten.", "Name another --output.")
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -7,7 +7,7 @@ Imports neither torch nor transformers, so that mistakes show before these are l
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 TaskName = Literal[
     "cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "squad_v1", "squad_v2"
@@ -31,6 +31,13 @@ _FILE_SUFFIXES = frozenset(
 )
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _delimiter(value: str) -> str:
+    value = "\t" if value == r"\t" else value  # as shells pass it
+    if len(value) != 1 or value in '"\r\n':
+        raise ValueError("must be one character, other than a quotation mark or a line break")
+    return value
 
 
 class _Section(BaseModel):
@@ -107,11 +114,11 @@ class DataSection(_Section):
     holdout: HoldoutSection | None = None
     format: Literal["jsonl", "csv", "tsv", "parquet", "conll", "conllu"] | None = None
     columns: list[str] | None = Field(default=None, min_length=1)
-    delimiter: str | None = Field(default=None, pattern=r'^[^"\r\n]$')
+    delimiter: Annotated[str, AfterValidator(_delimiter)] | None = None
     """Between the columns of a csv or tsv file; None: a comma or a tab."""
     quoting: bool | None = None
-    """Whether quotation marks enclose fields of csv and tsv files; None: yes, except marks in
-    tsv files that do not close."""
+    """Whether quotation marks enclose fields of csv and tsv files; None: yes, but a line of a tsv
+    file that is a row as it stands is one."""
     text: list[str] | None = Field(default=None, min_length=1, max_length=2)
     """One text column, or two for pairs (question answering: question and context; token
     classification: the column of words)."""
@@ -124,12 +131,9 @@ class DataSection(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _short_forms(cls, values: object) -> object:
-        if isinstance(values, dict):
-            if isinstance(values.get("text"), str):
-                values = {**values, "text": [values["text"]]}
-            if values.get("delimiter") == r"\t":
-                values = {**values, "delimiter": "\t"}
+    def _one_text_column(cls, values: object) -> object:
+        if isinstance(values, dict) and isinstance(values.get("text"), str):
+            return {**values, "text": [values["text"]]}
         return values
 
     @model_validator(mode="after")

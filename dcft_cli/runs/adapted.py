@@ -1,7 +1,7 @@
 """A trained adapter in its base model, ready to score or predict."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -15,7 +15,6 @@ from dcft_cli.models.loading import base_fingerprint, load_model
 from dcft_cli.recipe import Recipe, load_recipe, recipe_from_mapping
 from dcft_cli.runs.folder import RunFolder, adapter_file
 from dcft_cli.runs.prepare import Preparation, prepare
-from dcft_cli.tasks.decision import Decision
 from dcft_cli.training.machine import Machine, find_machine
 
 
@@ -53,7 +52,8 @@ def load_adapted(source: str | Path, overrides: Sequence[str], *, data: bool) ->
     machine = find_machine(recipe.training, recipe.model)
     labels = contents.model["labels"]
     preparation = prepare(recipe, labels=labels, training=False, data=data)
-    preparation.loaded.task.decision = Decision(**contents.info.get("decision", {}))
+    task = preparation.loaded.task
+    task.decision = replace(task.decision, **contents.info.get("decision", {}))
     recipe = preparation.recipe
     config, auto_class = preparation.config, preparation.auto_class
     model = load_model(recipe.model, config, auto_class).model
@@ -79,6 +79,6 @@ def recipe_of(path: Path, contents: AdapterContents, overrides: Sequence[str]) -
             "Use it in Python: load_adapter(model, path).",
         )
     base = {key: contents.base[key] for key in ("name", "revision") if contents.base[key]}
-    sections = {**contents.info, "model": {**contents.info["model"], **base}}
-    sections.pop("decision", None)
+    info = {name: contents.info[name] for name in Recipe.model_fields if name in contents.info}
+    sections = {**info, "model": {**info["model"], **base}}
     return recipe_from_mapping(sections, str(path), overrides)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dcft_cli.data.evaluation_set import EvaluationSet
-from dcft_cli.data.writing import Row, output_format, write_rows
+from dcft_cli.data.writing import Row, check_output, write_rows
 from dcft_cli.runs.adapted import load_adapted
 from dcft_cli.runs.prepare import Preparation
 from dcft_cli.training.arguments import evaluation_arguments
@@ -59,15 +59,18 @@ def evaluate(
             ending names the format.
 
     Raises:
-        UserError: no adapter, no data, another base model than it was trained on, or no format
-            for `predictions`.
+        UserError: no adapter, no data, another base model than it was trained on, or a file that
+            cannot be written.
     """
     if predictions is not None:
-        output_format(predictions)
+        check_output(predictions)
     outputs: dict[str, Any] = {}
     adapted = load_adapted(source, overrides, data=True)
     preparation, machine = adapted.preparation, adapted.machine
     recipe = preparation.recipe
+    if machine.is_main:
+        for note in preparation.notes:
+            reporter.noted(note)
     metric = preparation.loaded.main_metric
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer requires a folder
         trainer = AdapterTrainer(

@@ -21,8 +21,9 @@ class RunFolder:
         self.recipe = path / "recipe.yaml"
         self.metrics = path / "metrics.json"
         self.log = path / "log.jsonl"
+        self.holdout = path / "holdout.jsonl"
         self.checkpoints = path / "checkpoints"
-        self._files = (self.adapter, self.recipe, self.metrics, self.log)
+        self._files = (self.adapter, self.recipe, self.metrics, self.log, self.holdout)
 
     def last_checkpoint(self) -> Path | None:
         """Return the checkpoint to resume from."""

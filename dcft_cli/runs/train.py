@@ -226,6 +226,9 @@ def _open_folder(plan: TrainingPlan, checkpoint: Path | None) -> None:
     recipe = with_absolute_paths(plan.recipe, folder.path)
     folder.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
     plan.preparation.tokenizer.save_pretrained(folder.path)
+    if (held_out := plan.preparation.loaded.held_out) is not None:
+        with atomic_path(folder.holdout) as path:
+            held_out.write_jsonl(path)
 
 
 def _metrics(

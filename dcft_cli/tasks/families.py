@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from dcft_cli.data.labels import label_key
 from dcft_cli.errors import RecipeError
 from dcft_cli.recipe.schema import DataSection, TaskSection, TaskType
 from dcft_cli.tasks.base import Task, declared_labels
@@ -46,9 +47,10 @@ def build_task(task: TaskSection, data: DataSection, labels: Sequence[str] | Non
             "The class names are not known without the training data.",
             'Name them in the order of their numbers: task.labels="[NAME, NAME]".',
         )
-    if len(set(labels)) < len(labels):
+    keys = set(map(label_key, labels))
+    if len(keys) < len(labels):
         raise RecipeError(f"A class is named twice: {', '.join(labels)}.", "See task.labels.")
-    if declared and set(declared) != set(labels):
+    if declared and set(map(label_key, declared)) != keys:
         raise RecipeError(
             f"The classes that the recipe names ({', '.join(declared)}) are not those of the"
             f" adapter ({', '.join(labels)}).",

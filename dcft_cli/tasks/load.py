@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from dcft_cli.data.holdout import hold_out
 from dcft_cli.data.reading import read_file, read_hub
-from dcft_cli.data.rows import Rows, RowSet
+from dcft_cli.data.rows import MAX_LISTED, Rows, RowSet, format_value
+from dcft_cli.data.similar_names import similar_names
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe import is_file_address
 from dcft_cli.recipe.schema import DataSection, TaskSection
@@ -70,6 +71,8 @@ def load_task(
     built = build_task(task, data, labels)
     train = RowSet(built.prepare(rows), rows.source) if rows is not None else None
     notes = [] if rows is None else list(rows.notes)
+    if train is not None and not built.order:
+        notes += _similar_classes(built, train)
     held_out = None
     if rows is not None and train is not None and data.holdout is not None:
         indices = hold_out(train, family.group_column, family.class_column, data.holdout)
@@ -90,6 +93,19 @@ def load_task(
     metric = _main_metric(task.metric, built.metrics, list(validation))
     greater_is_better = not metric.endswith(tuple(LOWER_IS_BETTER))
     return LoadedTask(built, train, validation, held_out, notes, metric, greater_is_better)
+
+
+def _similar_classes(task: Task, train: RowSet) -> list[str]:
+    """Return a note if some of the classes that were found may be the same."""
+    counts = task.label_counts(train.dataset)
+    rows = {name: counts[number] for number, name in enumerate(task.labels)}
+    pairs = [
+        f"{format_value(a)} ({rows[a]:,}) and {format_value(b)} ({rows[b]:,})"
+        for a, b in similar_names(rows)
+    ]
+    if len(pairs) > MAX_LISTED:
+        pairs[MAX_LISTED:] = [f"{len(pairs) - MAX_LISTED:,} more"]
+    return [f"{train.source}: classes that may be the same: {'; '.join(pairs)}"] if pairs else []
 
 
 def _training_rows(task: TaskSection, data: DataSection) -> Rows:

@@ -1,6 +1,7 @@
 """Multi-label classification: any number of labels, or none, for a text or a pair of texts."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from dcft_cli.tasks.text import TextTask
 
 _ZERO_OR_ONE = {"1": 1.0, "true": 1.0, "0": 0.0, "false": 0.0}
 _OTHER_SEPARATORS = "|;,"
+_UNQUOTED_LIST = re.compile(r"\s*\[[^\[\]]*,[^\[\]]*\]\s*")
 _LIST_HINT = (
     'Each row lists its labels, such as ["sports", "news"], or [] for none. In csv and tsv files'
     " they are separated by data.separator; for one column of 0 and 1 per label, set"
@@ -64,7 +66,8 @@ class MultiLabel(TextTask):
     def find_labels(cls, rows: Rows, column: str, data: DataSection) -> tuple[str, ...]:
         """See `Task.find_labels`; raises DataError too if another separator seems to be used."""
         names = _label_column(rows, column, data.separator).class_names()
-        texts = [value for value in rows.values(column, "data.label") if isinstance(value, str)]
+        values = rows.values(column, "data.label")
+        texts = [value for value in values if isinstance(value, str) and "[" not in value[:1]]
         if texts and not any(data.separator in text for text in texts):
             for other in _OTHER_SEPARATORS:
                 if count := sum(other in text for text in texts):
@@ -182,9 +185,9 @@ def _label_column(rows: Rows, column: str, separator: str) -> LabelColumn:
         if not isinstance(value, str):
             return value
         listed = written_list(value)
-        if listed is None:
-            return [part.strip() for part in value.split(separator)] if value.strip() else []
-        return listed
+        if listed is not None or _UNQUOTED_LIST.fullmatch(value):
+            return value if listed is None else listed
+        return [part.strip() for part in value.split(separator)] if value.strip() else []
 
     def problem(value: object) -> str:
         if not isinstance(value, list):
@@ -193,8 +196,6 @@ def _label_column(rows: Rows, column: str, separator: str) -> LabelColumn:
         for label, name in zip(value, names, strict=True):
             if names.count(name) > 1:
                 return f"contains {format_value(label)} twice"
-            if isinstance(label, str) and label[:1] == "[" and label[-1:] == "]" and "," in label:
-                return f"contains {format_value(label)}, a list without quotation marks"
         return ""
 
     values: list[Any] = [split(value) for value in rows.values(column, "data.label")]

@@ -81,6 +81,31 @@ def test_mistakes_in_data(
     assert all(message in output for message in ["bad.jsonl", *messages]), output
 
 
+def test_all_mistakes_in_a_file_are_reported_together(
+    error_of: ErrorOf, command: list[str], tmp_path: Path
+) -> None:
+    rows = rows_of("rte", 5)
+    rows[1]["label"], rows[2]["sentence1"], rows[3]["label"] = 7, "", None
+    path = write_rows(tmp_path / "bad.jsonl", rows)
+    with (tmp_path / "bad.jsonl").open("a") as file:
+        file.write('{"sentence1": \n')
+    assert error_of(*command, f"data.train={path}").splitlines() == [
+        f"Error: {path}: malformed JSON in 1 row:",
+        "  row 6 (line 6): at character 14 (Expecting value)",
+        f"{path}: no usable text in 1 row:",
+        "  row 3 (line 3): `sentence1` is empty",
+        f"{path}: no usable label in 1 row:",
+        "  row 4 (line 4): `label` is None",
+        f"{path}: unknown label in 1 row:",
+        "  row 2 (line 2): `label` is 7",
+        "Hint: Each line is one JSON object: the row, by column name."
+        " Or the whole file is one array of such objects.",
+        "Fix or remove these rows.",
+        "A class is a text or a whole number; to predict numbers, set task.type=regression.",
+        "Known labels: entailment (0), not_entailment (1).",
+    ]
+
+
 def test_all_mistakes_are_reported_together(error_of: ErrorOf, tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("model: {nome: x}\ntask: {name: rta}\ntraining:\n  epochs: many\n")

@@ -38,10 +38,11 @@ def probe(*arguments: str, cwd: Path) -> str:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--help"], ["train", "eval", "merge", "inspect", "--version"]),
+        (["--help"], ["train", "eval", "predict", "merge", "inspect", "--version"]),
         (["-h"], ["train", "eval", "merge", "inspect"]),
         (["train", "--help"], ["RECIPE", "KEY=VALUE", "--output", "--dry-run", "--resume"]),
         (["eval", "--help"], ["ADAPTER", "KEY=VALUE", "--json"]),
+        (["predict", "--help"], ["ADAPTER", "FILE", "--text", "--output", "--format"]),
         (["merge", "--help"], ["BASE", "ADAPTER", "OUT", "--debug"]),
         (["inspect", "--help"], ["SOURCE", "KEY=VALUE", "--json"]),
         (["--version"], [__version__]),

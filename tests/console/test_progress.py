@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from dcft_cli.console import progress as module
-from dcft_cli.console.progress import LineReporter, LiveReporter, reporter
+from dcft_cli.console.progress import LineReporter, LiveReporter, counting_rows, reporter
 from dcft_cli.training.reporting import Progress, Reporter
 
 STEP = Progress(
@@ -91,3 +91,16 @@ def test_the_reporter_depends_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -
         assert shown in terminal.file.getvalue()
     with reporter(active=False) as view:
         assert type(view) is Reporter
+
+
+def test_rows_are_counted_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=StringIO(), width=80, force_terminal=True, color_system=None)
+    monkeypatch.setattr(module, "err", screen)
+    monkeypatch.setattr(module, "out", screen)
+    for to_file, shown in ((False, False), (True, True)):  # not among rows on the same screen
+        with counting_rows(True, to_file=to_file) as advance:
+            advance(2048, None)
+            advance(4096, 10_000)
+        output = screen.file
+        assert isinstance(output, StringIO)
+        assert ("4,096 rows" in output.getvalue()) is shown

@@ -106,3 +106,35 @@ def test_words_without_labels(tmp_path: Path) -> None:
 def test_a_file_without_sentences(tmp_path: Path, text: str) -> None:
     with pytest.raises(DataError, match="has no rows"):
         read(tmp_path, text)
+
+
+CONLLU = """\
+# newpar
+# text = au revoir
+1-2\tau\t_\t_\t_\t_\t_\t_\t_\t_
+1\tà\tà\tADP\t_\t_\t0\troot\t_\t_
+2\tle\tle\tDET\t_\tGender=Masc\t1\tdet\t_\t_
+2.1\tbon\tbon\tADJ\t_\t_\t_\t_\t_\t_
+
+# text = 3 000 _
+1\t3 000\t3 000\tNUM\t_\t_\t0\troot\t_\t_
+2\t_\t_\tSYM\t_\t_\t1\tdep\t_\t_
+"""
+NAMES = "id form lemma upos xpos feats head deprel deps misc".split()
+
+
+@pytest.mark.parametrize("settings", [{}, {"format": "conll", "columns": NAMES}])
+def test_conllu(tmp_path: Path, settings: dict[str, Any]) -> None:
+    name = "train.txt" if settings else "train.conllu"
+    rows = read(tmp_path, CONLLU, name, **settings)
+    assert rows.columns == [*NAMES, "tokens"]
+    assert [row["form"] for row in rows.records] == [["à", "le"], ["3 000", "_"]]
+    assert [row["tokens"] for row in rows.records] == [["à", "le"], ["3 000", "_"]]
+    assert [row["upos"] for row in rows.records] == [["ADP", "DET"], ["NUM", "SYM"]]
+    assert rows.records[0]["feats"] == [None, "Gender=Masc"]
+    assert rows.lines == [4, 9]
+
+
+def test_a_malformed_line_of_a_conllu_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"row 1 \(line 1\): line 2: 2 instead of 10, '2 b'"):
+        read(tmp_path, f"1\ta{'	_' * 8}\n2\tb\n", "train.conllu")

@@ -53,3 +53,30 @@ def test_an_empty_side_is_an_error() -> None:
         divide(["one"], fraction=0.0001)
     with pytest.raises(DataError, match="leaves no training rows out of 1"):
         divide(["one"], fraction=0.9999)
+
+
+def test_every_class_keeps_its_share() -> None:
+    classes = [0] * 1000 + [1] * 500
+    rows = RowSet(Dataset.from_dict({"text": WORDS, "class": classes}), "words.tsv")
+    train, validation = hold_out(rows, "text", "class", HoldoutSection(fraction=0.1))
+    assert sorted([*train, *validation]) == list(range(1500))
+    assert [sum(classes[n] == number for n in validation) for number in (0, 1)] == [100, 50]
+
+
+def test_a_class_is_on_both_sides_if_it_can_be() -> None:
+    texts, classes = ["a", "b", "c", "d", "d", "D"], [0, 1, 1, 2, 2, 3]
+    for fraction in (0.01, 0.99):
+        rows = RowSet(Dataset.from_dict({"text": texts, "class": classes}), "words.tsv")
+        train, validation = hold_out(rows, "text", "class", HoldoutSection(fraction=fraction))
+        assert len(validation) == 1 and classes[validation[0]] == 1
+        assert {0, 3, 4, 5} < set(train), "equal texts stay together, whatever their class"
+
+
+def test_more_rows_of_a_class_move_few_groups() -> None:
+    def held_out(texts: list[str]) -> set[str]:
+        columns = {"text": texts, "class": [0] * len(texts)}
+        rows = RowSet(Dataset.from_dict(columns), "words.tsv")
+        return {texts[n] for n in hold_out(rows, "text", "class", HoldoutSection(fraction=0.2))[1]}
+
+    before, after = held_out(WORDS[:1000]), held_out(WORDS[:1100])
+    assert len(before - after) + len((after - before) & set(WORDS[:1000])) <= 15

@@ -175,3 +175,35 @@ def test_an_empty_hub_split(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading.datasets, "load_dataset", lambda *_, **__: empty)
     with pytest.raises(DataError, match=re.escape("some/data, split dev has no rows")):
         read_hub(DataSection(hub="some/data"), "dev", ["a"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.conll"])
+def test_other_encodings_are_named(tmp_path: Path, name: str, encoding: str) -> None:
+    with pytest.raises(DataError, match=r"is a text in UTF-(16|32)") as error:
+        read(tmp_path / name, "a,b\nx,1\n".encode(encoding))
+    shown = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+    assert error.value.hint == f"Convert it: iconv -f {shown} -t UTF-8 OLD > NEW"
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(b"PK\x03\x04...", "Excel"), (b"\x1f\x8b\x08...", "gzip"), (b"PAR1...", "parquet file")],
+)
+def test_files_that_are_no_texts(tmp_path: Path, content: bytes, what: str) -> None:
+    with pytest.raises(DataError, match=rf"{what}.*, not a text file"):
+        read(tmp_path / "a.csv", content)
+
+
+def test_errors_of_the_operating_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="cannot be read: File name too long"):
+        read_file(str(tmp_path / f"{'a' * 300}.csv"), DataSection())
+
+    def forbidden(path: Path, mode: str) -> None:  # root may read everything
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "a.csv").write_text("a\nb\n")
+    monkeypatch.setattr(Path, "open", forbidden)
+    with pytest.raises(DataError, match=r"a\.csv cannot be read: Permission denied") as error:
+        read_file(str(tmp_path / "a.csv"), DataSection())
+    assert "permissions" in error.value.hint

@@ -10,7 +10,7 @@ import pytest
 
 from dcft_cli.data import writing
 from dcft_cli.data.reading import read_file
-from dcft_cli.data.writing import write_rows
+from dcft_cli.data.writing import check_output, write_rows
 from dcft_cli.errors import DataError, UserError
 from dcft_cli.recipe import DataSection
 
@@ -83,6 +83,16 @@ def test_unknown_endings(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"rows\.xlsx: the format does not follow") as error:
         write_rows(tmp_path / "rows.xlsx", [])
     assert ".parquet" in error.value.hint
+
+
+def test_files_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.csv").mkdir()
+    check_output(tmp_path / "new" / "folder" / "rows.csv")
+    with pytest.raises(UserError, match="cannot be created in"):
+        check_output(tmp_path / "file" / "rows.csv")
+    with pytest.raises(UserError, match="is a folder"):
+        check_output(tmp_path / "folder.csv")
 
 
 def test_an_error_leaves_the_earlier_file(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -123,6 +124,15 @@ def test_inputs_that_cannot_be_predicted(
     with pytest.raises(DataError, match=message) as error:
         predictor_of(task)(inputs)
     assert error.value.message.startswith("the inputs") and error.value.hint
+
+
+def test_data_frames(predictor_of: PredictorOf) -> None:
+    frame = pd.DataFrame({"id": [1, 2], "sentence": TEXTS[:2]})
+    expected = predictor_of("sst2")(TEXTS[:2])
+    assert predictor_of("sst2")(frame["sentence"]) == expected
+    assert predictor_of("sst2")(frame.to_dict("records")) == expected
+    with pytest.raises(DataError, match="data frame, not rows"):
+        predictor_of("sst2")(frame)
 
 
 def test_threads_take_turns(predictor_of: PredictorOf) -> None:

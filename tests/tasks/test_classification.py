@@ -1,10 +1,12 @@
+from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from dcft_cli.errors import DataError
+from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe import DataSection, TaskSection
 from dcft_cli.tasks import LoadedTask, load_task
 from tests.tasks.conftest import Write
@@ -177,3 +179,110 @@ def test_scores(
     assert scores == pytest.approx(expected)
     assert all(type(score) is float for score in scores.values())
     assert loaded.main_metric == "accuracy"
+
+
+def test_numbers_are_not_positions_among_classes_that_were_found(tmp_path: Path) -> None:
+    train, dev = tmp_path / "train.csv", tmp_path / "dev.csv"
+    train.write_text("text,label\na,1.0\nb,2.0\nc,3.0\n")
+    dev.write_text("text,label\na,1\nb,2\n")
+    with pytest.raises(DataError, match="unknown label in 2 rows") as error:
+        load(str(train), validation=str(dev))
+    dev.with_suffix(".jsonl").write_text('{"text": "a", "label": 2.0}\n')
+    assert numbers(load(str(train), validation=str(dev.with_suffix(".jsonl")))) == [1]
+    assert error.value.hint == (
+        "Known labels: 1.0, 2.0, 3.0. A number is a name, as it is written: 1 is not 1.0."
+    )
+
+
+def test_named_rows_and_numbered_rows_need_an_order(jsonl: Write) -> None:
+    train, dev = jsonl(rows("pos", "neg"), "train.jsonl"), jsonl(rows(0, 1, "1"), "dev.jsonl")
+    with pytest.raises(DataError, match="unknown label in 3 rows") as error:
+        load(train, validation=dev)
+    assert "name the classes in order with task.labels" in error.value.hint
+    assert numbers(load(train, ["pos", "neg"], validation=dev)) == [0, 1, 1]
+
+
+def test_the_recipe_may_declare_the_order_for_a_trained_adapter(jsonl: Write) -> None:
+    """The model's outputs keep their order; numbers in the data mean that of the recipe."""
+    adapter = ["contradiction", "entailment", "neutral"]
+    data = DataSection(validation=jsonl(rows(0, 1, 2, "neutral")), text=["text"])
+    task = TaskSection(type="classification")
+    with pytest.raises(DataError, match="unknown label in 3 rows"):
+        load_task(task, data, adapter, training=False)
+    order = ["entailment", "neutral", "contradiction"]
+    declared = TaskSection(type="classification", labels=order)
+    loaded = load_task(declared, data, adapter, training=False)
+    assert loaded.task.labels == tuple(adapter)
+    assert numbers(loaded) == [1, 2, 0, 2]
+    other = TaskSection(type="classification", labels=["yes", "maybe", "no"])
+    with pytest.raises(RecipeError, match=r"\(yes, maybe, no\) are not those of the adapter"):
+        load_task(other, data, adapter, training=False)
+
+
+def test_the_order_of_a_data_set_that_names_its_classes(tmp_path: Path, jsonl: Write) -> None:
+    path = str(tmp_path / "train.parquet")
+    names = datasets.ClassLabel(names=["pos", "neg"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": names})
+    columns = {"text": ["a", "b", "c"], "label": [0, 1, 1]}
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(path)
+    loaded = load(path, validation=jsonl(rows(1, "pos")))
+    assert loaded.task.labels == ("pos", "neg")
+    assert numbers(loaded) == [1, 0], "the other file means the same order"
+    assert numbers(load(path, ["neg", "pos"])) == [1, 0, 0], "its numbers are its own"
+    assert numbers(load(path, ["yes", "no"])) == [0, 1, 1], "or get other names"
+    for labels in (["neg", "good"], ["yes", "no", "maybe"]):
+        with pytest.raises(DataError, match="unknown label"):
+            load(path, labels)
+
+
+def test_booleans_are_the_same_in_json_and_csv(tmp_path: Path, jsonl: Write) -> None:
+    train = tmp_path / "train.csv"
+    train.write_text("text,label\na,True\nb,False\n")
+    loaded = load(str(train), validation=jsonl(rows(True, "true", "False", "TRUE")))
+    assert loaded.task.labels == ("False", "True")
+    assert numbers(loaded) == [1, 1, 0, 1]
+    assert load(jsonl(rows(True, "True", False))).task.labels == ("True", "false")
+    with pytest.raises(RecipeError, match="named twice"):
+        load(str(train), ["True", "true"])
+
+
+def test_names_in_two_unicode_forms_are_one_name(jsonl: Write) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    mixed = [
+        {decomposed: "a", "label": decomposed},
+        {decomposed: "b", "label": composed},
+        {decomposed: "c", "label": "bar"},
+    ]
+    loaded = load(jsonl(mixed), text=composed)
+    assert loaded.task.labels == ("bar", composed)
+    assert numbers(loaded) == [1, 1, 0]
+    assert numbers(load(jsonl(mixed), ["bar", decomposed], text=decomposed)) == [1, 1, 0]
+
+
+def test_a_list_of_labels_is_no_class(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("text,label\na,\"['x', 'y']\"\nb,['x']\nc,[x]\n")
+    with pytest.raises(DataError, match="a list of labels, written as a text, in 2 rows") as error:
+        load(str(path))
+    assert "task.type=multi_label" in error.value.hint
+
+
+def test_names_of_very_many_digits(jsonl: Write) -> None:
+    assert load(jsonl(rows("9" * 5000, "1"))).task.labels == ("1", "9" * 5000)
+
+
+def test_all_kinds_of_problems_are_reported_at_once(tmp_path: Path) -> None:
+    train = tmp_path / "train.csv"
+    train.write_text("text,label\na,x\n,y\nb,\nc,z\nd,x,1\n,\ne,y\n")
+    with pytest.raises(DataError) as error:
+        load(str(train), ["x", "y"])
+    assert error.value.message.splitlines() == [
+        f"{train}: wrong number of fields in 1 row:",
+        "  row 5 (line 6): 3 instead of 2",
+        f"{train}: no usable text in 1 row:",
+        "  row 2 (line 3): `text` is empty",
+        f"{train}: no usable label in 1 row:",
+        "  row 3 (line 4): `label` is ''",
+        f"{train}: unknown label in 1 row:",
+        "  row 4 (line 5): `label` is 'z'",
+    ]

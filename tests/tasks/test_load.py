@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,3 +153,34 @@ def test_questions_on_one_context_stay_together(jsonl: Write) -> None:
     train, validation = loaded.train.dataset, loaded.validation[""].dataset
     assert len(train) + len(validation) == 100
     assert not set(train["context"]) & set(validation["context"])
+
+
+def test_every_class_is_held_out_in_its_share(jsonl: Write) -> None:
+    labels = ["a"] * 200 + ["b"] * 50 + ["c"] * 5 + ["d"]
+    path = jsonl(pairs(*labels))
+    data = DataSection(train=path, text=["sentence1"], holdout=HoldoutSection(fraction=0.2))
+    loaded = load_task(TaskSection(type="classification"), data)
+    assert loaded.train is not None and loaded.held_out is not None
+    assert loaded.task.label_counts(loaded.validation[""].dataset) == {0: 40, 1: 10, 2: 1}
+    assert loaded.task.label_counts(loaded.train.dataset) == {0: 160, 1: 40, 2: 4, 3: 1}
+    assert loaded.train.source == f"{path} (training part)"
+    assert loaded.validation[""].source == f"{path} (held-out part)"
+    texts = loaded.validation[""].dataset["text"][:]
+    assert [record["sentence1"] for record in loaded.held_out.records] == texts
+
+
+def test_dropped_rows_and_similar_classes_are_noted(tmp_path: Path) -> None:
+    train, dev = tmp_path / "train.csv", tmp_path / "dev.csv"
+    rows = ["text,label", *["a,billing"] * 12, ",", "b,Billing", "c,biling", "d,refund"]
+    train.write_text("\n".join(rows))
+    dev.write_text("text,label\n,\na,billing\n,\n")
+    data = DataSection(train=str(train), validation=str(dev), text=["text"])
+    assert load_task(TaskSection(type="classification"), data).notes == [
+        f"{train}: 1 blank row dropped",
+        f"{train}: classes that may be the same: 'Billing' (1) and 'billing' (12); 'biling' (1) and"
+        " 'billing' (12)",
+        f"{dev}: 2 blank rows dropped",
+    ]
+    labels = ["Billing", "biling", "billing", "refund"]
+    declared = TaskSection(type="classification", labels=labels)
+    assert len(load_task(declared, data).notes) == 2

@@ -1,3 +1,4 @@
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,29 @@ def test_scores_without_any_label_are_0() -> None:
     assert scores.pop("subset_accuracy") == 1.0
     assert scores.pop("best_micro_f1_threshold") == pytest.approx(1 / (1 + np.exp(1)))
     assert scores == dict.fromkeys(scores, 0.0)
+
+
+@pytest.mark.parametrize("separator", ["|", ","])
+@pytest.mark.parametrize("pair", ["['a', 'b']", '["a", "b"]', "['a' 'b']", "[np.str_('a'), 'b']"])
+def test_lists_that_are_written_as_texts(tmp_path: Path, pair: str, separator: str) -> None:
+    with (tmp_path / "train.csv").open("w", newline="") as file:
+        cells = [("text", "label"), ("x", "['a']"), ("y", "b"), ("z", pair), ("w", "[]")]
+        csv.writer(file).writerows(cells)
+    loaded = load(str(tmp_path / "train.csv"), separator=separator)
+    assert loaded.task.labels == ("a", "b")
+    assert vectors(loaded) == [[1, 0], [0, 1], [1, 1], [0, 0]]
+
+
+def test_a_list_without_quotation_marks_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text('text,label\nx,"[a, b]"\ny,[a]\nz,c\n')
+    for separator in "|,":
+        with pytest.raises(DataError, match=r"row 1 \(line 2\): `label` is '\[a, b\]', not a list"):
+            load(str(tmp_path / "train.csv"), separator=separator)
+
+
+@pytest.mark.parametrize("labels", [None, ["a", "b", "c"]])
+@pytest.mark.parametrize("values", [[[1, 0, 0], [0, 1, 1]], ["[1 0 0]", "[0 1 1]"]])
+def test_lists_of_0_and_1(jsonl: Write, labels: list[str] | None, values: list[object]) -> None:
+    with pytest.raises(DataError, match="every list in `label` has 3 values of 0 and 1") as error:
+        load(jsonl(rows(*values)), {"labels": labels})
+    assert 'data.label="[NAME, NAME]"' in error.value.hint

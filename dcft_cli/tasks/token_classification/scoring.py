@@ -17,6 +17,7 @@ Tag = tuple[str, str]
 """Mark (B, I, E, S, or O outside of entities) and type of a tag; plain B and I have the type ""."""
 
 _TAG = re.compile(r"([BIESLU])(?:-(.+))?")
+_ANY_TAG = re.compile(r"([BIESLU])[-_./:| ](.+)", re.IGNORECASE)
 # BILOU's marks of the last word, and of the only one.
 _SAME_MARK = {"L": "E", "U": "S"}
 
@@ -25,8 +26,16 @@ def are_entity_tags(labels: Sequence[str]) -> bool:
     """Return whether labels are tags of entities (B-PER, I-PER, O), not of words (NOUN, VERB).
 
     Raises:
-        DataError: only some of them are.
+        DataError: only some of them are, or they are written in another way.
     """
+    if wrong := _other_form(labels):
+        mark, type_ = wrong.groups()
+        raise DataError(
+            f"The label {wrong.group()} looks like the tag of an entity, which is written"
+            f" {mark.upper()}-{type_}; {OUTSIDE} marks words outside of entities.",
+            "Rewrite the labels in the data. To score other labels by the word, name them"
+            " differently.",
+        )
     tags = [label for label in labels if label != OUTSIDE]
     matching = [label for label in tags if _TAG.fullmatch(label)]
     if not any(label[0] in "BI" and (len(label) == 1 or label[1] == "-") for label in matching):
@@ -40,6 +49,15 @@ def are_entity_tags(labels: Sequence[str]) -> bool:
             "Tag the first word of an entity B-TYPE, its other words I-TYPE, and all others O.",
         )
     return True
+
+
+def _other_form(labels: Sequence[str]) -> re.Match[str] | None:
+    """Return a tag of an entity in another form than B-TYPE, if all labels are such tags or O."""
+    tags = [label for label in labels if label.upper() != OUTSIDE]
+    matches = [match for label in tags if (match := _ANY_TAG.fullmatch(label))]
+    if len(tags) == len(labels) or len(matches) < len(tags):
+        return None
+    return next((match for match in matches if not _TAG.fullmatch(match.group())), None)
 
 
 def read_tag(label: str) -> Tag:

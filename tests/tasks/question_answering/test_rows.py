@@ -1,3 +1,5 @@
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,3 +85,50 @@ def test_the_recipe_names_the_columns(jsonl: Write) -> None:
     data = DataSection(validation=jsonl([own]), text=["q", "passage"], label="gold")
     loaded = load_task(task, data, training=False)
     assert loaded.validation[""].dataset["context"][:] == [CONTEXT]
+
+
+@pytest.mark.parametrize("start", [[], [-1], [0], [None]])
+def test_other_ways_to_write_that_there_is_no_answer(jsonl: Write, start: list[Any]) -> None:
+    path = jsonl([row(), row(answers={"text": [""], "answer_start": start})])
+    answers = load(path, "squad_v2").validation[""].dataset["answers"][:]
+    assert answers[1] == {"text": [], "answer_start": []}
+    with pytest.raises(DataError, match="without an answer in 1 row"):
+        load(path)
+
+
+def test_an_answer_at_minus_one(jsonl: Write) -> None:
+    with pytest.raises(DataError, match="at -1, as for a question without an answer, but it is"):
+        load(jsonl([row(start=-1)]), "squad_v2")
+
+
+def test_offsets_may_be_whole_floats(jsonl: Write) -> None:
+    path = jsonl([row(answers={"text": ["cat"], "answer_start": [4.0]})])
+    expected = {"text": ["cat"], "answer_start": [4]}
+    assert load(path).validation[""].dataset["answers"][:] == [expected]
+    with pytest.raises(DataError, match="malformed answers"):
+        load(jsonl([row(answers={"text": ["cat"], "answer_start": [4.5]})]))
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_the_nested_files_of_squad(tmp_path: Path, indent: int | None) -> None:
+    questions = [
+        {"id": "1", "question": "Who?", "answers": [{"text": "cat", "answer_start": 4}]},
+        {"id": "2", "question": "Why?", "answers": [], "is_impossible": True},
+    ]
+    paragraphs = [{"context": CONTEXT, "qas": questions}]
+    document = {"version": "v2.0", "data": [{"title": "Cats", "paragraphs": paragraphs}]}
+    path = tmp_path / "dev.json"
+    path.write_text(json.dumps(document, indent=indent))
+    assert load(str(path), "squad_v2").validation[""].dataset[:] == {
+        "question": ["Who?", "Why?"],
+        "context": [CONTEXT] * 2,
+        "answers": [{"text": ["cat"], "answer_start": [4]}, {"text": [], "answer_start": []}],
+    }
+
+
+def test_all_kinds_of_problems_are_reported_at_once(jsonl: Write) -> None:
+    bad = [row(question=""), row(answers="cat"), row("cat", 5)]
+    with pytest.raises(DataError) as error:
+        load(jsonl(bad))
+    for kind in ("no usable text in 1 row", "malformed answers in 1 row", "not at its offset in 1"):
+        assert kind in error.value.message

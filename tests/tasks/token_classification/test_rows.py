@@ -1,3 +1,4 @@
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,13 @@ def test_labels_may_be_class_numbers_of_the_recipe(jsonl: Write) -> None:
     path = jsonl([{"w": ["a", "b"], "l": [3, "B-PER"]}, {"w": ["c"], "l": [0.0]}])
     loaded = load(path, {"labels": list(TAGS)}, text="w", label="l")
     assert loaded.validation[""].dataset["labels"][:] == [[3, 1], [0]]
+
+
+def test_numbers_are_no_positions_among_labels_that_were_found(jsonl: Write) -> None:
+    numbered = jsonl([{"tokens": ["a"], "ner_tags": [1]}], "dev.jsonl")
+    with pytest.raises(DataError, match="`ner_tags` word 1 is 1") as error:
+        load(jsonl(ROWS), validation=numbered)
+    assert "name the classes in order" in error.value.hint
 
 
 def test_a_hub_data_set_names_its_classes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,3 +118,53 @@ def test_rows_that_do_not_fit(jsonl: Write, bad: dict[str, Any], message: str) -
 def test_training_needs_two_classes(jsonl: Write, task: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"every label .*is O"):
         load(jsonl([ROWS[1]]), task)
+
+
+CONLLU = """\
+# text = Du pain
+1-2\tDu\t_\t_\t_\t_\t_\t_\t_\t_
+1\tDe\tde\tADP\t_\t_\t2\tcase\t_\t_
+2\tle\tle\tDET\t_\t_\t3\tdet\t_\t_
+2.1\tbon\tbon\tADJ\t_\t_\t_\t_\t_\t_
+3\tpain\tpain\tNOUN\t_\t_\t0\troot\t_\tSpaceAfter=No
+"""
+
+
+def test_a_conllu_file_has_words_and_tags(tmp_path: Path) -> None:
+    path = tmp_path / "train.conllu"
+    path.write_text(CONLLU, "utf-8")
+    loaded = load(str(path), label="upos")
+    assert loaded.task.labels == ("ADP", "DET", "NOUN")
+    assert loaded.validation[""].dataset["words"][:] == [["De", "le", "pain"]]
+    with pytest.raises(DataError, match="`xpos` word 1 is None"):
+        load(str(path), label="xpos")
+
+
+def test_lists_in_a_csv_file(tmp_path: Path) -> None:
+    with (tmp_path / "train.csv").open("w", newline="") as file:
+        cells = [("tokens", "ner_tags"), ("['Ann', 'left']", "['B-PER' 'O']"), ('["I"]', "['O']")]
+        csv.writer(file).writerows(cells)
+    dataset = load(str(tmp_path / "train.csv")).validation[""].dataset
+    assert dataset["words"][:] == [["Ann", "left"], ["I"]]
+    assert dataset["labels"][:] == [[0, 1], [1]]
+
+
+@pytest.mark.parametrize(
+    "tags", ["B_PER I_PER O", "B.PER I.PER O", "b-PER i-PER o", "B-PER B_PER O"]
+)
+def test_tags_in_another_form_are_an_error(jsonl: Write, tags: str) -> None:
+    with pytest.raises(DataError, match=r"looks like the tag of an entity, .* written B-PER"):
+        load(jsonl([row("a b c", tags)]))
+
+
+@pytest.mark.parametrize("tags", ["B_x C_x O", "NOUN VERB O", "i_y A B", "A B O"])
+def test_labels_that_are_no_tags_of_entities(jsonl: Write, tags: str) -> None:
+    assert load(jsonl([row("a b c", tags)])).main_metric == "accuracy"
+
+
+def test_all_kinds_of_problems_are_reported_at_once(jsonl: Write) -> None:
+    bad = [row("a b", "O"), row("a", "X"), {"tokens": "a", "ner_tags": ["O"]}]
+    with pytest.raises(DataError) as error:
+        load(jsonl([ROWS[0], *bad]), {"labels": list(TAGS)})
+    for text in ("has 1 labels for 2 words", "word 1 is 'X'", "`tokens` is 'a', not a list"):
+        assert text in error.value.message

@@ -1,0 +1,82 @@
+"""Held-out rows, dropped rows and the order of labels, from the run folder to its scores."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dcft_cli.adapter_file.read import read_adapter
+from dcft_cli.errors import DataError
+from dcft_cli.recipe import load_recipe
+from dcft_cli.runs.evaluate import evaluate
+from tests.jobs import Job, Watcher, train
+
+RECIPE = """\
+model: {name: BASE}
+task: {type: classification}
+data: {train: DATA, text: body, label: topic, holdout: {fraction: 0.25}}
+training: {max_steps: 4, batch_size: 8, device: cpu, logging_steps: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def job(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    folder = tmp_path_factory.mktemp("job")
+    rows = [f'"{thing} {n}, a cat",{thing}' for n in range(16) for thing in ("film", "plot")]
+    (folder / "train.csv").write_text("\n".join(["body,topic", *rows[:9], ",", *rows[9:]]))
+    recipe = RECIPE.replace("BASE", str(base)).replace("DATA", str(folder / "train.csv"))
+    (folder / "own.yaml").write_text(recipe)
+    return train(load_recipe(str(folder / "own.yaml")), folder / "run")
+
+
+def test_the_run_folder_has_the_held_out_rows(job: Job) -> None:
+    lines = (job.folder / "holdout.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [sum(row["topic"] == topic for row in rows) for topic in ("film", "plot")] == [4, 4]
+    assert all(row["body"].startswith(row["topic"]) for row in rows)
+    assert job.metrics["validation_rows"] == {"validation": 8}
+    path = job.folder / "holdout.jsonl"
+    scored = evaluate(str(job.folder), [f"data.validation={path}"], Watcher())
+    assert scored.metrics == pytest.approx(job.metrics["metrics"])
+    assert scored.data == {"validation": str(path)}
+
+
+def test_a_run_without_a_holdout_removes_the_file_of_an_earlier_run(
+    job: Job, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "holdout.jsonl").touch()
+    recipe = str(job.folder / "recipe.yaml")
+    loaded = load_recipe(recipe, [f"data.validation={job.folder / 'holdout.jsonl'}"])
+    again = train(loaded, tmp_path / "run", overwrite=True)
+    assert not (again.folder / "holdout.jsonl").exists()
+
+
+def test_dropped_rows_are_noted(job: Job, tmp_path: Path) -> None:
+    source = job.plan.preparation.loaded.notes
+    assert [note.partition(": ")[2] for note in source] == ["1 blank row dropped"]
+    (tmp_path / "dev.csv").write_text("body,topic\nx,film\n,\ny,plot\n")
+    watcher = Watcher()
+    scored = evaluate(str(job.folder), [f"data.validation={tmp_path / 'dev.csv'}"], watcher)
+    assert scored.rows == {"validation": 2}
+    assert watcher.notes == [f"{tmp_path / 'dev.csv'}: 1 blank row dropped"]
+
+
+@pytest.mark.parametrize("from_folder", [True, False])
+def test_numbers_are_no_positions_among_labels_that_were_found(
+    job: Job, tmp_path: Path, from_folder: bool
+) -> None:
+    source = job.folder
+    if not from_folder:
+        source = tmp_path / "shared.safetensors"
+        source.write_bytes((job.folder / "adapter.safetensors").read_bytes())
+    assert read_adapter(job.folder / "adapter.safetensors").model["labels"] == ["film", "plot"]
+    named, numbered = tmp_path / "named.csv", tmp_path / "numbered.csv"
+    named.write_text("body,topic\nfilm,film\nplot,plot\nplot,plot\n")
+    numbered.write_text("body,topic\nfilm,1\nplot,0\nplot,0\n")
+    expected = evaluate(str(source), [f"data.validation={named}"], Watcher()).metrics
+    with pytest.raises(DataError, match="unknown label in 3 rows") as error:
+        evaluate(str(source), [f"data.validation={numbered}"], Watcher())
+    assert "Known labels: film, plot." in error.value.hint
+    overrides = [f"data.validation={numbered}", "task.labels=[plot, film]"]
+    assert evaluate(str(source), overrides, Watcher()).metrics == expected
