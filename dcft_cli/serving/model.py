@@ -74,7 +74,7 @@ class DCFTModel(nn.Module):
         self._fingerprints: dict[frozenset[str], str] = {}
         self._wrapped: set[str] = set()
         self._mixes: dict[object, bool] = {}
-        self.eval()
+        self.eval().requires_grad_(False)  # frozen layers are faster
 
     @classmethod
     def from_pretrained(

@@ -260,7 +260,7 @@ class TokenClassification(Task):
             spans = word_spans(text, words)
             described["entities"] = [
                 {
-                    "type": type_,
+                    "type": type_ or _UNNAMED,
                     "text": text[spans[first][0] : spans[last][1]],
                     "start": spans[first][0],
                     "end": spans[last][1],
