@@ -187,7 +187,7 @@ def run(data: Path, base: str | None) -> None:
 
 
 def table() -> None:
-    """Print a line per encoder, set and change: scores of every variant, seed by seed."""
+    """Print a line per encoder, set and change: last score (fitted head) seed by seed."""
     found: dict[tuple[str, str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in read_rows():
         scores = found[row["encoder"], row["set"], row["change"]][row["dense"]]

@@ -145,8 +145,13 @@ def _with_scores(plan: TrainingPlan, scores: list[float]) -> TrainingPlan:
 def tensors(path: Path) -> dict[str, torch.Tensor]:
     """Return factors and head of an adapter file, or of the one in a folder, by name."""
     contents = read_adapter(file_in(path))
-    found = {f"{name}.{f}": x for name, abc in contents.factors.items() for f, x in abc.items()}
-    return {name: torch.tensor(x) for name, x in (found | dict(contents.head)).items()}
+    factors = {
+        f"adapter.{name}.{factor}": values
+        for name, found in contents.factors.items()
+        for factor, values in found.items()
+    }
+    head = {f"head.{name}": values for name, values in contents.head.items()}
+    return {name: torch.tensor(values) for name, values in (factors | head).items()}
 
 
 def largest_difference(a: Path, b: Path) -> float:

@@ -60,7 +60,7 @@ def test_only_an_adapter_changes_a_dense_layer(jobs: dict[str, Job]) -> None:
         assert contents.fixed == {WEIGHT, BIAS}
         assert not contents.fixed & contents.head.keys()
     trained = tensors(jobs["adapter"].folder)
-    assert trained["classifier.dense.C"].any()
+    assert trained["adapter.classifier.dense.C"].any()
     parameters = dict(jobs["frozen"].model.named_parameters())
     assert parameters[WEIGHT].equal(torch.eye(16)) and not parameters[BIAS].any()
 

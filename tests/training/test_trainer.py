@@ -171,8 +171,8 @@ def test_scoring_uses_merged_weights(job: Job, monkeypatch: pytest.MonkeyPatch) 
 def test_only_adapter_and_head_are_trained(job: Job) -> None:
     parameters = dict(job.model.named_parameters())
     trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
-    stored = {f"{name}.{f}" for name in adapter_layers(job.model) for f in "ABC"}
-    stored |= head_parameters(job.model).keys()
+    stored = {f"adapter.{name}.{f}" for name in adapter_layers(job.model) for f in "ABC"}
+    stored |= {f"head.{name}" for name in head_parameters(job.model)}
     assert tensors(job.folder).keys() == stored
     assert len(trained) == len(stored)
     job.model.zero_grad()
