@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -54,16 +55,14 @@ def randomize(model: nn.Module, seed: int) -> None:
             parameter.data.normal_(std=0.1, generator=generator)
 
 
-def save_adapters(folder: Path, count: int) -> list[Path]:
-    paths = []
+def save_adapters(folder: Path, count: int) -> None:
     for labels in LABELS:
         model = inject(load(labels), DCFTConfig(kernel_size=8))
         base = fingerprint(model, exclude=head_parameters(model))
         for number in range(labels - 2, count, len(LABELS)):
             randomize(model, number)
             path = folder / f"{number:04}.safetensors"
-            paths.append(save_adapter(model, path, base_fingerprint=base))
-    return sorted(paths)
+            save_adapter(model, path, base_fingerprint=base)
 
 
 def peft_model(count: int) -> nn.Module:
@@ -120,7 +119,11 @@ def main() -> None:
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     with tempfile.TemporaryDirectory() as folder:
-        paths = save_adapters(Path(folder), args.held)
+        # In a process of its own, whose memory does not count.
+        saving = get_context("spawn").Process(target=save_adapters, args=(Path(folder), args.held))
+        saving.start()
+        saving.join()
+        paths = sorted(Path(folder).iterdir())
         model = DCFTModel.from_pretrained(BASE)
         model.load_adapter(paths[0])
         model(**inputs)

@@ -15,6 +15,7 @@ from dcft_cli.adapter.inject import base_parameters, fix, refuse_adapted, replac
 from dcft_cli.adapter_file.fingerprint import fingerprint_of
 from dcft_cli.adapter_file.load import check_fingerprint, mismatch, targets_among
 from dcft_cli.adapter_file.read import ADAPTER_FILE, AdapterContents, file_in, read_adapter
+from dcft_cli.addresses import local_path
 from dcft_cli.errors import AdapterFileError, ModelError
 from dcft_cli.models.loading import (
     HEAD_OUTPUTS,
@@ -126,7 +127,8 @@ class DCFTModel(nn.Module):
         """Load an adapter. The first one becomes the active one.
 
         Args:
-            source: adapter file, a folder with `adapter.safetensors` in it, or its contents.
+            source: adapter file, a folder with `adapter.safetensors` in it, a `package://` address
+                of either, or the contents of a file.
             name: to call it by; None: that of the folder, or of a file with a name of its own.
             check_base: refuse an adapter that was trained on other base weights.
             base_fingerprint: of the base weights; None computes it. That of a quantized model
@@ -140,7 +142,9 @@ class DCFTModel(nn.Module):
             ModelError: there is an adapter of this name.
         """
         contents = (
-            source if isinstance(source, AdapterContents) else read_adapter(file_in(Path(source)))
+            source
+            if isinstance(source, AdapterContents)
+            else read_adapter(file_in(local_path(str(source))))
         )
         file = contents.path.absolute()
         name = name or (file.parent.name if file.name == ADAPTER_FILE else file.stem)
