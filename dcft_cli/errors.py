@@ -1,5 +1,8 @@
 """Errors for users: what happened and where, and what to do next."""
 
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
 
 class DCFTError(Exception):
     """Base class of the errors that `dcft` reports without a traceback.
@@ -62,3 +65,15 @@ class ExportError(DCFTError):
 
 class TrainingError(DCFTError):
     """Training that cannot continue, such as after a loss that is not finite."""
+
+
+def listed(names: Sequence[str], limit: int = 20, separator: str = ", ") -> str:
+    """Return names as a message lists them; those beyond `limit` are counted."""
+    more = len(names) - limit
+    return separator.join([*names[:limit], *([f"and {more:,} more"] if more > 0 else [])])
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question that ends with a blank, for the most similar known name; "" if none is."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"Did you mean {near[0]}? " if near else ""

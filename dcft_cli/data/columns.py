@@ -8,10 +8,12 @@ from functools import cached_property
 from statistics import mean
 from typing import Any, Self
 
+from dcft_cli.data.lists import written_list
 from dcft_cli.data.rows import Rows
 
 _ID = re.compile(r"(id|idx|index|uuid|guid|row|unnamed: ?0)?|.*[_ ]id", re.IGNORECASE)
-_SEPARATORS = "|;,"
+SEPARATORS = "|;,"
+"""Characters that usually separate the labels in a text."""
 _LONG_NAME = 40
 
 
@@ -32,7 +34,7 @@ class Column:
     @cached_property
     def is_lists(self) -> bool:
         """Whether the values are lists, or are written as such."""
-        return self._all(lambda value: isinstance(value, list) or _looks_like_list(value))
+        return self._all(_is_list)
 
     @cached_property
     def is_words(self) -> bool:
@@ -53,7 +55,7 @@ class Column:
     @cached_property
     def numbers(self) -> Sequence[float]:
         """The values as numbers; empty if one of them is none."""
-        numbers = [_number(value) for value in self.values]
+        numbers = [finite_number(value) for value in self.values]
         return [] if None in numbers else [n for n in numbers if n is not None]
 
     @cached_property
@@ -108,7 +110,7 @@ class Column:
     def separator(self) -> str:
         """The character between several labels in one text; "" if there seems to be none."""
         wholes = set(self.values)
-        for separator in _SEPARATORS:
+        for separator in SEPARATORS:
             pieces = {piece.strip() for whole in wholes for piece in whole.split(separator)}
             if any(separator in whole for whole in wholes) and len(pieces) <= len(wholes):
                 return separator
@@ -131,13 +133,15 @@ class Column:
         return bool(self.values) and all(map(condition, self.values))
 
 
-def _looks_like_list(value: object) -> bool:
-    return isinstance(value, str) and value.startswith("[") and value.endswith("]")
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and written_list(value) is not None)
 
 
-def _number(value: object) -> float | None:
-    """Return a value as a finite number; None if it is none."""
-    if not isinstance(value, int | float | str):
+def finite_number(value: object) -> float | None:
+    """Return a number, or a text that is one, as a float; None for other values."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str) and "_" in value:  # Python reads 1_5 as 15
         return None
     try:
         number = float(value)

@@ -6,9 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from dcft_cli.data.rows import Rows, format_value
-from dcft_cli.errors import DataError
+from dcft_cli.errors import DataError, listed
 
-_MAX_LISTED_LABELS = 20
 _MAX_DIGITS = 18
 _WHOLE_FLOAT = re.compile(r"-?\d+\.0+")
 
@@ -47,8 +46,9 @@ class LabelColumn:
             for name in filter(None, {label_name(v) for row in self.values for v in row}):
                 key = label_key(name)
                 found[key] = min(name, found.get(key, name))
-            are_numbers = all(map(_is_number, found))
-            names = tuple(sorted(found.values(), key=int if are_numbers else None))
+            names = tuple(sorted(found.values()))  # in one order for 1 and 01 too
+            if all(map(_is_number, found)):
+                names = tuple(sorted(names, key=int))
         if len(names) < 2:
             usable = [[0 if label_name(value) else None for value in row] for row in self.values]
             self._report(usable, names, ())
@@ -134,10 +134,8 @@ def label_key(name: str) -> str:
 def _known_labels(
     labels: Sequence[str], order: Sequence[str], found: Collection[str | None]
 ) -> str:
-    listed = [f"{name} ({number})" for number, name in enumerate(order)] or list(labels)
-    if len(listed) > _MAX_LISTED_LABELS:
-        listed[_MAX_LISTED_LABELS:] = [f"and {len(listed) - _MAX_LISTED_LABELS} more"]
-    hint = f"Known labels: {', '.join(listed)}."
+    known = [f"{name} ({number})" for number, name in enumerate(order)] or labels
+    hint = f"Known labels: {listed(known)}."
     if "-1" in found:
         return hint + " -1 marks the hidden labels of GLUE's test sets: use another set."
     if order or not any(_is_number(name) for name in found if name):

@@ -1,14 +1,11 @@
 """Rows as they were read, and the errors that list those that do not fit."""
 
-import difflib
-import json
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dcft_cli.errors import DataError
+from dcft_cli.errors import DataError, did_you_mean, listed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -126,13 +123,6 @@ class Rows:
             self.class_names,
         )
 
-    def write_jsonl(self, path: Path) -> None:
-        """Write the records to a jsonl file, as they were read; what JSON has not, as a text."""
-        # A lone surrogate becomes the escape that JSON has for it.
-        with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            for record in self.records:
-                file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
-
     def number(self, index: int) -> int:
         """Return the number in its source, from 1, of the record at `index`."""
         return index + 1 if self.numbers is None else self.numbers[index]
@@ -149,12 +139,10 @@ class Rows:
             by_form = {unicodedata.normalize("NFC", name): name for name in self.columns}
             found = by_form.get(unicodedata.normalize("NFC", column))
             if found is None:
-                near = difflib.get_close_matches(column, self.columns, n=1)
                 raise DataError(
                     f"{self.source} has no column `{column}`. It has: {', '.join(self.columns)}.",
-                    (f"Did you mean `{near[0]}`? " if near else "")
-                    + f"Choose columns with {setting}; if the file has no header line, name its"
-                    " columns with data.columns.",
+                    f"{did_you_mean(column, self.columns)}Choose columns with {setting}; if the"
+                    " file has no header line, name its columns with data.columns.",
                 )
             column = found
         return [record.get(column) for record in self.records]
@@ -202,13 +190,13 @@ class Rows:
             what: is wrong with these rows.
             hint: what to do about them.
         """
-        listed = []
+        found = []
         for index, text in enumerate(problems):
             if text:
                 line = None if self.lines is None else self.lines[index]
-                listed.append(f"{_location(self.number(index), line)}: {text}")
-        if listed:
-            problem = Problem(what, hint, listed)
+                found.append(f"{_location(self.number(index), line)}: {text}")
+        if found:
+            problem = Problem(what, hint, found)
             if problem not in self.problems:  # labels are looked at more than once
                 self.problems.append(problem)
 
@@ -221,9 +209,7 @@ class Rows:
             count = len(problem.rows)
             rows = "1 row" if count == 1 else f"{count:,} rows"
             lines.append(f"{self.source}: {problem.what} in {rows}:")
-            lines += [f"  {row}" for row in problem.rows[:MAX_LISTED]]
-            if count > MAX_LISTED:
-                lines.append(f"  and {count - MAX_LISTED:,} more")
+            lines.append("  " + listed(problem.rows, MAX_LISTED, "\n  "))
         hints = dict.fromkeys(problem.hint for problem in self.problems if problem.hint)
         raise DataError("\n".join(lines), "\n".join(hints))
 

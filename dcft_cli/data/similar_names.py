@@ -26,14 +26,30 @@ def similar_names(rows: Mapping[str, int]) -> list[tuple[str, str]]:
     Args:
         rows: number of rows by class name.
     """
-    keys = {name: _key(name) for name in rows}
-    found = []
-    for names in combinations(sorted(rows, key=lambda name: (rows[name], name)), 2):
-        rare, frequent = names
-        is_rare = rows[rare] <= RARE * rows[frequent]
-        if keys[rare] == keys[frequent] or (is_rare and _is_mistyped(keys[rare], keys[frequent])):
-            found.append(names)
-    return found
+    words = {name: _key(name).split(" ") for name in rows}
+    # Words with one letter wrong are equal without one of their letters, so that names that may be
+    # similar meet in small groups.
+    groups: dict[tuple[int, tuple[str, ...]], list[str]] = {}
+    for name in sorted(rows, key=lambda name: (rows[name], name)):
+        groups.setdefault((-1, tuple(words[name])), []).append(name)
+        for n, word in enumerate(words[name]):
+            if word.isalpha() and len(word) >= MIN_LETTERS - 1:
+                for less in {word, *(word[:i] + word[i + 1 :] for i in range(1, len(word)))}:
+                    key = (n, (*words[name][:n], less, *words[name][n + 1 :]))
+                    groups.setdefault(key, []).append(name)
+    return sorted(
+        {
+            (rare, frequent)
+            for (n, _), group in groups.items()
+            for rare, frequent in combinations(group, 2)
+            if words[rare] == words[frequent]
+            or (
+                rows[rare] <= RARE * rows[frequent]
+                and _is_mistyped(words[rare][n], words[frequent][n])
+            )
+        },
+        key=lambda pair: [(rows[name], name) for name in pair],
+    )
 
 
 def _key(name: str) -> str:
@@ -43,17 +59,10 @@ def _key(name: str) -> str:
     return _SEPARATORS.sub(" ", text).rstrip(" .,;:!") or text
 
 
-def _is_mistyped(name: str, other: str) -> bool:
-    """Return whether two names differ in one letter of one long word."""
-    if abs(len(name) - len(other)) > 1:
-        return False
-    pairs = list(zip(name.split(" "), other.split(" "), strict=False))
-    different = [(a, b) for a, b in pairs if a != b]
-    if name.count(" ") != other.count(" ") or len(different) != 1:
-        return False
-    ((a, b),) = different
-    letters = a.isalpha() and b.isalpha() and max(len(a), len(b)) >= MIN_LETTERS
-    return letters and a[0] == b[0] and _one_edit(a, b)
+def _is_mistyped(word: str, other: str) -> bool:
+    """Return whether two words differ in one letter, and one of them is long."""
+    long = max(len(word), len(other)) >= MIN_LETTERS
+    return long and abs(len(word) - len(other)) <= 1 and _one_edit(word, other)
 
 
 def _one_edit(a: str, b: str) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from dcft_cli.errors import ModelError
+from dcft_cli.errors import ModelError, listed
 from dcft_cli.models.loading import BaseModel, skeleton
 from dcft_cli.targets.head import outside_encoder
 
@@ -40,8 +40,9 @@ def output_parameters(config: PreTrainedConfig, auto_class: str) -> dict[str, in
         if differing:
             found[name] = differing[0]
     if not found:  # many classes for questions have 2 outputs whatever the configuration says
-        names = outside_encoder(model)
-        found = {name: 0 for name in names if len(model.get_parameter(name)) == count}
+        outside = outside_encoder(model)
+        parameters = model.named_parameters()
+        found = {name: 0 for name, p in parameters if name in outside and len(p) == count}
     return found
 
 
@@ -139,10 +140,10 @@ def _order(
         return None, "whose classes have no names"
     found = _places(labels, names)
     if sorted(found) != unchanged or len(names) != len(found):
-        return None, f"for other classes ({_listed(names)})"
+        return None, f"for other classes ({listed(names, 5)})"
     if found == unchanged:
         return found, "for these classes"
-    return found, f"for these classes in another order ({_listed(names)}), which was changed"
+    return found, f"for these classes in another order ({listed(names, 5)}), which was changed"
 
 
 def _names(config: PreTrainedConfig) -> list[str]:
@@ -160,10 +161,6 @@ def _places(labels: Sequence[str], names: Sequence[str]) -> list[int]:
         names = [name.strip().casefold() for name in names]
     places = {name: place for place, name in enumerate(names)}
     return [places[label] for label in labels if label in places]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ from dcft_cli.adapter_file.load import check_fingerprint, load_tensors
 from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
 from dcft_cli.adapter_file.write import describe, round_trained, save_adapter
 from dcft_cli.atomic import atomic_path
+from dcft_cli.data.writing import write_rows
 from dcft_cli.errors import RunError
 from dcft_cli.models.head import reuse_head
 from dcft_cli.models.loading import BaseModel, base_fingerprint, check_finite, load_model
@@ -275,8 +276,7 @@ def _open_folder(plan: TrainingPlan, checkpoint: Path | None) -> None:
     folder.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
     plan.preparation.tokenizer.save_pretrained(folder.path)
     if (held_out := plan.preparation.loaded.held_out) is not None:
-        with atomic_path(folder.holdout) as path:
-            held_out.write_jsonl(path)
+        write_rows(folder.holdout, held_out.records)
 
 
 def _metrics(

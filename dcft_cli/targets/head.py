@@ -57,13 +57,18 @@ def dense_layers(model: nn.Module, head: Collection[str]) -> list[str]:
 
     Others, which do not keep the size of their input, have no identity.
     """
-    linear = [
-        (name, module)
+    layers = list(head_layers(model, head).items())
+    return [name for name, layer in layers[:-1] if layer.in_features == layer.out_features]
+
+
+def head_layers(model: nn.Module, head: Collection[str]) -> dict[str, nn.Linear]:
+    """Return the linear layers of a model all of whose parameters are in `head`, in its order."""
+    return {
+        name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
         and {f"{name}.{own}" for own, _ in module.named_parameters()} <= set(head)
-    ]
-    return [name for name, layer in linear[:-1] if layer.in_features == layer.out_features]
+    }
 
 
 def outside_encoder(model: nn.Module) -> set[str]:

@@ -1,13 +1,12 @@
 """Weights of classes in the loss."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dcft_cli.errors import RecipeError
+from dcft_cli.errors import RecipeError, did_you_mean, listed
 
 Weights = NDArray[np.float64]
 
@@ -19,10 +18,9 @@ def named_weights(weights: Mapping[str, float], labels: Sequence[str]) -> Weight
         RecipeError: there is no class of that name.
     """
     if unknown := [name for name in weights if name not in labels]:
-        near = difflib.get_close_matches(unknown[0], labels, n=1)
         raise RecipeError(
             f"training.class_weights: there is no class named {', '.join(unknown)}.",
-            (f"Did you mean {near[0]}? " if near else "") + f"Classes: {', '.join(labels)}.",
+            f"{did_you_mean(unknown[0], labels)}Classes: {listed(labels)}.",
         )
     return np.array([weights.get(name, 1.0) for name in labels])
 

@@ -7,7 +7,7 @@ from dcft_cli.data.holdout import hold_out
 from dcft_cli.data.reading import read_file, read_hub
 from dcft_cli.data.rows import MAX_LISTED, Rows, RowSet, format_value
 from dcft_cli.data.similar_names import similar_names
-from dcft_cli.errors import DataError, RecipeError
+from dcft_cli.errors import DataError, RecipeError, listed
 from dcft_cli.recipe import is_file_address
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import Task
@@ -110,9 +110,8 @@ def _similar_classes(task: Task, train: RowSet) -> list[str]:
         f"{format_value(a)} ({rows[a]:,}) and {format_value(b)} ({rows[b]:,})"
         for a, b in similar_names(rows)
     ]
-    if len(pairs) > MAX_LISTED:
-        pairs[MAX_LISTED:] = [f"{len(pairs) - MAX_LISTED:,} more"]
-    return [f"{train.source}: classes that may be the same: {'; '.join(pairs)}"] if pairs else []
+    found = listed(pairs, MAX_LISTED, "; ")
+    return [f"{train.source}: classes that may be the same: {found}"] if pairs else []
 
 
 def _training_rows(task: TaskSection, data: DataSection) -> Rows:

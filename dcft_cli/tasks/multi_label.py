@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, f1_score
 
+from dcft_cli.data.columns import SEPARATORS
 from dcft_cli.data.labels import LabelColumn, label_name
 from dcft_cli.data.lists import written_list
 from dcft_cli.data.prediction_set import Prediction, shortened
@@ -29,7 +30,6 @@ from dcft_cli.tasks.text import TextTask
 
 _DEFAULT_THRESHOLD = 0.5
 _ZERO_OR_ONE = {"1": 1.0, "true": 1.0, "0": 0.0, "false": 0.0}
-_OTHER_SEPARATORS = "|;,"
 _UNQUOTED_LIST = re.compile(r"\s*\[[^\[\]]*,[^\[\]]*\]\s*")
 _LIST_HINT = (
     'Each row lists its labels, such as ["sports", "news"], or [] for none. In csv and tsv files'
@@ -77,7 +77,7 @@ class MultiLabel(TextTask):
         values = rows.values(column, "data.label")
         texts = [value for value in values if isinstance(value, str) and "[" not in value[:1]]
         if texts and not any(data.separator in text for text in texts):
-            for other in _OTHER_SEPARATORS:
+            for other in SEPARATORS:
                 if count := sum(other in text for text in texts):
                     raise DataError(
                         f"{rows.source}: no row of `{column}` contains the label separator"

@@ -1,6 +1,5 @@
 """Regression: a number for a text or a pair of texts."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 from datasets import Dataset, Value
 from numpy.typing import NDArray
 
+from dcft_cli.data.columns import finite_number
 from dcft_cli.data.prediction_set import Prediction, shortened
 from dcft_cli.data.rows import Rows, RowSet, format_value
 from dcft_cli.errors import DataError
@@ -36,11 +36,11 @@ class Regression(TextTask):
         rows.check(
             self.label[0],
             values,
-            lambda value: "" if math.isfinite(_number(value)) else f"is {format_value(value)}",
+            lambda value: f"is {format_value(value)}" if finite_number(value) is None else "",
             "label that is not a (finite) number",
             "To predict classes, set task.type=classification.",
         )
-        return [_number(value) for value in values]
+        return [finite_number(value) or 0.0 for value in values]
 
     def check_training(self, rows: RowSet) -> None:
         """See `Task.check_training`."""
@@ -81,13 +81,3 @@ class Regression(TextTask):
     def describe_target(self, target: float) -> float:
         """See `Task.describe_target`."""
         return shortened(target)
-
-
-def _number(value: object) -> float:
-    """Return the number of a label; NaN if it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return math.nan
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return math.nan

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dcft_cli.models.loading import head_outputs
+from dcft_cli.targets.head import head_layers
 
 Batch = Mapping[str, Tensor]
 Targets = Mapping[str, Tensor]
@@ -92,12 +93,7 @@ def fit_head(
         None, with the head unchanged, if the model's outputs are not those of a trained
         `nn.Linear`, or are not finite.
     """
-    linear = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and {f"{name}.{own}" for own, _ in module.named_parameters()} <= set(head)
-    }
+    linear = head_layers(model, head)
     calls: dict[str, tuple[Tensor, Tensor]] = {}
 
     def record(name: str) -> Callable[[Any, tuple[Tensor, ...], Tensor], None]:

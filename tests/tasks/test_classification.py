@@ -34,6 +34,7 @@ def numbers(loaded: LoadedTask) -> list[int]:
         ([10, 9, 1], ("1", "9", "10"), [2, 1, 0]),
         ([-1, 0, 1], ("-1", "0", "1"), [0, 1, 2]),
         (["10", "9", "1"], ("1", "9", "10"), [2, 1, 0]),
+        (["1", "01", "2", "001"], ("001", "01", "1", "2"), [2, 1, 3, 0]),
         ([1.0, 0.0], ("0", "1"), [1, 0]),
         ([True, False], ("false", "true"), [1, 0]),
         ([" b", "a "], ("a", "b"), [1, 0]),
@@ -126,7 +127,7 @@ def test_a_missing_column_lists_the_existing_ones(jsonl: Write) -> None:
     with pytest.raises(DataError) as error:
         load(path, label="lable")
     assert error.value.message == f"{path} has no column `lable`. It has: text, label."
-    assert "Did you mean `label`?" in error.value.hint
+    assert "Did you mean label?" in error.value.hint
     assert "data.label" in error.value.hint
     with pytest.raises(DataError, match="no column `sentence`"):
         load(path, text=["sentence"])

@@ -23,7 +23,7 @@ def test_labels_are_numbers_however_written(jsonl: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    "label", [None, "", "high", "1,5", True, float("nan"), float("inf"), "nan", "-inf", [1]]
+    "label", [None, "", "high", "1,5", "1_5", True, float("nan"), float("inf"), "nan", "-inf", [1]]
 )
 def test_labels_that_are_not_numbers(jsonl: Write, label: object) -> None:
     with pytest.raises(DataError, match=r"not a .* number in 1 row:\n  row 2 \(line 2\): `label`"):

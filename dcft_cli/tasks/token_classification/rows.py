@@ -30,7 +30,8 @@ def prepare_sentences(
         DataError: a missing column; a row without words; a word that is not a text, or empty;
             another number of labels than of words; an unknown label.
     """
-    sentences = read_words(rows, words)
+    sentences = _lists(rows, words, "data.text")
+    _check_words(rows, words, sentences)
     column = label_column(rows, label)
     problems = [
         f"`{label}` has {len(tags):,} labels for {len(sentence):,} words in `{words}`"
@@ -57,7 +58,7 @@ def prepare_words(rows: Rows, words: str) -> Dataset:
     Raises:
         DataError: a missing column; a row without words; a word that is not a text, or empty.
     """
-    values = [_read_list(value) for value in rows.values(words, "data.text")]
+    values = _lists(rows, words, "data.text")
     sentences: list[Any] = [v.split() if isinstance(v, str) else v for v in values]
     _check_words(rows, words, sentences)
     rows.raise_problems()
@@ -81,26 +82,13 @@ def word_spans(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
     return spans
 
 
-def read_words(rows: Rows, column: str) -> list[Any]:
-    """Return the lists of words in `column`, and report rows without one.
-
-    A list may be written as a text (`['She', 'lives']`), as csv files hold it.
-
-    Raises:
-        DataError: there is no such column.
-    """
-    sentences = [_read_list(value) for value in rows.values(column, "data.text")]
-    _check_words(rows, column, sentences)
-    return sentences
-
-
 def label_column(rows: Rows, column: str) -> LabelColumn:
     """Return the lists of labels in `column`, and report rows without one.
 
     Raises:
         DataError: there is no such column.
     """
-    values = [_read_list(value) for value in rows.values(column, "data.label")]
+    values = _lists(rows, column, "data.label")
     rows.check(
         column,
         values,
@@ -113,9 +101,11 @@ def label_column(rows: Rows, column: str) -> LabelColumn:
     return LabelColumn(rows, column, lists, "word {number} is {value}", hint)
 
 
-def _read_list(value: object) -> object:
-    listed = written_list(value) if isinstance(value, str) else None
-    return value if listed is None else listed
+def _lists(rows: Rows, column: str, setting: str) -> list[Any]:
+    """Return the values of a column, with the lists that csv files hold as texts."""
+    values = rows.values(column, setting)
+    found = [written_list(value) if isinstance(value, str) else None for value in values]
+    return [v if read is None else read for v, read in zip(values, found, strict=True)]
 
 
 def _check_words(rows: Rows, column: str, sentences: Sequence[object]) -> None:

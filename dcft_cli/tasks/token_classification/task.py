@@ -114,49 +114,45 @@ class TokenClassification(Task):
     def evaluation_set(self, name: str, dataset: Dataset, tokenizer: Tokenizer) -> EvaluationSet:
         """See `Task.evaluation_set`."""
         encoded = longest_first(self._encode(dataset, tokenizer))
-        windows = [encoded[column][:] for column in _WINDOW_COLUMNS]
-        expected = [np.asarray(labels, np.int64) for labels in dataset["labels"][:]]
+        rows, words, tokens = (encoded[column][:] for column in _WINDOW_COLUMNS)
+        sentences = [np.asarray(labels, np.int64) for labels in dataset["labels"][:]]
+        expected, ends = np.concatenate(sentences), np.cumsum([*map(len, sentences)])
+        first = ends - [*map(len, sentences)]
+        # Of the words that yield tokens, among the words of all sentences.
+        places = np.concatenate([first[r] + np.array(w) for r, w in zip(rows, words, strict=True)])
         missing = self.labels.index(OUTSIDE) if self.tags and OUTSIDE in self.labels else -1
 
-        def predicted(predictions: NDArray[Any]) -> list[Numbers]:
-            classes = [np.full(len(labels), missing) for labels in expected]
-            for row, words, tokens, logits in zip(
-                *windows, require_finite(predictions), strict=True
-            ):
-                classes[row][words] = logits[tokens].argmax(axis=-1)
-            return classes
+        def word_logits(predictions: NDArray[Any]) -> NDArray[Any]:
+            """Return the logits of the words at `places`, (words, classes)."""
+            pairs = zip(require_finite(predictions), tokens, strict=True)
+            return np.concatenate([logits[of_words] for logits, of_words in pairs])
 
-        def word_logits(predictions: NDArray[Any]) -> tuple[NDArray[Any], Numbers]:
-            """Return the logits (words, classes) and labels of all words that yield tokens."""
-            row_words_tokens = list(zip(*windows, strict=True))
-            labels = [expected[row][words] for row, words, _ in row_words_tokens]
-            logits = [
-                found[tokens]
-                for found, (_, _, tokens) in zip(predictions, row_words_tokens, strict=True)
-            ]
-            return np.concatenate(logits), np.concatenate(labels)
+        def predicted(predictions: NDArray[Any]) -> Numbers:
+            classes = np.full(len(expected), missing)
+            classes[places] = word_logits(predictions).argmax(axis=-1)
+            return classes
 
         def choose(predictions: NDArray[Any]) -> None:
             if self.chosen:
-                logits, labels = word_logits(require_finite(predictions))
-                self.decision = Decision(temperature=softmax_temperature(logits, labels))
+                temperature = softmax_temperature(word_logits(predictions), expected[places])
+                self.decision = Decision(temperature)
 
         def report(predictions: NDArray[Any]) -> dict[str, Any]:
-            by_class = self.report_words(predicted(predictions), expected)
-            logits, labels = word_logits(predictions)
-            calibration = softmax_calibration(logits, labels, self.decision.temperature)
+            by_class = self.report_words(predicted(predictions), expected, ends)
+            logits, temperature = word_logits(predictions), self.decision.temperature
+            calibration = softmax_calibration(logits, expected[places], temperature)
             return {**by_class, "calibration": calibration}
 
         def score(predictions: NDArray[Any], label_ids: object = None) -> dict[str, float]:
-            return self.score_words(predicted(predictions), expected)
+            return self.score_words(predicted(predictions), expected, ends)
 
         def constant_scores(logits: NDArray[Any]) -> dict[str, float]:
             shape = (len(encoded), max(encoded["length"][:]), len(self.labels))
             return score(np.broadcast_to(logits, shape))
 
         def failure(predictions: NDArray[Any]) -> str:
-            classes = set(np.concatenate(predicted(predictions)).tolist()) - {-1}
-            if len(classes) > 1 or len(set(np.concatenate(expected).tolist())) == 1:
+            classes = set(predicted(predictions).tolist()) - {-1}
+            if len(classes) > 1 or (expected == expected[0]).all():
                 return ""
             return f"every word is labeled {self.labels[classes.pop()] if classes else 'nothing'}"
 
@@ -200,52 +196,48 @@ class TokenClassification(Task):
         labeled = batch["labels"] != IGNORED
         return features[labeled], {"labels": batch["labels"][labeled]}
 
-    def score_words(
-        self, predicted: Sequence[Numbers], expected: Sequence[Numbers]
-    ) -> dict[str, float]:
+    def score_words(self, predicted: Numbers, expected: Numbers, ends: Numbers) -> dict[str, float]:
         """Score the words, or the entities, of all sentences.
 
         Args:
-            predicted: class numbers of the words of each sentence; -1 for none.
-            expected: true class numbers.
+            predicted: class numbers of the words of all sentences, (words,); -1 for none.
+            expected: true class numbers, (words,).
+            ends: number of words up to the end of each sentence, (sentences,).
         """
-        flat, true = np.concatenate(predicted), np.concatenate(expected)
-        right = accuracy(flat, true)
+        right = accuracy(predicted, expected)
         if self.tags is None:
-            return {"accuracy": right, "macro_f1": macro_f1(flat, true)}
-        return score_entities(self._read(predicted), self._read(expected)) | {"accuracy": right}
+            return {"accuracy": right, "macro_f1": macro_f1(predicted, expected)}
+        scores = score_entities(self._read(predicted, ends), self._read(expected, ends))
+        return scores | {"accuracy": right}
 
-    def report_words(
-        self, predicted: Sequence[Numbers], expected: Sequence[Numbers]
-    ) -> dict[str, Any]:
+    def report_words(self, predicted: Numbers, expected: Numbers, ends: Numbers) -> dict[str, Any]:
         """Report on the words of all sentences, or on the entities by type.
 
         Confusions of entities are counted by word: words of one type tagged as another, or as
         none (O).
 
         Args:
-            predicted, expected: of `score_words`.
+            predicted, expected, ends: of `score_words`.
         """
-        flat, true = np.concatenate(predicted), np.concatenate(expected)
         if self.tags is None:
-            return report_classes(self.labels, true, flat)
+            return report_classes(self.labels, expected, predicted)
         types = sorted({type_ for mark, type_ in self.tags if mark != OUTSIDE})
         names = [OUTSIDE, *(type_ or _UNNAMED for type_ in types)]
         # Each tag as the number of its type in `names`; the last one is for -1.
         numbers = np.array([types.index(t) + 1 if m != OUTSIDE else 0 for m, t in self.tags] + [0])
-        counts = count_entities(self._read(predicted), self._read(expected))
-        return report_classes(names, numbers[true], numbers[flat]) | {
+        counts = count_entities(self._read(predicted, ends), self._read(expected, ends))
+        return report_classes(names, numbers[expected], numbers[predicted]) | {
             "unit": "entity",
             "classes": {
                 type_ or _UNNAMED: class_scores(*counts.get(type_, (0, 0, 0))) for type_ in types
             },
         }
 
-    def _read(self, sentences: Sequence[Numbers]) -> list[list[Tag]]:
-        """Return the tags of class numbers; O for -1."""
+    def _read(self, words: Numbers, ends: Numbers) -> list[list[Tag]]:
+        """Return the tags of each sentence from class numbers; O for -1."""
         assert self.tags is not None
         tags = [*self.tags, (OUTSIDE, "")]
-        return [[tags[number] for number in numbers] for numbers in sentences]
+        return [[tags[n] for n in sentence] for sentence in np.split(words, ends[:-1])]
 
     def _describe(
         self,
