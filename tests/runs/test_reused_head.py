@@ -125,7 +125,7 @@ def test_a_tagger_with_the_same_tags_in_another_order(tmp_path: Path) -> None:
     base = save_classifier(tmp_path / "base", names, task="TokenClassification")
     settings = (STILL, "adapter.init=zero", "training.max_steps=1")
     job = train(recipe("token_classification", tmp_path, base, *settings), tmp_path / "run")
-    order = [names.index(name) for name in job.plan.recipe.task.labels]
+    order = [names.index(name) for name in job.plan.preparation.loaded.task.labels]
     assert order != list(range(4))
     expected = logits(transformers.AutoModelForTokenClassification.from_pretrained(base))
     assert torch.allclose(logits(job.model), expected[..., order], atol=1e-5)
