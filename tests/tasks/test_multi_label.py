@@ -177,6 +177,11 @@ def test_the_best_threshold_is_the_best_of_all(seed: int) -> None:
     assert best == pytest.approx(max(score(value) for value in np.linspace(0, 1, 100)))
 
 
+def test_a_threshold_between_very_large_logits_can_be_reached() -> None:
+    _, threshold = best_threshold(np.array([50.0, 45.0, 40.0]), np.array([True, True, False]))
+    assert 1 / (1 + np.exp(-40.0)) >= threshold < 1
+
+
 def test_labels_that_never_occur_are_left_out_of_means() -> None:
     scores = score([[1.0, -1.0], [-1.0, -1.0]], [[1, 0], [0, 0]])
     assert scores.pop("best_micro_f1_threshold") == 0.5  # halfway between 1 and -1
