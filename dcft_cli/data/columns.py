@@ -82,7 +82,7 @@ class Column:
 
     @cached_property
     def is_id(self) -> bool:
-        """Whether it numbers the rows, by its name or its values."""
+        """Whether the column numbers the rows, by its name or its values."""
         whole = sorted(self.numbers)
         counts = len(whole) > 2 and whole == list(range(int(whole[0]), int(whole[0]) + len(whole)))
         return bool(_ID.fullmatch(self.name)) or counts
@@ -97,7 +97,7 @@ class Column:
 
     @cached_property
     def has_letters(self) -> bool:
-        """Whether most values do, unlike dates and phone numbers."""
+        """Whether most values contain letters, unlike dates and phone numbers."""
         found = sum(bool(re.search(r"[^\W\d_]", value)) for value in self.values)
         return found > len(self.values) / 2
 

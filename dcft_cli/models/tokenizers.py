@@ -42,8 +42,8 @@ def load_tokenizer(section: ModelSection, *, offsets: bool = False) -> PreTraine
             "Use a model with a tokenizer.json.",
         )
     # Without tokenizer files, transformers creates a tokenizer that has no word and no letter.
-    ordinary = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
-    if fast and not any(letter.isalnum() for piece in ordinary for letter in piece):
+    special = set(tokenizer.all_special_tokens)
+    if fast and not any(map(str.isalnum, "".join(tokenizer.get_vocab().keys() - special))):
         raise ModelError(
             f"There is no tokenizer in the base model {section.name}.",
             "Add one: AutoTokenizer.from_pretrained(NAME).save_pretrained(DIR).",

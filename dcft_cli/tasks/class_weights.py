@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dcft_cli.data.labels import label_key
 from dcft_cli.errors import RecipeError, did_you_mean, listed
 
 Weights = NDArray[np.float64]
@@ -17,12 +18,13 @@ def named_weights(weights: Mapping[str, float], labels: Sequence[str]) -> Weight
     Raises:
         RecipeError: there is no class of that name.
     """
-    if unknown := [name for name in weights if name not in labels]:
+    by_key = {label_key(name): weight for name, weight in weights.items()}
+    if unknown := [n for n in weights if label_key(n) not in map(label_key, labels)]:
         raise RecipeError(
             f"training.class_weights: there is no class named {', '.join(unknown)}.",
             f"{did_you_mean(unknown[0], labels)}Classes: {listed(labels)}.",
         )
-    return np.array([weights.get(name, 1.0) for name in labels])
+    return np.array([by_key.get(label_key(name), 1.0) for name in labels])
 
 
 def balanced_classes(counts: NDArray[Any]) -> Weights:

@@ -234,7 +234,9 @@ def best_threshold(logits: NDArray[Any], present: NDArray[np.bool_]) -> tuple[fl
     f1s = 2 * hits[last_of_tie] / (predicted + present.sum())
     best = int(f1s.argmax())
     logits = np.append(ranked[last_of_tie], ranked[-1] - 1).astype(np.float64)
-    return float(f1s[best]), float(expit((logits[best] + logits[best + 1]) / 2))
+    middle = (logits[best] + logits[best + 1]) / 2
+    # Beyond a logit of 36 the nearest float64 is 1, which no probability would reach.
+    return float(f1s[best]), float(expit(min(middle, 30.0)))
 
 
 def _label_column(rows: Rows, column: str, separator: str) -> LabelColumn:

@@ -57,14 +57,15 @@ def test_values_beyond_the_limits_of_python(tmp_path: Path, value: str, problem:
 
 def test_all_malformed_lines_are_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
-        read(tmp_path, '{"a": 1}\n{"a": \n[2]\n{"a": 3\n')
+        read(tmp_path, '{"a": 1}\n{"a": \n[2]\n{"a": 3}{}\n')
     assert error.value.message.splitlines() == [
         f"{tmp_path / 'a.json'}: malformed JSON in 2 rows:",
         "  row 2 (line 2): at character 6 (Expecting value)",
-        "  row 4 (line 4): at character 8 (Expecting ',' delimiter)",
+        "  row 4 (line 4): at character 9 (Extra data)",
         f"{tmp_path / 'a.json'}: not a JSON object in 1 row:",
         "  row 3 (line 3): [2]",
     ]
+    assert "Each line is one JSON object" in error.value.hint
 
 
 def test_lines_after_a_squad_file(tmp_path: Path) -> None:

@@ -31,32 +31,6 @@ def test_jsonl(tmp_path: Path, name: str) -> None:
     assert rows.source == str(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ('{"a": 1', "malformed JSON in 1 row:\n  @: at character 8 (Expecting ',' delimiter)"),
-        ("[1, 2]", "not a JSON object in 1 row:\n  @: [1, 2]"),
-        ('{"a": 1}{"a": 2}', "malformed JSON in 1 row:\n  @: at character 9 (Extra data)"),
-    ],
-)
-def test_malformed_jsonl(tmp_path: Path, line: str, message: str) -> None:
-    path = tmp_path / "a.jsonl"
-    with pytest.raises(DataError) as error:
-        read(path, f'{{"a": 0}}\n{line}\n')
-    assert error.value.message == f"{path}: {message}".replace("@", "row 2 (line 2)")
-    assert "one JSON object" in error.value.hint
-
-
-@pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ","), ("a.tsv", "\t")])
-def test_csv_and_tsv(tmp_path: Path, name: str, delimiter: str) -> None:
-    lines = ["a,b", '"x,""y""",1', "", '"two\nlines",2', "z,3"]
-    rows = read(tmp_path / name, "\r\n".join(lines).replace(",", delimiter) + "\n")
-    expected = [f'x{delimiter}"y"', "two\nlines", "z"]
-    assert [record["a"] for record in rows.records] == expected
-    assert [record["b"] for record in rows.records] == ["1", "2", "3"]
-    assert rows.lines == [2, 4, 6]
-
-
 def test_a_table_without_header_and_quoting(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     content = 'he said "no\t-1.5\n":-)\t2.0\n'
@@ -66,25 +40,6 @@ def test_a_table_without_header_and_quoting(tmp_path: Path) -> None:
         {"word": '":-)', "rating": "2.0"},
     ]
     assert rows.lines == [1, 2]
-
-
-def test_wrong_number_of_fields(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    with pytest.raises(DataError) as error:
-        read(path, "a,b\n1,2\n1\n\n1,2,3\n")
-    assert error.value.message == (
-        f"{path}: wrong number of fields in 2 rows:\n"
-        "  row 2 (line 3): 1 instead of 2\n"
-        "  row 3 (line 5): 3 instead of 2"
-    )
-
-
-def test_a_quotation_mark_that_does_not_close(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match="row from line 3: a quotation mark does not close"
-    ) as error:
-        read(tmp_path / "a.csv", 'a,b\n1,2\n"x,3\ny,4\n')
-    assert "data.quoting=false" in error.value.hint
 
 
 def test_a_repeated_column(tmp_path: Path) -> None:

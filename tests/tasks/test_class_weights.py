@@ -54,6 +54,11 @@ def test_weights_of_labels_are_those_of_the_rows_that_have_them() -> None:
 
 
 def test_unknown_classes_and_families_without_classes_are_errors() -> None:
+    bools = build_task(
+        TaskSection(type="classification", labels=["False", "True"]), DataSection(text=["text"])
+    )
+    bools.weight_classes({"true": 3.0}, Dataset.from_dict({"label": [0, 1]}))
+    assert bools.class_weights == pytest.approx([0.5, 1.5]), "as YAML writes them"
     with pytest.raises(RecipeError, match="no class named bb, x") as error:
         task_of("classification", {"bb": 2.0, "a": 1.0, "x": 3.0})
     assert error.value.hint == "Did you mean b? Classes: a, b, c."

@@ -42,9 +42,8 @@ def job(folder: Path, base: Path, compile: str, *more: str, **settings: bool) ->
     return train(loaded, folder / f"run-{compile}", **settings)
 
 
-@pytest.mark.parametrize("family", ["bert", "deberta-v2"])
-def test_compiled_training_gives_the_same_result(family: str, tmp_path: Path) -> None:
-    base = save_base(tmp_path / "base", family, **CALM)
+def test_compiled_training_gives_the_same_result(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "deberta-v2", **CALM)
     plain, compiled = (job(tmp_path, base, on) for on in ("false", "true"))
     losses = [[p.loss for p in run.watcher.losses] for run in (plain, compiled)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)

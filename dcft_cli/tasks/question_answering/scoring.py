@@ -86,14 +86,8 @@ def score_answers(
 
 
 def best_null_threshold(answers: Sequence[Answer], references: Sequence[Sequence[str]]) -> float:
-    """Return the threshold with the best F1.
-
-    It lies halfway between the "no answer" scores on its two sides, so that rounding does not
-    cross it.
-    """
-    _, threshold = _best(f1, answers, references)
-    higher = [a.no_answer_score for a in answers if a.no_answer_score > threshold]
-    return (threshold + min(higher, default=threshold + 2)) / 2
+    """Return the threshold with the best F1; see `best_threshold`."""
+    return _best(f1, answers, references)[1]
 
 
 def _best(
@@ -113,6 +107,9 @@ def best_threshold(
 ) -> tuple[float, float]:
     """Return the best percentage that any threshold reaches, and the lowest such threshold.
 
+    It lies halfway between the "no answer" scores on its two sides, so that rounding does not
+    cross it.
+
     Questions are answered up to a "no answer" score and left unanswered above it. Questions with
     the same score stay together, as when a threshold is applied (the official script separates
     them).
@@ -128,8 +125,8 @@ def best_threshold(
     totals = np.concatenate([[0.0], np.cumsum((answered - unanswered)[order])]) + unanswered.sum()
     possible = np.concatenate([[True], leads[1:] > leads[:-1], [True]])
     k = int(np.argmax(np.where(possible, totals, -np.inf)))
-    threshold = leads[k - 1] if k else leads[0] - 1.0  # below every lead: nothing is answered
-    return 100.0 * float(totals[k]) / len(leads), float(threshold)
+    edges = np.concatenate([leads[:1] - 2.0, leads, leads[-1:] + 2.0])
+    return 100.0 * float(totals[k]) / len(leads), float(edges[k] + edges[k + 1]) / 2
 
 
 def _each(

@@ -45,7 +45,6 @@ class QuestionAnswering(Task):
     """Find the answer to a question in a context, or that there is none.
 
     Prepared rows have the columns of SQuAD: `question`, `context`, `answers`.
-
     """
 
     kind = "question_answering"

@@ -59,7 +59,7 @@ def test_all_spans_of_the_same_tokens_give_the_same_text(context: str, data: st.
     assert whole[0] <= bare[0] < bare[1] <= whole[1]
     assert bare_span(context[slice(*whole)], whole[0], dropped) == bare
     answers = {"text": [context[start:end]], "answer_start": [start]}
-    assert whole_answers(answers, context, dropped) == [context[slice(*whole)]]
+    assert whole_answers(answers, context, dropped)[0].strip() == context[slice(*whole)]
 
 
 @given(st.text("ab( ", max_size=12), st.data())

@@ -82,9 +82,9 @@ def test_scores_of_v2_by_hand() -> None:
         "no_answer_exact_match": 50.0,
         "no_answer_f1": 50.0,
         "best_exact_match": 75.0,
-        "best_exact_match_threshold": -2.0,
+        "best_exact_match_threshold": -1.5,
         "best_f1": 75.0,
-        "best_f1_threshold": -2.0,
+        "best_f1_threshold": -1.5,
     }
 
 
