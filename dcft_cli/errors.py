@@ -1,5 +1,7 @@
 """Errors for users: what happened and where, and what to do next."""
 
+from collections.abc import Sequence
+
 
 class DCFTError(Exception):
     """Base class of the errors that `dcft` reports without a traceback.
@@ -62,3 +64,9 @@ class ExportError(DCFTError):
 
 class TrainingError(DCFTError):
     """Training that cannot continue, such as after a loss that is not finite."""
+
+
+def listed(names: Sequence[str], limit: int = 20) -> str:
+    """Return names for a message: the first ones, and how many more there are."""
+    more = len(names) - limit
+    return ", ".join([*names[:limit], f"and {more:,} more"] if more > 0 else names)
