@@ -14,11 +14,7 @@ from dcft_cli.targets.weights import is_packed
 _CHUNK_SIZE = 1 << 20  # values hashed at a time: no second copy of a large weight
 
 
-def fingerprint(
-    model: nn.Module,
-    *,
-    exclude: Collection[str] = (),
-) -> str:
+def fingerprint(model: nn.Module, *, exclude: Collection[str] = ()) -> str:
     """Hash every frozen parameter of a model, by name, shape and value.
 
     Values are rounded to bfloat16 first, so the same checkpoint gives the same fingerprint
@@ -26,7 +22,7 @@ def fingerprint(
 
     Args:
         model: the base model; adapters in it are not counted.
-        exclude: names of parameters to leave out (the task head's).
+        exclude: names of parameters to leave out: those whose values the adapter file decides.
 
     Returns:
         "sha256:" and 64 hexadecimal digits.

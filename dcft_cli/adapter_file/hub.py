@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from dcft_cli.adapter_file.read import ADAPTER_FILE, file_in
+from dcft_cli.addresses import local_path
 from dcft_cli.errors import AdapterFileError
 
 SCHEME = "hub://"
@@ -24,18 +25,20 @@ def is_repository(name: str) -> bool:
 
 
 def locate(source: str | Path) -> Path:
-    """Return the adapter file that a path or Hub address names; download it if it is not cached.
+    """Return the adapter file that a path or an address names; download it if it is not cached.
 
     Args:
-        source: a file, a folder with `adapter.safetensors` in it, or `hub://USER/NAME`, with
-            `@REVISION` (branch, tag or commit) if it is not the main branch.
+        source: a file, a folder with `adapter.safetensors` in it, the `package://` address of
+            one, or `hub://USER/NAME`, with `@REVISION` (branch, tag or commit) if it is not the
+            main branch.
 
     Raises:
         AdapterFileError: an address of another form, no such repository or adapter in it, or the
             Hub cannot be reached.
+        UserError: the package is not installed, or holds no such file.
     """
     if not isinstance(source, str) or not is_hub_address(source):
-        return file_in(Path(source).expanduser())
+        return file_in(local_path(str(source)))
     found = _ADDRESS.fullmatch(source)
     if found is None:
         raise AdapterFileError(

@@ -23,7 +23,8 @@ def load_adapter(
     Args:
         model: the base model, of the class that the adapter was trained with, with as many
             labels (a task head with fresh weights is overwritten).
-        path: an adapter file, a folder with `adapter.safetensors` in it, or `hub://USER/NAME`.
+        path: an adapter file, a folder with `adapter.safetensors` in it, or the `package://` or
+            `hub://` address of one.
         check_base: refuse a model whose frozen weights are not those the adapter was trained on.
         base_fingerprint: of the base weights; None computes it. That of a quantized
             model cannot be computed: pass that of the weights in full precision.

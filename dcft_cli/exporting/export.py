@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from dcft_cli.adapter_file.load import load_adapter
-from dcft_cli.adapter_file.read import AdapterContents, read_adapter
+from dcft_cli.adapter_file.read import read_adapter
 from dcft_cli.addresses import local_path
 from dcft_cli.atomic import atomic_path
-from dcft_cli.errors import AdapterFileError, ExportError, UserError
+from dcft_cli.errors import ExportError, UserError
 from dcft_cli.exporting.onnx import MODEL_FILE, write_onnx
 from dcft_cli.exporting.peft import write_peft
 from dcft_cli.exporting.readme import readme
-from dcft_cli.merging.merge import new_folder, trained_config
+from dcft_cli.merging.merge import base_section, new_folder, trained_config
 from dcft_cli.merging.proof import TOLERANCE, probes
 from dcft_cli.models.loading import load_model, quiet_transformers
 from dcft_cli.models.tokenizers import load_tokenizer
@@ -59,7 +59,7 @@ def export(adapter: str, out: str, *, to: Format, base: str | None = None) -> Ex
         out: folder to write; must not exist, or be empty.
         to: "peft" or "onnx".
         base: Hub name, folder or `package://` address of the base model in full precision; None:
-            the one that the adapter names.
+            the one that the adapter's run or file names.
 
     Raises:
         UserError: a package is missing, the output exists, or the adapter does not belong to the
@@ -71,7 +71,7 @@ def export(adapter: str, out: str, *, to: Format, base: str | None = None) -> Ex
     quiet_transformers()
     folder = new_folder(out)
     contents = read_adapter(adapter_file(adapter))
-    section = _base(contents, base)
+    section = _findable(base_section(base, contents))
     tokenizer = load_tokenizer(section)
     config = trained_config(section, contents, tokenizer)
     loaded = load_model(section, config, str(contents.model["class"]))
@@ -117,14 +117,7 @@ def _require_packages(to: Format) -> None:
         )
 
 
-def _base(contents: AdapterContents, base: str | None) -> ModelSection:
-    """Return where the base model is; a local one by its absolute path, which is written down."""
-    name = base or contents.base["name"]
-    if name is None:
-        raise AdapterFileError(
-            f"{contents.path} does not name its base model: it was saved outside `dcft train`.",
-            "Name it: --base NAME_OR_FOLDER.",
-        )
-    revision = contents.base["revision"] if name == contents.base["name"] else None
-    path = local_path(name)
-    return ModelSection(name=str(path.absolute()) if path.exists() else name, revision=revision)
+def _findable(section: ModelSection) -> ModelSection:
+    """Return a base model whose folder, if it is one, is absolute: its name is written down."""
+    path = local_path(section.name)
+    return section.model_copy(update={"name": str(path.absolute())}) if path.exists() else section

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from dcft_cli.adapter.inject import adapted_weights, remove_adapters
 from dcft_cli.adapter.layer import AdaptedWeight, DCFTLinear
 from dcft_cli.adapter.merge import merge_weight
-from dcft_cli.errors import ExportError
+from dcft_cli.errors import ExportError, listed
 from dcft_cli.exporting.low_rank import lora_matrices
 from dcft_cli.merging.proof import largest_difference, logits
 from dcft_cli.models.loading import revision_of
@@ -24,7 +24,6 @@ _TASK_TYPES = {
     "TokenClassification": "TOKEN_CLS",
     "QuestionAnswering": "QUESTION_ANS",
 }
-_SHOWN = 3  # layers named in an error
 
 Matrices = dict[str, tuple[Tensor, Tensor]]
 
@@ -90,11 +89,10 @@ def _lora_matrices(weights: Iterable[AdaptedWeight]) -> Matrices:
         or any(a.target and len(a.target.matrices) > 1 for a in weight.dcft_adapters())
     ]
     if unfit:
-        more = f" and {len(unfit) - _SHOWN} more" if len(unfit) > _SHOWN else ""
         raise ExportError(
             "PEFT's LoRA cannot hold the adapter of weights that belong to no linear layer "
             "(experts, convolutions) or to several: "
-            f"{', '.join(unfit[:_SHOWN])}{more}. Nothing was written.",
+            f"{listed(unfit, limit=3)}. Nothing was written.",
             "Merge the adapter instead (dcft merge), or train without these layers "
             "(adapter.targets).",
         )

@@ -76,7 +76,7 @@ def merge(base: str | None, adapter: str, out: str, *, dtype: DTypeChoice = "bas
     quiet_transformers()
     folder = new_folder(out)
     contents = read_adapter(adapter_file(adapter))
-    section = _base_section(base, contents)
+    section = base_section(base, contents)
     stored = _stored_type(section, dtype)
     tokenizer = load_tokenizer(section)
     config = trained_config(section, contents, tokenizer)
@@ -197,15 +197,20 @@ def trained_config(
     return config
 
 
-def _base_section(base: str | None, contents: AdapterContents) -> ModelSection:
-    """Return the base model to load: the one given, else that of the adapter's run or file."""
+def base_section(base: str | None, contents: AdapterContents) -> ModelSection:
+    """Return the base model to load: the one given, else that of the adapter's run or file.
+
+    Raises:
+        AdapterFileError: none is given, and neither of them names one.
+    """
     if base is None and (recipe := recipe_beside(contents.path)):
         model = load_recipe(str(recipe)).recipe.model  # has absolute paths, unlike the file
         return ModelSection(name=model.name, revision=model.revision)
     name = base or contents.base["name"]
     if name is None:
         raise AdapterFileError(
-            f"{contents.path} does not name its base model.", "Give it: dcft merge BASE ADAPTER OUT"
+            f"{contents.path} does not name its base model: it was saved outside `dcft train`.",
+            "Name it: dcft merge BASE ADAPTER OUT, or dcft export --base BASE.",
         )
     # A revision belongs to the model that the adapter names.
     revision = contents.base["revision"] if name == contents.base["name"] else None

@@ -153,20 +153,20 @@ def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str)
 
 
 def base_fingerprint(
-    model: PreTrainedModel, head: Collection[str], section: ModelSection, auto_class: str
+    model: PreTrainedModel, exclude: Collection[str], section: ModelSection, auto_class: str
 ) -> str:
     """Return the fingerprint of a base model's frozen weights, before any quantization.
 
     Args:
         model: loaded from `section`, with adapters or without.
-        head: names of the parameters that are trained with the adapters.
+        exclude: names of the parameters whose values the adapter file decides.
     """
     if section.quantization is not None:  # fingerprints are taken of bfloat16 values
         section = section.model_copy(update={"quantization": None, "dtype": "bfloat16"})
         config = copy(model.config)
         del config.quantization_config
         model = load_model(section, config, auto_class).model
-    return fingerprint(model, exclude=head)
+    return fingerprint(model, exclude=exclude)
 
 
 def check_finite(section: ModelSection, model: nn.Module) -> None:

@@ -16,7 +16,7 @@ from dcft_cli.adapter_file.read import ADAPTER_FILE, AdapterContents, read_adapt
 from dcft_cli.addresses import local_path
 from dcft_cli.data.prediction_set import Prediction, sort_by_length
 from dcft_cli.data.rows import Rows, format_value
-from dcft_cli.errors import AdapterFileError, RunError
+from dcft_cli.errors import AdapterFileError, RunError, listed
 from dcft_cli.models.loading import base_fingerprint, head_outputs, load_model
 from dcft_cli.prediction.predictor import Predictor, settings_of
 from dcft_cli.runs.adapted import AdaptedModel, recipe_of
@@ -27,7 +27,6 @@ from dcft_cli.tasks.base import Task
 from dcft_cli.training.machine import find_machine
 
 _COLUMN = "adapter"  # of prepared rows and model inputs: which of the adapters
-_LISTED = 20
 
 
 def load_mixed(
@@ -95,7 +94,7 @@ class MixedPredictor(Predictor):
         if not rows.records:
             return super().prepare(rows)
         names = rows.values(self.column, "--adapter-column")
-        hint = f"Known: {_listed(list(self.files))}."
+        hint = f"Known: {listed(self._names)}."
         rows.check(self.column, names, self._name_problem, "no known adapter", hint)
         dataset = super().prepare(rows)
         for name in dict.fromkeys(map(str, names)):
@@ -166,14 +165,14 @@ class MixedPredictor(Predictor):
 
     def _fingerprint(self, contents: AdapterContents) -> str | None:
         """Return the fingerprint of a quantized base in full precision; None for any other."""
-        section, head = self.preparation.recipe.model, contents.not_in_base
+        section, exclude = self.preparation.recipe.model, contents.not_in_base
         if section.quantization is None:
             return None
-        if head not in self._fingerprints:
-            self._fingerprints[head] = base_fingerprint(
-                self.model, head, section, self.preparation.auto_class
+        if exclude not in self._fingerprints:
+            self._fingerprints[exclude] = base_fingerprint(
+                self.model, exclude, section, self.preparation.auto_class
             )
-        return self._fingerprints[head]
+        return self._fingerprints[exclude]
 
 
 def _adapters_in(folder: Path) -> dict[str, Path]:
@@ -208,8 +207,3 @@ def _of(outputs: Any, chosen: NDArray[np.bool_], labels: int) -> Any:
 
 def _described(task: Task) -> str:
     return f"{task.kind} of {' and '.join(task.text)}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")

@@ -133,11 +133,7 @@ class Predictor:
         """Return a prediction for every row of `prepare`, in order."""
         if not len(dataset):
             return []
-        tokenizer = self.preparation.tokenizer
-        found = self.task.prediction_set(dataset, tokenizer)
-        largest = max(max(ids) for ids in found.features["input_ids"])
-        section, config = self.preparation.recipe.model, self.preparation.config
-        check_token_id(section, config, tokenizer, largest)
+        found = self.task.prediction_set(dataset, self.preparation.tokenizer)
         return found.predict(self._all_outputs(found.features))
 
     @torch.inference_mode()
@@ -148,7 +144,14 @@ class Predictor:
             return head_outputs(self.model(**inputs))
 
     def _all_outputs(self, features: Columns) -> NDArray[Any] | tuple[NDArray[Any], ...]:
-        """Return the outputs for encoded rows, padded with zeros, as `PredictionSet` takes them."""
+        """Return the outputs for encoded rows, padded with zeros, as `PredictionSet` takes them.
+
+        Raises:
+            ModelError: a token that the model has no embedding for.
+        """
+        largest = max(max(ids) for ids in features["input_ids"])
+        preparation = self.preparation
+        check_token_id(preparation.recipe.model, preparation.config, preparation.tokenizer, largest)
         names = [name for name in features if name in self._accepted]
         inputs = [
             dict(zip(names, values, strict=True))

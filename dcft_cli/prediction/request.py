@@ -48,6 +48,8 @@ class Request:
         if (self.file is None) != bool(self.texts):
             problem = "There is nothing to predict" if self.file is None else "A file and --text"
             raise UserError(f"{problem}.", "Name a file, - for standard input, or --text TEXT.")
+        if self.file == STDIN and sys.stdin is None:
+            raise UserError("Standard input is closed.", "Name a file, or pipe rows in.")
         path = local_path(self.file or STDIN)
         if self.rereadable and not path.is_file():
             raise DataError(f"There is no file {self.file}.", f"Looked for {path.absolute()}.")

@@ -11,6 +11,7 @@ from dcft_cli.adapter_file.hub import SCHEME
 from dcft_cli.adapter_file.read import AdapterContents
 from dcft_cli.addresses import SCHEME as PACKAGE
 from dcft_cli.addresses import local_path
+from dcft_cli.errors import listed
 from dcft_cli.recipe import Recipe
 from dcft_cli.tasks import FAMILIES
 
@@ -19,7 +20,6 @@ _PIPELINES = {
     "AutoModelForTokenClassification": "token-classification",
     "AutoModelForQuestionAnswering": "question-answering",
 }
-_MAX_LABELS = 30
 _MAIN_SETTINGS = ("learning_rate", "epochs", "max_steps", "batch_size", "seed")
 # How a run was started, not what was trained.
 _PRIVATE = {"output", "device", "report_to", "num_workers"}
@@ -76,7 +76,7 @@ def _metadata(
         for name, value in metrics.get("metrics", {}).items()
     ]
     return ModelCardData(
-        base_model=public_base(str(contents.base["name"] or "")) or None,
+        base_model=public_base(str(contents.base["name"] or "")),
         datasets=data.hub,
         library_name="dcft",
         model_name=repository.partition("/")[2] if results else None,
@@ -99,15 +99,14 @@ def _sections(
         f"{contents.head_parameters:,} head parameters in {contents.file_bytes / 1000:,.0f} kB."
     )
     if labels := contents.model["labels"] if FAMILIES[recipe.task.kind].has_classes else []:
-        more = [f"and {len(labels) - _MAX_LABELS} more"] if len(labels) > _MAX_LABELS else []
-        yield f"Labels: {', '.join([*labels[:_MAX_LABELS], *more])}."
+        yield f"Labels: {listed(labels, limit=30)}."
     if metrics.get("metrics"):
         yield "## Scores"
         yield _scores(metrics)
     yield "## Data"
     yield _data(recipe, metrics)
     yield "## Use"
-    yield _use(contents, repository, public_base(base) or "BASE")
+    yield _use(repository)
     yield "## Settings"
     yield _table(("setting", "value"), _settings(recipe, contents))
     yield (
@@ -144,15 +143,14 @@ def _data(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
     return ", ".join([name, *counts]) + "."
 
 
-def _use(contents: AdapterContents, repository: str, base: str) -> str:
+def _use(repository: str) -> str:
     address = f"{SCHEME}{repository}"
-    folder = repository.partition("/")[2]
-    model_class = contents.model["class"]
+    folder = shlex.quote(repository.partition("/")[2])
     return f"""With dcft:
 
 ```sh
 dcft predict {address} --text "..."
-dcft merge {address} {shlex.quote(folder)}-merged
+dcft merge {address} {folder}-merged
 ```
 
 ```python
@@ -162,14 +160,10 @@ predictor = dcft_cli.load("{address}")
 predictor(["..."])
 ```
 
-With PEFT, after `dcft export {address} {folder}-peft --to peft`:
+With PEFT, by the script in the README of this export:
 
-```python
-from peft import PeftModel
-from transformers import {model_class}
-
-model = {model_class}.from_pretrained("{base}", num_labels={len(contents.model["labels"])})
-model = PeftModel.from_pretrained(model, "{folder}-peft")
+```sh
+dcft export {address} {folder}-peft --to peft
 ```"""
 
 

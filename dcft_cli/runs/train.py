@@ -105,9 +105,8 @@ def train(
     began = time.perf_counter()
     prior, constant_scores = constant_prediction(plan.preparation)
     acceleration = enable(base.model) if _is_accelerated(plan) else []
-    trainer = _trainer(
-        plan, base, fingerprint, reporter, [*([stopping] if stopping else []), *callbacks]
-    )
+    own = [stopping] if stopping else []
+    trainer = _trainer(plan, base, fingerprint, reporter, [*own, *callbacks])
     if plan.machine.is_main:  # after all checks: an earlier run is overwritten from here on
         _open_folder(plan, checkpoint)
     if checkpoint is None:
@@ -125,24 +124,31 @@ def train(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     metrics = _metrics(plan, trainer, prior, time.perf_counter() - began)
     metrics["acceleration"] = acceleration
+    _finish(plan, trainer, metrics)
+    return TrainingResult(folder, metrics, trainer)
+
+
+def _finish(plan: TrainingPlan, trainer: AdapterTrainer, metrics: dict[str, Any]) -> None:
+    """Score what the adapter file will hold, add decision and reports to `metrics`; write both."""
+    recipe, folder, task = plan.recipe, plan.folder, plan.preparation.loaded.task
     dtype: torch.dtype = getattr(torch, recipe.adapter.file_dtype)
-    task, info = plan.preparation.loaded.task, adapter_info(recipe)
     needs_predictions = plan.preparation.evaluation_sets and (task.has_classes or task.chosen)
     if dtype != torch.float32:  # the scores are those of the file
-        round_trained(base.model, dtype)
+        round_trained(trainer.adapted_model, dtype)
         metrics["metrics"] = trainer.score()
     elif needs_predictions and trainer.scored_step != metrics["best_step"]:
         trainer.score()
     metrics["decision"] = task.decision.to_json(task.choosable)
     metrics["chosen"] = list(task.chosen)
     metrics["reports"] = trainer.reports
+    if not plan.machine.is_main:
+        return
+    info = adapter_info(recipe)
     if task.chosen:
         info["decision"] = task.decision.to_json(task.chosen)
-    if plan.machine.is_main:
-        trainer.save_adapter(folder.adapter, info=info, dtype=dtype)
-        with atomic_path(folder.metrics) as path:
-            path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    return TrainingResult(folder, metrics, trainer)
+    trainer.save_adapter(folder.adapter, info=info, dtype=dtype)
+    with atomic_path(folder.metrics) as path:
+        path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
 
 def _is_accelerated(plan: TrainingPlan) -> bool:

@@ -19,6 +19,7 @@ class HeldAdapter(nn.Module):
         layout: what lies where in `factors`.
         factors: A, B and C of all modules; float32.
         labels: class names in the order of their numbers; empty without classes.
+        not_in_base: names of the parameters whose values the file decides, not the base.
     """
 
     factors: Tensor
@@ -27,6 +28,7 @@ class HeldAdapter(nn.Module):
         super().__init__()
         self.layout = layout_of(contents)
         self.labels = tuple(contents.model["labels"])
+        self.not_in_base = contents.not_in_base
         # Buffers follow the model to its device. Their names may not have dots.
         self.register_buffer("factors", as_vector(contents))
         self._head: dict[str, dict[str, str]] = defaultdict(dict)

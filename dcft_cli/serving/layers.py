@@ -48,18 +48,18 @@ class SelectedLinear(_Wrapper):
         selection = selected.get()
         if selection is None:
             return y
-        for alike in selection.alike:
-            for block in alike.layout.blocks.get(self.weight_name, ()):
+        for group in selection.groups:
+            for block in group.layout.blocks.get(self.weight_name, ()):
                 x, y = _by_row(x, selection), _by_row(y, selection)
-                own = x if alike.rows is None else x[alike.rows]
-                down, up = (factor.to(x.dtype) for factor in alike.low_rank_factors(block))
+                own = x if group.rows is None else x[group.rows]
+                down, up = (factor.to(x.dtype) for factor in group.low_rank_factors(block))
                 tokens = own.reshape(len(down), -1, own.shape[-1])
                 delta = (tokens @ down.mT @ up.mT).view(*own.shape[:-1], -1).to(y.dtype)
                 columns = y[..., slice(*block.rows or (None,))]
-                if alike.rows is None:
+                if group.rows is None:
                     columns += delta
                 else:
-                    columns[alike.rows] += delta
+                    columns[group.rows] += delta
         return y
 
 
@@ -86,10 +86,10 @@ class SelectedParametrization(nn.Module):
         if selection is None:
             return stored
         result = stored
-        for alike in selection.alike:
-            for block in alike.layout.blocks.get(self.weight_name, ()):
+        for group in selection.groups:
+            for block in group.layout.blocks.get(self.weight_name, ()):
                 _require(selection.size is None)
-                A, B, C = block.factors(alike.vectors)
+                A, B, C = block.factors(group.vectors)
                 delta = delta_weight(A[0], B[0], C[0], **block.shape_and_scale)
                 first, end = block.rows or (0, self.matrix.out_features)
                 delta = F.pad(delta, (0, 0, first, self.matrix.out_features - end))

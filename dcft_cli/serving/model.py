@@ -13,10 +13,10 @@ from torch.nn.utils import parametrize
 from dcft_cli.acceleration import enable
 from dcft_cli.adapter.inject import base_parameters, fix, refuse_adapted, replace_modules
 from dcft_cli.adapter_file.fingerprint import fingerprint_of
+from dcft_cli.adapter_file.hub import is_hub_address, locate
 from dcft_cli.adapter_file.load import check_fingerprint, mismatch, targets_among
-from dcft_cli.adapter_file.read import ADAPTER_FILE, AdapterContents, file_in, read_adapter
-from dcft_cli.addresses import local_path
-from dcft_cli.errors import AdapterFileError, ModelError
+from dcft_cli.adapter_file.read import ADAPTER_FILE, AdapterContents, read_adapter
+from dcft_cli.errors import AdapterFileError, ModelError, listed
 from dcft_cli.models.loading import (
     HEAD_OUTPUTS,
     head_outputs,
@@ -36,8 +36,6 @@ from dcft_cli.serving.selection import (
 )
 from dcft_cli.targets.example import example_of
 from dcft_cli.targets.resolve import find_weights
-
-_NAMES_IN_ERRORS = 20
 
 
 class DCFTModel(nn.Module):
@@ -127,9 +125,10 @@ class DCFTModel(nn.Module):
         """Load an adapter. The first one becomes the active one.
 
         Args:
-            source: adapter file, a folder with `adapter.safetensors` in it, a `package://` address
-                of either, or the contents of a file.
-            name: to call it by; None: that of the folder, or of a file with a name of its own.
+            source: adapter file, a folder with `adapter.safetensors` in it, the `package://` or
+                `hub://` address of one, or its contents.
+            name: to call it by; None: that of the repository on the Hub, of the folder, or of a
+                file with a name of its own.
             check_base: refuse an adapter that was trained on other base weights.
             base_fingerprint: of the base weights; None computes it. That of a quantized model
                 cannot be computed: pass that of the weights in full precision.
@@ -138,16 +137,11 @@ class DCFTModel(nn.Module):
             The name.
 
         Raises:
-            AdapterFileError: a damaged file, or one for another base model or class.
+            AdapterFileError: no such file, a damaged one, or one for another base model or class.
             ModelError: there is an adapter of this name.
         """
-        contents = (
-            source
-            if isinstance(source, AdapterContents)
-            else read_adapter(file_in(local_path(str(source))))
-        )
-        file = contents.path.absolute()
-        name = name or (file.parent.name if file.name == ADAPTER_FILE else file.stem)
+        contents = source if isinstance(source, AdapterContents) else read_adapter(locate(source))
+        name = name or _default_name(source, contents.path.absolute())
         if name in self._keys:
             raise ModelError(
                 f"There is an adapter called {name}.",
@@ -257,12 +251,9 @@ class DCFTModel(nn.Module):
 
     def _get(self, name: str) -> HeldAdapter:
         if name not in self._keys:
-            known = self.adapter_names
-            listed = ", ".join(known[:_NAMES_IN_ERRORS]) or "none"
-            more = len(known) - _NAMES_IN_ERRORS
             raise ModelError(
                 f"There is no adapter called {name}.",
-                f"Loaded: {listed}{f', and {more} more' if more > 0 else ''}.",
+                f"Loaded: {listed(self.adapter_names) or 'none'}.",
             )
         held = self._held[self._keys[name]]
         assert isinstance(held, HeldAdapter)
@@ -286,6 +277,13 @@ class DCFTModel(nn.Module):
                 raise mismatch(contents, difference, own)
         for name in sorted(contents.fixed - self._base_parameters.keys()):
             raise mismatch(contents, f"{name}, which the model does not have", own)
+        for other in self._keys:
+            if read := contents.fixed - self._get(other).not_in_base:
+                raise AdapterFileError(
+                    f"{contents.path} sets {min(read)} to a constant; the adapter {other} uses the "
+                    "value in the base model.",
+                    "Load them into a DCFTModel each.",
+                )
 
     def _fingerprint(self, contents: AdapterContents) -> str:
         """Return the fingerprint of the weights that are frozen under an adapter."""
@@ -297,7 +295,7 @@ class DCFTModel(nn.Module):
 
     def _wrap(self, contents: AdapterContents) -> None:
         """Put wrappers around the modules that a file changes, where there are none yet."""
-        for name in contents.fixed:  # the base lacks them: no other adapter reads its values
+        for name in contents.fixed:  # no other adapter reads the base's values
             fix(self._base_parameters[name])
         owners = {name.rpartition(".")[0] for name in contents.head} - self._wrapped
         heads: dict[nn.Module, nn.Module] = {}
@@ -351,3 +349,10 @@ class DCFTModel(nn.Module):
             if not error <= spread * torch.finfo(output.dtype).eps ** 0.5:
                 return False
         return True
+
+
+def _default_name(source: str | Path | AdapterContents, file: Path) -> str:
+    """Return the name of a repository on the Hub, of a folder, or of a file with its own name."""
+    if isinstance(source, str) and is_hub_address(source):
+        return source.partition("@")[0].rpartition("/")[2]
+    return file.parent.name if file.name == ADAPTER_FILE else file.stem

@@ -16,7 +16,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Alike:
+class Group:
     """Adapters of one layout, and the rows of the batch that use them.
 
     Attributes:
@@ -39,12 +39,12 @@ class Selection:
 
     Attributes:
         size: number of rows of the batch; None: one adapter for all of them, however many.
-        alike: the adapters by layout.
+        groups: the adapters by layout.
         rows: of each distinct adapter.
     """
 
     size: int | None
-    alike: Sequence[Alike]
+    groups: Sequence[Group]
     rows: Sequence[tuple[HeldAdapter, Tensor]]
 
 
@@ -54,16 +54,16 @@ selected: ContextVar[Selection | None] = ContextVar("selected", default=None)
 
 def select_one(adapter: HeldAdapter) -> Selection:
     """Select an adapter for a whole batch."""
-    alike = Alike(adapter.layout, adapter.factors.unsqueeze(0), None)
-    return Selection(None, [alike], [(adapter, torch.empty(0))])
+    group = Group(adapter.layout, adapter.factors.unsqueeze(0), None)
+    return Selection(None, [group], [(adapter, torch.empty(0))])
 
 
 def select_by_row(adapters: Sequence[HeldAdapter]) -> Selection:
     """Select an adapter for each row of a batch."""
     device = adapters[0].factors.device
     by_layout = positions([adapter.layout for adapter in adapters])
-    alike = [
-        Alike(
+    groups = [
+        Group(
             layout,
             torch.stack([adapters[row].factors for row in rows]),
             None if len(by_layout) == 1 else torch.tensor(rows, device=device),
@@ -71,7 +71,7 @@ def select_by_row(adapters: Sequence[HeldAdapter]) -> Selection:
         for layout, rows in by_layout.items()
     ]
     rows_of = {a: torch.tensor(rows, device=device) for a, rows in positions(adapters).items()}
-    return Selection(len(adapters), alike, list(rows_of.items()))
+    return Selection(len(adapters), groups, list(rows_of.items()))
 
 
 def positions(values: Sequence[T]) -> dict[T, list[int]]:

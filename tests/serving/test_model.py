@@ -1,5 +1,6 @@
 """Many adapters in one model give what each of them gives alone."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import torch
 import transformers
 from torch import Tensor
 
-from dcft_cli import DCFTModel, load_adapter
+from dcft_cli import DCFTConfig, DCFTModel, inject, load_adapter, save_adapter
 from dcft_cli.acceleration import enable
 from dcft_cli.adapter_file.read import read_adapter
 from dcft_cli.errors import AdapterFileError, ModelError, TargetError
 from dcft_cli.models.loading import head_outputs
+from dcft_cli.serving import model as serving
 from tests.architectures.tiny import example, tiny_model
 from tests.families import save_base
 from tests.jobs import recipe, train
@@ -203,6 +205,30 @@ def test_from_a_pretrained_base(base: Path, inputs: dict[str, Tensor]) -> None:
     path = adapter_for(base)
     assert model.load_adapter(path) == path.stem
     assert model(**inputs).logits.shape == (len(NAMES), 3)
+
+
+def test_addresses(base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = tmp_path / "adapters_of_acme"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    path = shutil.copy(adapter_for(base), package / "adapter.safetensors")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = DCFTModel.from_pretrained(str(base))
+    assert model.load_adapter("package://adapters_of_acme") == "adapters_of_acme"
+    monkeypatch.setattr(serving, "locate", lambda source: path)
+    assert model.load_adapter("hub://acme/opinions@v1") == "opinions"
+
+
+def test_an_adapter_cannot_change_the_base_of_another(tmp_path: Path) -> None:
+    head = ["classifier.out_proj.weight", "classifier.out_proj.bias"]
+    reads = inject(tiny_model("roberta"), DCFTConfig(), head=head)
+    sets = inject(tiny_model("roberta"), DCFTConfig(), dense="frozen")
+    paths = [save_adapter(m, tmp_path / n) for m, n in ((reads, "reads"), (sets, "sets"))]
+    model = DCFTModel(tiny_model("roberta"))
+    model.load_adapter(paths[0], "reads")
+    with pytest.raises(AdapterFileError, match=r"sets classifier\.dense\.bias .* adapter reads"):
+        model.load_adapter(paths[1], "sets")
+    assert model.adapter_names == ["reads"]
 
 
 @pytest.mark.parametrize("dense", ["adapter", "frozen"])
