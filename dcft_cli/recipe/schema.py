@@ -165,7 +165,7 @@ class AdapterSection(_Section):
 class HeadSection(_Section):
     """The task head: the parameters outside the encoder."""
 
-    dense: Literal["full", "adapter", "frozen"] = "frozen"
+    dense: Literal["full", "adapter", "frozen"] = "full"
     """What to do with the square linear layers before the last one: train them, or set them to
     the identity, with adapters or without."""
 
