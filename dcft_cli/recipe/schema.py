@@ -219,7 +219,7 @@ class HeadSection(_Section):
     reuse: Literal["auto", "keep", "replace"] = "auto"
     """What becomes of the last layer of a task head that the base model has. auto: continue it if
     its classes are those of the task, else replace it."""
-    dense: Literal["full", "adapter", "frozen"] = "frozen"
+    dense: Literal["full", "adapter", "frozen"] = "full"
     """What to do with the square linear layers before the last one: train them, or set them to
     the identity, with adapters or without."""
 
