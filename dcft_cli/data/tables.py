@@ -113,10 +113,10 @@ class _Splitter:
     A field that begins with a quotation mark ends at the next one that is not doubled, which may
     be on a later line. Unless `quoting` says that this is always or never so:
 
-    - if a tab separates the columns, a line that is a row as it stands is one, unless its last
-      field goes on in the next lines and these are no rows; only fields that are quoted as a whole
-      lose their quotation marks. Few programs quote in tsv files.
-    - else lines that are rows as they stand, within a field, are an error.
+    - With tabs between columns, a line with the right number of fields is a row, and quotation
+      marks count only around whole fields: few programs quote in tsv files. A quoted last field
+      may still go on in the next lines, if these are no rows themselves.
+    - With other delimiters, a field over several lines that all look like rows is an error.
 
     Attributes:
         width: number of columns; 0 until it is known.
