@@ -8,7 +8,6 @@ from functools import cached_property
 from statistics import mean
 from typing import Any, Self
 
-from dcft_cli.data.lists import written_list
 from dcft_cli.data.rows import Rows
 
 _ID = re.compile(r"(id|idx|index|uuid|guid|row|unnamed: ?0)?|.*[_ ]id", re.IGNORECASE)
@@ -134,7 +133,9 @@ class Column:
 
 
 def _is_list(value: object) -> bool:
-    return isinstance(value, list) or (isinstance(value, str) and written_list(value) is not None)
+    """Return whether a value is a list, or a text in brackets: [a, b] will need quotation marks."""
+    brackets = isinstance(value, str) and value.startswith("[") and value.endswith("]")
+    return brackets or isinstance(value, list)
 
 
 def finite_number(value: object) -> float | None:

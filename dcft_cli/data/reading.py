@@ -23,16 +23,12 @@ from dcft_cli.data.lines import decode_lines
 from dcft_cli.data.quiet import quiet
 from dcft_cli.data.rows import BadRow, Record, Rows
 from dcft_cli.data.tables import read_table
+from dcft_cli.data.writing import FORMATS
 from dcft_cli.errors import DataError
 from dcft_cli.recipe.schema import DataSection
 
 _FORMATS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
+    **FORMATS,
     ".conll": "conll",
     ".conllu": "conllu",
     ".iob": "conll",

@@ -1,9 +1,6 @@
-"""Tables of text: csv, tsv, and other files with a delimiter between columns.
+"""Tables of text: csv, tsv, and other files with a delimiter between columns."""
 
-The `csv` module is not used: it limits the length of fields for the whole process, and does not
-say which lines a quoted field takes.
-"""
-
+import csv
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,9 +15,13 @@ MAX_QUOTED_LINES = 10_000
 _TAB = "\t"
 _DELIMITERS = {";": '";"', _TAB: r'"\t"', "|": '"|"', ",": '","'}
 """Common delimiters, as the shell takes them."""
-_INSIDE = re.compile(r'(?:[^"]++|"")*+')
-"""What may follow the opening quotation mark of a field."""
-_QUOTED = re.compile(rf'"({_INSIDE.pattern})"')
+_QUOTED = re.compile(r'"((?:[^"]++|"")*+)"')
+_PROBLEMS = {
+    "end of data": "a quotation mark does not close",
+    "new-line": "a carriage return in a field without quotation marks",
+    "": "a quoted field goes on after its closing quotation mark",
+}
+"""By a part of the csv module's message."""
 _UNQUOTED = "If quotation marks are part of the texts, set data.quoting=false."
 
 
@@ -113,10 +114,10 @@ class _Splitter:
     A field that begins with a quotation mark ends at the next one that is not doubled, which may
     be on a later line. Unless `quoting` says that this is always or never so:
 
-    - if a tab separates the columns, a line that is a row as it stands is one, unless its last
-      field goes on in the next lines and these are no rows; only fields that are quoted as a whole
-      lose their quotation marks. Few programs quote in tsv files.
-    - else lines that are rows as they stand, within a field, are an error.
+    - With tabs between columns, a line with the right number of fields is a row, and quotation
+      marks count only around whole fields: few programs quote in tsv files. A quoted last field
+      may still go on in the next lines, if these are no rows themselves.
+    - With other delimiters, a field over several lines that all look like rows is an error.
 
     Attributes:
         width: number of columns; 0 until it is known.
@@ -148,32 +149,24 @@ class _Splitter:
         """Return the fields of the row that starts with a line, and take the lines it needs."""
         if self._quoting is False or '"' not in line:
             return self._plain(line)
-        fields: list[str] = []
-        text, start = line, 0
+        before: list[str] = []
+        text = line
         if self._lenient and self._is_row(line):
             *others, last = self._plain(line)
-            fields = list(map(_unquoted, others))
+            before = list(map(_unquoted, others))
             if not last.startswith('"') or _QUOTED.fullmatch(last):
-                return [*fields, _unquoted(last)]
-            start = line.rindex(self.delimiter) + 1 if others else 0
+                return [*before, _unquoted(last)]
+            text = line[line.rindex(self.delimiter) + 1 :] if others else line
         first, taken = self._number, [line]
-        while True:
-            if text.startswith('"', start):
-                closed = self._quoted_field(text, start + 1, taken)
-                if closed is None:
-                    return self._as_it_is(taken, first, "a quotation mark does not close")
-                field, text, start = closed
-                if text[start:].strip("\r\n") and not text.startswith(self.delimiter, start):
-                    problem = "a quoted field goes on after its closing quotation mark"
-                    return self._as_it_is(taken, first, problem)
-            else:
-                end = text.find(self.delimiter, start)
-                field = text[start:end] if end >= 0 else text[start:].rstrip("\r\n")
-                start += len(field)
-            fields.append(field)
-            if not text.startswith(self.delimiter, start):
-                break
-            start += 1
+        reader = csv.reader(self._lines_from(text, taken), delimiter=self.delimiter, strict=True)
+        limit = csv.field_size_limit(2**31 - 1)  # of the whole process
+        try:
+            fields = next(reader)
+        except csv.Error as error:
+            problem = next(text for part, text in _PROBLEMS.items() if part in str(error))
+            return self._as_it_is(taken, first, problem)
+        finally:
+            csv.field_size_limit(limit)
         if len(taken) > 1 and self._quoting is None and self._could_be_rows(taken):
             raise DataError(
                 f"{self._source}, line {first}: a quoted field runs over {len(taken)} lines, each"
@@ -181,29 +174,20 @@ class _Splitter:
                 "If quotation marks are part of the texts, set data.quoting=false; if the field"
                 " has several lines, data.quoting=true.",
             )
-        return fields
+        return before + fields
 
-    def _quoted_field(self, text: str, start: int, taken: list[str]) -> tuple[str, str, int] | None:
-        """Return a quoted field, the line where it ends, and the position after its end.
+    def _lines_from(self, text: str, taken: list[str]) -> Iterator[str]:
+        """Yield `text` and the lines after it, up to the first that can be no part of its field.
 
         Args:
-            text, start: line and position after the opening quotation mark.
-            taken: lines of the row; gets those that the field goes on in.
-
-        Returns:
-            None if the field does not end, or not before a line that is a row.
+            taken: gets the lines after it.
         """
-        parts = []
-        while (end := _end_of_quoted(text, start)) == len(text):
-            parts.append(text[start:])
-            following = self._take()
-            if following is not None:
-                taken.append(following)
-            if following is None or len(taken) > MAX_QUOTED_LINES or self._are_rows(taken):
-                return None
-            text, start = following, 0
-        parts.append(text[start:end])
-        return "".join(parts).replace('""', '"'), text, end + 1
+        yield text
+        while (line := self._take()) is not None:
+            taken.append(line)
+            if len(taken) > MAX_QUOTED_LINES or self._are_rows(taken):
+                return
+            yield line
 
     def _as_it_is(self, taken: list[str], first: int, problem: str) -> list[str]:
         """Return the fields of the first line, quotation marks included, and put back the others.
@@ -241,13 +225,6 @@ class _Splitter:
 
     def _plain(self, line: str) -> list[str]:
         return line.rstrip("\r\n").split(self.delimiter)
-
-
-def _end_of_quoted(text: str, start: int) -> int:
-    """Return the position of the next quotation mark that is not doubled, else the length."""
-    match = _INSIDE.match(text, start)
-    assert match is not None  # it may be empty
-    return match.end()
 
 
 def _unquoted(field: str) -> str:

@@ -23,7 +23,7 @@ from dcft_cli.errors import DataError, UserError
 Format = Literal["jsonl", "csv", "tsv", "parquet"]
 Row = Mapping[str, Any]
 
-_FORMATS: dict[str, Format] = {
+FORMATS: Mapping[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
@@ -31,6 +31,7 @@ _FORMATS: dict[str, Format] = {
     ".tsv": "tsv",
     ".parquet": "parquet",
 }
+"""By the ending of a file."""
 _CHUNK = 1024
 
 
@@ -40,12 +41,12 @@ def output_format(path: Path) -> Format:
     Raises:
         UserError: it names none.
     """
-    if path.suffix.lower() not in _FORMATS:
+    if path.suffix.lower() not in FORMATS:
         raise UserError(
             f"{path}: the format does not follow from the ending.",
-            f"Use one of: {', '.join(_FORMATS)}.",
+            f"Use one of: {', '.join(FORMATS)}.",
         )
-    return _FORMATS[path.suffix.lower()]
+    return FORMATS[path.suffix.lower()]
 
 
 def check_output(path: Path) -> None:

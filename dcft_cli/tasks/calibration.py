@@ -57,29 +57,24 @@ def softmax_calibration(
 ) -> Mapping[str, float]:
     """Describe the calibration of the most likely classes, with and without the temperature."""
     right = logits.argmax(axis=-1) == labels
-
-    def error(scale: float) -> float:
-        return calibration_error(softmax(logits / scale, axis=-1).max(axis=-1), right)
-
-    return _described(error, temperature)
+    return _described(lambda t: softmax(logits / t, axis=-1).max(axis=-1), right, temperature)
 
 
 def sigmoid_calibration(
     logits: NDArray[Any], present: NDArray[Any], temperature: float
 ) -> Mapping[str, float]:
     """Describe the calibration of all pairs of row and label."""
-
-    def error(scale: float) -> float:
-        return calibration_error(expit(logits / scale).reshape(-1), present.reshape(-1))
-
-    return _described(error, temperature)
+    return _described(lambda t: expit(logits / t).reshape(-1), present.reshape(-1), temperature)
 
 
-def _described(error: Callable[[float], float], temperature: float) -> Mapping[str, float]:
+def _described(
+    probabilities: Callable[[float], NDArray[Any]], true: NDArray[Any], temperature: float
+) -> Mapping[str, float]:
+    """Return the temperature, and the errors of the probabilities at it and at 1."""
     return {
         "temperature": temperature,
-        "error": error(temperature),
-        "error_without_temperature": error(1.0),
+        "error": calibration_error(probabilities(temperature), true),
+        "error_without_temperature": calibration_error(probabilities(1.0), true),
     }
 
 

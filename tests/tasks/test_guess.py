@@ -49,6 +49,7 @@ def found(guess: Guess) -> tuple[Any, ...]:
         (lambda n: 3 * n % 41 + 100, "regression", {}),
         (one_of(["a"], ["a", "b"], []), "multi_label", {}),
         (one_of("['a']", "['a', 'b']", "[]"), "multi_label", {}),
+        (one_of("[a]", "[a, b]", "[]"), "multi_label", {}),  # and an error when they are read
         (one_of("a", "a|b", "b", ""), "multi_label", {}),
         (one_of("a", "a; b", "b", "c", "c; a"), "multi_label", {"data.separator": ";"}),
         # A comma within a name separates nothing.
