@@ -211,6 +211,10 @@ def test_standard_input(
     feed(monkeypatch, "the film was good\n")
     error = error_of("predict", run, "-")
     assert "Standard input is not JSON" in error and "--format text" in error
+    feed(monkeypatch, "")
+    assert run_cli("predict", run, "-").out == ""
+    monkeypatch.setattr(sys, "stdin", None)  # as the shell's <&- leaves it
+    assert "Standard input is closed" in error_of("predict", run, "-")
 
 
 def test_a_reader_that_has_enough(run_of: RunOf, tmp_path: Path) -> None:
