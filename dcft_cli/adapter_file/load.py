@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dcft_cli.adapter.inject import M, adapter_layers, base_parameters, insert, refuse_adapted
 from dcft_cli.adapter_file.fingerprint import fingerprint
@@ -38,7 +38,9 @@ def load_adapter(
         TargetError: the model has adapters already.
     """
     contents = read_adapter(locate(path))
-    targets = _find_targets(model, contents)
+    refuse_adapted(model)
+    parameters = dict(model.named_parameters())
+    targets = matching_targets(contents, find_weights(model), parameters, type(model).__name__)
     if check_base:
         check_fingerprint(
             contents, base_fingerprint or fingerprint(model, exclude=contents.not_in_base)
@@ -81,40 +83,29 @@ def _name_classes(model: nn.Module, contents: AdapterContents) -> None:
         config.label2id = {label: number for number, label in enumerate(labels)}
 
 
-def _find_targets(model: nn.Module, contents: AdapterContents) -> list[Target]:
-    """Find the modules of a file in a model; check every shape, those of the head included."""
-    refuse_adapted(model)
-    targets = targets_among(find_weights(model), contents, type(model).__name__)
-    parameters = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    for name, tensor in contents.head.items():
-        if parameters.get(name) != tensor.shape:
-            actual = parameters.get(name, "nothing of this name")
-            raise mismatch(
-                contents,
-                f"{name} of shape {tensor.shape}, the model has {actual}",
-                type(model).__name__,
-            )
-    for name in sorted(contents.fixed - parameters.keys()):
-        raise mismatch(contents, f"{name}, which the model does not have", type(model).__name__)
-    return targets
-
-
-def targets_among(
-    weights: Mapping[str, tuple[Matrix, ...]], contents: AdapterContents, model: str
+def matching_targets(
+    contents: AdapterContents,
+    weights: Mapping[str, tuple[Matrix, ...]],
+    parameters: Mapping[str, Tensor],
+    model: str,
+    *,
+    any_labels: bool = False,
 ) -> list[Target]:
-    """Find the modules of a file among the weights of a model, and check their shapes.
+    """Find the modules of a file in a model; check every shape, those of the head included.
 
     Args:
-        weights: by name, as `find_weights` returns them.
-        model: name of the model's class, for the error.
+        weights: of the model, by name, as `find_weights` returns them.
+        parameters: of the model, by name.
+        model: name of its class, for errors.
+        any_labels: whether the head may have another number of outputs.
 
     Raises:
-        AdapterFileError: a weight is missing, or has another shape.
+        AdapterFileError: a parameter is missing, or has another shape.
     """
     targets = [Target(m.name, m.role, weights.get(m.weight, ()), m.rows) for m in contents.modules]
     for target, module in zip(targets, contents.modules, strict=True):
         if not target.matrices:
-            raise mismatch(contents, f"{module.weight}, which the model does not have", model)
+            raise _mismatch(contents, f"{module.weight}, which the model does not have", model)
         rows = target.matrix.out_features
         sizes = (target.matrix.count, target.out_features, target.in_features)
         wanted = (module.count, module.out_features, module.in_features)
@@ -123,7 +114,16 @@ def targets_among(
             if module.rows:
                 have += f" (rows {module.rows[0]} to {module.rows[1] - 1})"
             real = _by((target.matrix.count, rows, target.in_features))
-            raise mismatch(contents, f"{module.name} of shape {have}, the model has {real}", model)
+            raise _mismatch(contents, f"{module.name} of shape {have}, the model has {real}", model)
+    first = 1 if any_labels else 0  # dimension that must be the same
+    for name, tensor in contents.head.items():
+        found = parameters.get(name)
+        if found is None or found.shape[first:] != tensor.shape[first:]:
+            actual = "nothing of this name" if found is None else tuple(found.shape)
+            difference = f"{name} of shape {tensor.shape}, the model has {actual}"
+            raise _mismatch(contents, difference, model)
+    for name in sorted(contents.fixed - parameters.keys()):
+        raise _mismatch(contents, f"{name}, which the model does not have", model)
     return targets
 
 
@@ -131,7 +131,7 @@ def _by(sizes: Iterable[int | None]) -> str:
     return " x ".join(str(size) for size in sizes if size is not None)
 
 
-def mismatch(contents: AdapterContents, difference: str, model: str) -> AdapterFileError:
+def _mismatch(contents: AdapterContents, difference: str, model: str) -> AdapterFileError:
     """Return the error for a file that has `difference`, and does not fit a class of model."""
     return AdapterFileError(
         f"{contents.path} does not fit this model ({model}): it has {difference}.",

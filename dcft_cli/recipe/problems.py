@@ -3,19 +3,10 @@
 import re
 from difflib import get_close_matches
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from dcft_cli.recipe.schema import (
-    AdapterSection,
-    DataSection,
-    HeadSection,
-    HoldoutSection,
-    ModelSection,
-    Recipe,
-    TaskSection,
-    TrainingSection,
-)
+from dcft_cli.recipe.schema import sections
 from dcft_cli.recipe.source import KeyPath, Place, Source, dotted, show
 
 _WORDS = {
@@ -155,13 +146,4 @@ _OTHER_NAMES = {
     "output_dir": "training.output",
 }
 
-_SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
-    (): Recipe,
-    ("model",): ModelSection,
-    ("task",): TaskSection,
-    ("data",): DataSection,
-    ("data", "holdout"): HoldoutSection,
-    ("adapter",): AdapterSection,
-    ("head",): HeadSection,
-    ("training",): TrainingSection,
-}
+_SECTIONS = dict(sections())

@@ -5,8 +5,9 @@ thus in editors; docs/recipes.md says more. Imports neither torch nor transforme
 mistakes show before these are loaded.
 """
 
+from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -300,6 +301,17 @@ class Recipe(_Section):
     adapter: AdapterSection = AdapterSection()
     head: HeadSection = HeadSection()
     training: TrainingSection = TrainingSection()
+
+
+def sections(
+    section: type[BaseModel] = Recipe, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
+    """Yield the path and the class of a section, and of all sections in it."""
+    yield path, section
+    for name, field in section.model_fields.items():
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from sections(inner, (*path, name))
 
 
 def is_file_address(value: str) -> bool:

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from dcft_cli.recipe.schema import Recipe
+from dcft_cli.recipe.schema import Recipe, sections
 
 SCHEMA_FILE = "recipe.schema.json"
 """File name of the JSON Schema; it lies next to the recipes that refer to it."""
@@ -32,16 +31,14 @@ class Setting(NamedTuple):
     description: str
 
 
-def settings(section: type[BaseModel] = Recipe, path: str = "") -> Iterator[Setting]:
-    """Yield the settings of a section, and those of the sections in it, in the schema's order."""
-    for name, field in section.model_fields.items():
-        key = f"{path}.{name}" if path else name
+def settings() -> Iterator[Setting]:
+    """Yield all settings, section by section, in the schema's order."""
+    for path, section in sections():
         if path:
-            description = " ".join((field.description or "").split())
-            yield Setting(key, _kind(field.annotation), _default(field), description)
-        for inner in (field.annotation, *get_args(field.annotation)):
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                yield from settings(inner, key)
+            for name, field in section.model_fields.items():
+                description = " ".join((field.description or "").split())
+                key = ".".join((*path, name))
+                yield Setting(key, _kind(field.annotation), _default(field), description)
 
 
 def json_schema() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dcft_cli.acceleration import enable
 from dcft_cli.adapter.inject import base_parameters, fix, refuse_adapted, replace_modules
 from dcft_cli.adapter_file.fingerprint import fingerprint_of
 from dcft_cli.adapter_file.hub import is_hub_address, locate
-from dcft_cli.adapter_file.load import check_fingerprint, mismatch, targets_among
+from dcft_cli.adapter_file.load import check_fingerprint, matching_targets
 from dcft_cli.adapter_file.read import ADAPTER_FILE, AdapterContents, read_adapter
 from dcft_cli.errors import AdapterFileError, ModelError, listed
 from dcft_cli.models.loading import (
@@ -268,15 +268,7 @@ class DCFTModel(nn.Module):
                 f"this model is a {own}.",
                 "Load the base for its task: from_pretrained(base, auto_class=...).",
             )
-        targets_among(self._weights, contents, own)
-        for name, tensor in contents.head.items():
-            found = self._base_parameters.get(name)
-            if found is None or found.shape[1:] != tensor.shape[1:]:
-                actual = "nothing of this name" if found is None else tuple(found.shape)
-                difference = f"{name} of shape {tensor.shape}, the model has {actual}"
-                raise mismatch(contents, difference, own)
-        for name in sorted(contents.fixed - self._base_parameters.keys()):
-            raise mismatch(contents, f"{name}, which the model does not have", own)
+        matching_targets(contents, self._weights, self._base_parameters, own, any_labels=True)
         for other in self._keys:
             if read := contents.fixed - self._get(other).not_in_base:
                 raise AdapterFileError(

@@ -16,6 +16,7 @@ import pytest
 
 from dcft_cli.prediction import request
 from tests.cli.conftest import RunCli
+from tests.prediction.adapters import LABELS, rows_for, save_folder
 from tests.samples import Row, rows_of, write_rows
 
 RunOf = Callable[[str], Path]
@@ -211,6 +212,10 @@ def test_standard_input(
     feed(monkeypatch, "the film was good\n")
     error = error_of("predict", run, "-")
     assert "Standard input is not JSON" in error and "--format text" in error
+    feed(monkeypatch, "")
+    assert run_cli("predict", run, "-").out == ""
+    monkeypatch.setattr(sys, "stdin", None)  # as the shell's <&- leaves it
+    assert "Standard input is closed" in error_of("predict", run, "-")
 
 
 def test_a_reader_that_has_enough(run_of: RunOf, tmp_path: Path) -> None:
@@ -263,3 +268,34 @@ def test_processes_cannot_share_a_pipe(
     for arguments in (("--text", "a"), ("-", "-o", "out.jsonl")):
         error = error_of("predict", str(run_of("sst2")), *arguments)
         assert "cannot share standard input or stdout" in error
+
+
+def test_rows_that_name_their_adapter(run_cli: RunCli, base: Path, tmp_path: Path) -> None:
+    options = ["--adapters", str(save_folder(base, tmp_path)), "--adapter-column", "tenant"]
+    rows = [{"id": n, **row} for n, row in enumerate(rows_for("classification", 9))]
+    file = write_rows(tmp_path / "rows.jsonl", rows)
+    found = lines(run_cli("predict", *options, file).out)
+    for row, line in zip(rows, found, strict=True):
+        assert line | row == line
+        assert list(line["probabilities"]) == LABELS[row["tenant"]]
+        assert line["prediction"] in LABELS[row["tenant"]]
+    output = tmp_path / "out.csv"
+    run_cli("predict", *options, file, "data.max_length=16", "-o", str(output))
+    header = output.read_text().splitlines()[0]
+    assert header.startswith("id,text,tenant,prediction,probability,probabilities.no")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--adapters", "runs", "rows.csv"],
+        ["--adapter-column", "tenant", "runs/a", "rows.csv"],
+        ["--adapters", "runs", "--adapter-column", "tenant", "--text", "good"],
+        [],
+    ],
+)
+def test_options_that_do_not_go_together(
+    arguments: list[str], error_of: Callable[..., str]
+) -> None:
+    error = error_of("predict", *arguments)
+    assert "belong together" in error or "No adapter is named" in error
