@@ -166,13 +166,6 @@ def test_a_name_that_is_too_long(error_of: ErrorOf, arguments: list[str]) -> Non
     assert f"File name too long: {LONG}" in error_of(*arguments)
 
 
-@pytest.mark.parametrize("setting", ["data.train={}.jsonl", "data.validation={}.jsonl"])
-def test_data_with_a_name_that_is_too_long(
-    error_of: ErrorOf, command: list[str], setting: str
-) -> None:
-    assert f"File name too long: {LONG}" in error_of(*command, setting.format(LONG))
-
-
 def test_an_output_with_a_name_that_is_too_long(
     error_of: ErrorOf, command: list[str], job: Job, tmp_path: Path
 ) -> None:
@@ -184,8 +177,6 @@ def test_an_output_with_a_name_that_is_too_long(
 @pytest.mark.parametrize(
     ("method", "name", "arguments"),
     [
-        ("open", "dev.jsonl", "train {command}"),
-        ("is_file", "rte-train.jsonl", "train {command}"),  # in a folder that may not be entered
         ("exists", "run", "train {command}"),
         ("mkdir", "out", "merge {run} {tmp}/locked/out"),
         ("is_dir", "run", "eval {run}"),

@@ -15,7 +15,7 @@ from tests.cli.conftest import RunCli
         ("trian", ["Did you mean 'train'?"]),
         ("recipes shw", ["Did you mean 'show'?", "recipes --help"]),
         ("train", ["Missing argument 'RECIPE'", "Usage: ", "train --help"]),
-        ("merge base", ["Missing argument 'ADAPTER'", "Usage: "]),
+        ("merge base", ["give ADAPTER and OUT, or BASE, ADAPTER and OUT", "Usage: "]),
         ("train a --no-such-option", ["No such option: --no-such-option", "Usage: "]),
         ("train a --resum", ["Did you mean --resume?"]),
         ("train a --ouput b", ["Did you mean --output?"]),
