@@ -36,7 +36,7 @@ _SETTINGS = {"help_option_names": ["-h", "--help"]}
 class _Command(TyperCommand):
     """A command whose help shows flags without a type."""
 
-    def get_params(self, ctx: typer.Context) -> list[Any]:
+    def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters."""
         return _untyped_flags(super().get_params(ctx))
 
@@ -44,7 +44,7 @@ class _Command(TyperCommand):
 class _Group(TyperGroup):
     """The same for a command with subcommands."""
 
-    def get_params(self, ctx: typer.Context) -> list[Any]:
+    def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters."""
         return _untyped_flags(super().get_params(ctx))
 
