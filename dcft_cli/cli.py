@@ -7,9 +7,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from dcft_cli import __version__
 from dcft_cli.commands.env import env
@@ -31,8 +32,35 @@ from dcft_cli.errors import DCFTError, UserError
 _START, _TRAIN, _USE, _ABOUT = "Start", "Train and score", "Use an adapter", "About"
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
-app = typer.Typer(name="dcft", pretty_exceptions_enable=False, context_settings=_SETTINGS)
-recipes = typer.Typer(context_settings=_SETTINGS)
+
+class _Command(TyperCommand):
+    """A command whose help shows flags without a type."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters."""
+        return _untyped_flags(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    """The same for a command with subcommands."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters."""
+        return _untyped_flags(super().get_params(ctx))
+
+
+def _untyped_flags(params: list[Any]) -> list[Any]:
+    """Set an empty placeholder instead of `<bool>`, which looks like a value to give."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
+app = typer.Typer(
+    name="dcft", cls=_Group, pretty_exceptions_enable=False, context_settings=_SETTINGS
+)
+recipes = typer.Typer(cls=_Group, context_settings=_SETTINGS)
 
 # A file or folder that the user named cannot be read or written there.
 _WRONG_PLACE = {
@@ -79,7 +107,7 @@ def _command(
     parameters = [*signature.parameters.values(), option]
     bounded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     bounded.__annotations__ = {**function.__annotations__, "debug": Debug}
-    parent.command(name, rich_help_panel=panel)(bounded)
+    parent.command(name, cls=_Command, rich_help_panel=panel)(bounded)
 
 
 def _discard_stdout() -> None:

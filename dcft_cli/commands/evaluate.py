@@ -43,4 +43,4 @@ def evaluate(
     if json:
         print_json(result.to_json())
     else:
-        show_evaluation(result)
+        show_evaluation(result, predictions)

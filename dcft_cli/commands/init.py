@@ -43,7 +43,9 @@ def init(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a recipe for a file of labeled data: columns and task are guessed and shown.
+    """Write a recipe for a file of labeled data.
+
+    Columns and task are guessed, and shown with the reasons.
 
     dcft init tickets.csv
     dcft init tickets.csv --text body --label queue --output queues.yaml

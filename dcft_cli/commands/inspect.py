@@ -26,7 +26,7 @@ def inspect(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show layers and parameter counts of an adapter, or of a recipe before training.
+    """Show layers and parameter counts of an adapter or a recipe.
 
     dcft inspect runs/rte
     dcft inspect recipes/rte.yaml adapter.kernel_size=2

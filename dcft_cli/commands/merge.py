@@ -21,9 +21,7 @@ def merge(
         list[str],
         typer.Argument(
             metavar="[BASE] ADAPTER OUT",
-            help="BASE: base model in full precision, Hub name or folder; default: the one that "
-            "the adapter names. ADAPTER: run folder or adapter file. OUT: new or empty folder for "
-            "the merged model.",
+            help="Base model, if given; adapter; folder to write.",
             show_default=False,
             callback=_two_or_three,
         ),
@@ -38,6 +36,9 @@ def merge(
     ] = "base",
 ) -> None:
     """Merge an adapter into its base model and verify the result.
+
+    BASE is a Hub name or folder, in full precision; default: the adapter's own.
+    ADAPTER is a run folder or an adapter file; OUT is a new or empty folder.
 
     dcft merge runs/rte merged/
     dcft merge microsoft/deberta-v3-base runs/rte merged/ --dtype bfloat16

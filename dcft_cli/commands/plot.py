@@ -7,18 +7,19 @@ import typer
 
 
 def plot(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Run folders.")],
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
+            metavar="FILE",
             help="File to write (.png, .svg or .html) instead of plotting in the terminal.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Plot loss and scores of runs, and the size of dW by layer and role.
+    """Plot loss, scores and the size of dW of runs.
 
     dcft plot runs/tickets
     dcft plot runs/tickets runs/tickets-d2 --output curves.svg

@@ -102,12 +102,14 @@ def predict(
         typer.Option(
             min=1,
             metavar="N",
-            help="Rows that the model takes at once. Default: as `dcft eval`.",
+            help="Rows per batch. Default: as dcft eval.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Predict rows without labels, and write each with what is predicted for it.
+    """Predict classes, numbers, entities or answers for new rows.
+
+    Each row is written with what is predicted for it.
 
     dcft predict runs/tickets --text "My card was charged twice."
     dcft predict runs/tickets new.csv --output predictions.csv

@@ -20,7 +20,9 @@ def push(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Share an adapter on the Hugging Face Hub, with a model card written from its run.
+    """Share an adapter and its model card on the Hugging Face Hub.
+
+    The card is written from the run: task, data, baselines, scores and settings.
 
     dcft push runs/tickets acme/tickets --dry-run
     dcft predict hub://acme/tickets --text "..."

@@ -43,7 +43,9 @@ def copy_recipe(
     name: Name,
     destination: Annotated[
         str,
-        typer.Argument(metavar="DEST", help="File or folder; else this one.", show_default=False),
+        typer.Argument(
+            metavar="DEST", help="File or folder; default: the current one.", show_default=False
+        ),
     ] = ".",
     overwrite: Overwrite = False,
 ) -> None:

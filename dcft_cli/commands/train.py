@@ -30,6 +30,7 @@ def train(
     output: Annotated[
         str | None,
         typer.Option(
+            metavar="DIR",
             help="Run folder. Default: training.output of the recipe, else runs/NAME.",
             show_default=False,
         ),

@@ -10,7 +10,7 @@ from dcft_cli.errors import UserError
 
 def explain_usage(error: typer.TyperException) -> UserError:
     """Return an error with what to type instead, from one of the command line parser."""
-    message = error.format_message()
+    message = " ".join(error.format_message().split())
     context: Any = getattr(error, "ctx", None)
     if context is None:
         return UserError(message, "--help lists the options of a command.")

@@ -4,13 +4,11 @@ import shlex
 from typing import TYPE_CHECKING
 
 from dcft_cli.console.output import out, print_note
-from dcft_cli.console.tables import facts
+from dcft_cli.console.tables import class_counts, facts
 from dcft_cli.recipe.settings import SCHEMA_FILE
 
 if TYPE_CHECKING:
     from dcft_cli.runs.draft import Draft
-
-_MAX_LABELS = 12
 
 
 def show_draft(draft: "Draft") -> None:
@@ -27,16 +25,10 @@ def show_draft(draft: "Draft") -> None:
     rows = [("data", f"{data.train}: {draft.rows:,} rows, columns {columns}"),
             ("text", with_reason(guess.text, "text")),
             ("label", with_reason(guess.label, "label")),
-            ("task", guess.task)]  # fmt: skip
-    assert loaded.train is not None
-    if labels := loaded.task.labels:
-        counts = loaded.task.label_counts(loaded.train.dataset)
-        listed = [f"{name} {counts[number]:,}" for number, name in enumerate(labels)]
-        if len(listed) > _MAX_LABELS:
-            listed[_MAX_LABELS:] = [f"and {len(labels) - _MAX_LABELS} more"]
-        rows.append(("classes", ", ".join(listed) + " (training rows)"))
+            ("task", guess.task),
+            *class_counts(loaded)]  # fmt: skip
     for scored in loaded.validation.values():
-        rows.append(("scored", f"{len(scored.dataset):,} rows: {scored.source}"))
+        rows.append(("scored", f"{scored.source}: {len(scored.dataset):,} rows"))
     path = str(draft.path)
     rows += [
         ("recipe", path),

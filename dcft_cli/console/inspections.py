@@ -1,14 +1,19 @@
 """Adapters and a model's layers as tables."""
 
 import posixpath
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.filesize import decimal
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from dcft_cli.console.output import out
-from dcft_cli.console.tables import facts
+from dcft_cli.console.reports import decision_facts
+from dcft_cli.console.tables import facts, listed
 
 if TYPE_CHECKING:
     from dcft_cli.adapter_file.spec import Module
@@ -25,8 +30,9 @@ def show_inspection(found: "Inspection") -> None:
         base += f" ({fingerprint[:19]})"
     lines = [("recipe" if found.planned else "file", str(found.source)), ("base", base)]
     if about.get("task"):
-        labels = ", ".join(about["labels"])
+        labels = listed(about["labels"])
         lines.append(("task", about["task"] + (f" ({labels})" if labels else "")))
+    lines += decision_facts(about.get("decision", {}), about.get("decision", ()))
     lines += [
         ("method", f"DCFT kernel {config.kernel_size}, stride {config.effective_stride}, "
                    f"rank {config.rank}, scale {config.scale:g}"),
@@ -56,7 +62,7 @@ def show_inspection(found: "Inspection") -> None:
         norms = [found.norms[m.name] for m in group if m.name in found.norms]
         table.add_row(
             role,
-            name.removeprefix(f"{prefix}."),
+            _DottedName(name.removeprefix(f"{prefix}.")),
             str(len(group)),
             f"{out_features} x {in_features}",
             f"{sum(module.parameters(config) for module in group):,}",
@@ -74,16 +80,18 @@ def _fixed(found: "Inspection") -> str:
 def show_resolution(found: "Resolution") -> None:
     """Print every kind of layer that a target can select, and whether it is selected."""
     table = _table("target", "role", "layer", "count", "out x in", "parameters")
-    table.add_column("weight")
+    has_layouts = any(kind.layout for kind in found.layers)
+    if has_layouts:
+        table.add_column("weight")
     for kind in found.layers:
         table.add_row(
             "yes" if kind.chosen else "",
             kind.role or "",
-            kind.name,
+            _DottedName(kind.name),
             str(kind.count),
             f"{kind.out_features} x {kind.in_features}",
             f"{kind.parameters:,}",
-            ", ".join(kind.layout),
+            *([", ".join(kind.layout)] if has_layouts else []),
             style="" if kind.chosen else "dim",
         )
     config = found.config
@@ -100,12 +108,30 @@ def show_resolution(found: "Resolution") -> None:
     )  # fmt: skip
 
 
+class _DottedName:
+    """A name that is broken after dots where it does not fit."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(min(20, len(self._name)), len(self._name))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = [""]
+        for part in re.findall(r"[^.]*\.?", self._name):
+            if lines[-1] and len(lines[-1] + part) > options.max_width:
+                lines.append("")
+            lines[-1] += part
+        yield Text("\n".join(lines), overflow="fold")
+
+
 def _table(*columns: str) -> Table:
     """Return a table whose layer names, but no numbers, are folded on a narrow terminal."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         if name == "layer":
-            table.add_column(name, overflow="fold", min_width=20)
+            table.add_column(name)
         else:
             is_number = name in ("count", "out x in", "parameters")
             table.add_column(name, justify="right" if is_number else "left", no_wrap=True)

@@ -1,6 +1,7 @@
 """The two streams: results on stdout; progress, notes and errors on stderr."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -12,10 +13,22 @@ from rich.text import Text
 from dcft_cli.errors import DCFTError
 
 
+class _PipeConsole(Console):
+    """Prints lines without the trailing blanks to which tables pad their cells."""
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """See `Console.print`."""
+        with self.capture() as capture:
+            super().print(*objects, **settings)
+        self.file.write(re.sub(r" +$", "", capture.get(), flags=re.MULTILINE))
+        self.file.flush()
+
+
 def _console(*, stderr: bool) -> Console:
-    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    if (sys.stderr if stderr else sys.stdout).isatty():
+        return Console(highlight=False, soft_wrap=True, stderr=stderr)
     # In a pipe, lines are not wrapped, so that grep finds them.
-    return Console(highlight=False, soft_wrap=True, stderr=stderr, width=None if terminal else 200)
+    return _PipeConsole(highlight=False, soft_wrap=True, stderr=stderr, width=200)
 
 
 out = _console(stderr=False)
@@ -24,7 +37,9 @@ err = _console(stderr=True)
 
 def waiting(what: str) -> AbstractContextManager[object]:
     """Show on a terminal what is in progress."""
-    return err.status(f"{what} ...") if err.is_terminal else nullcontext()
+    if not err.is_terminal:
+        return nullcontext()
+    return err.status(f"{what} ...", spinner_style="cyan")
 
 
 def print_json(data: Mapping[str, Any]) -> None:

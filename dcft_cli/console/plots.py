@@ -52,7 +52,7 @@ def _plot(
         plotext.plot(x, y, label=name, marker=marker)
     positions = sorted({x for points in lines.values() for x, _ in points})
     plotext.xticks(positions[:: -(-len(positions) // _TICKS)])
-    for name, level in (levels or {}).items():
-        title += f"   ({name} {level:.4f})"
+    if levels:
+        title += f" ({', '.join(f'{name} {level:.4f}' for name, level in levels.items())})"
     plotext.title(title)
     return Text.from_ansi(plotext.build())

@@ -10,16 +10,17 @@ from rich.live import Live
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RowProgress
 from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from dcft_cli.console.output import err, out, print_note
+from dcft_cli.console.output import err, print_note
 from dcft_cli.training.reporting import Progress, Reporter, Scores
 
 _SECONDS_BETWEEN_LINES = 5
 # Widths of the table of evaluations, in characters.
 _NAME, _NUMBER = 11, 9
-_BEST = "  best"
+_BEST = "best"
 
 
 @contextmanager
@@ -36,8 +37,10 @@ def reporter(*, active: bool = True, scores: bool = True) -> Iterator[Reporter]:
         yield LineReporter(scores)
     else:
         live = LiveReporter(scores)
-        with Live(get_renderable=live.render, console=err, refresh_per_second=4):
+        with Live(get_renderable=live.render, console=err, refresh_per_second=4, transient=True):
             yield live
+        if scores:
+            err.print()
 
 
 @contextmanager
@@ -46,23 +49,25 @@ def counting_rows(active: bool, *, to_file: bool) -> Iterator[Callable[[int, int
 
     Args:
         active: False in all processes but the main one.
-        to_file: False if rows are written to stdout: on a terminal, nothing is shown then.
+        to_file: False if rows are written to stdout: nothing is shown then, since they may end
+            on the same terminal, from a pager for example.
     """
-    shown = active and err.is_terminal and (to_file or not out.is_terminal)
-    columns = TextColumn("{task.completed:,.0f} rows"), BarColumn(), TimeRemainingColumn()
+    shown = active and err.is_terminal and to_file
+    bar = BarColumn(style="dim", complete_style="cyan", finished_style="cyan", pulse_style="cyan")
+    columns = TextColumn("{task.completed:,.0f} rows"), bar, TimeRemainingColumn()
     with RowProgress(*columns, console=err, transient=True, disable=not shown) as view:
         task = view.add_task("", total=None)
         yield lambda done, total: view.update(task, completed=done, total=total)
 
 
 class LineReporter(Reporter):
-    """Prints a row of a table for each evaluation, and a line every few seconds."""
+    """Prints a table: a row for each evaluation, and one with the loss every few seconds."""
 
     def __init__(self, with_scores: bool) -> None:
         self._with_scores = with_scores
         self._next = 0.0
         self._progress: Progress | None = None
-        self._columns: list[str] = []
+        self._columns: list[str] | None = None
 
     def noted(self, text: str) -> None:
         """Print one line."""
@@ -73,12 +78,11 @@ class LineReporter(Reporter):
         self._progress = progress
 
     def logged(self, progress: Progress) -> None:
-        """Print one line, unless the last one is recent."""
+        """Print one row, unless the last one is recent."""
         self._progress = progress
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
-            step = f"step {progress.step}/{progress.total_steps}"
-            err.print("  ".join([step, *_figures(progress)]))
+            self._row(f"step {progress.step}", progress, {}, "  ".join(_speed(progress)))
 
     def baseline(self, name: str, scores: Scores) -> None:
         """Print one row."""
@@ -86,16 +90,15 @@ class LineReporter(Reporter):
 
     def evaluated(self, step: int, scores: Scores, best: bool) -> None:
         """Print one row."""
-        self._row(f"step {step}", self._progress, scores, best=best)
+        self._row(f"step {step}", self._progress, scores, _BEST if best else "")
 
-    def _row(
-        self, name: str, progress: Progress | None, scores: Scores, *, best: bool = False
-    ) -> None:
+    def _row(self, name: str, progress: Progress | None, scores: Scores, remark: str = "") -> None:
         """Print scores below their names; those beyond the width are left to log.jsonl."""
         if not self._with_scores:
             return
-        if not self._columns:
-            left = err.width - _NAME - 2 * _NUMBER - len(_BEST)
+        if self._columns is None or (scores and not self._columns):
+            self._columns = []
+            left = err.width - _NAME - 2 * _NUMBER - len(_BEST) - 2
             for column in scores:
                 left -= max(len(column), _NUMBER - 2) + 2
                 if self._columns and left < 0:
@@ -110,7 +113,8 @@ class LineReporter(Reporter):
         for column in self._columns:
             value = f"{scores[column]:.4f}" if column in scores else ""
             cells.append(f"{value:>{max(len(column) + 2, _NUMBER)}}")
-        err.print(f"{name:{_NAME}}{''.join(cells)}{_BEST * best}", style="green" if best else None)
+        line = f"{name:{_NAME}}{''.join(cells)}  {remark}".rstrip()
+        err.print(line, style="green" if remark == _BEST else None)
 
 
 class LiveReporter(LineReporter):
@@ -119,6 +123,7 @@ class LiveReporter(LineReporter):
     def __init__(self, with_scores: bool) -> None:
         super().__init__(with_scores)
         self._evaluating = ""
+        self._starting = Spinner("dots", style="cyan")
 
     def logged(self, progress: Progress) -> None:
         """Show the new loss."""
@@ -126,12 +131,13 @@ class LiveReporter(LineReporter):
 
     def evaluating(self, done: int, total: int) -> None:
         """Show the progress of the evaluation."""
-        self._evaluating = f"scoring {done}/{total}" if done < total else ""
+        self._evaluating = f"Scoring {done}/{total}" if done < total else ""
 
     def render(self) -> RenderableType:
         """Return the current view."""
         if self._progress is None:
-            return Text(self._evaluating or "starting", style="dim")
+            self._starting.update(text=f"{self._evaluating or 'Starting'} ...")
+            return self._starting
         step, total = self._progress.step, self._progress.total_steps
         bar = Table.grid(padding=(0, 2), expand=True)
         bar.add_column(no_wrap=True)
@@ -141,15 +147,17 @@ class LiveReporter(LineReporter):
             ProgressBar(total, step, style="dim", complete_style="cyan", finished_style="cyan"),
         )
         # On a second line: one line would exceed 80 columns.
-        figures = [*_figures(self._progress), self._evaluating]
+        figures = [f"epoch {self._progress.epoch:.2f}", *_speed(self._progress), self._evaluating]
+        if self._progress.loss is not None:
+            figures.insert(1, f"loss {self._progress.loss:.4f}")
         return Group(bar, Text("  ".join(figures), no_wrap=True, overflow="ellipsis"))
 
 
-def _figures(progress: Progress) -> list[str]:
-    """Return loss, learning rate, speed and time left, as far as known."""
-    figures = [f"epoch {progress.epoch:.2f}"]
-    if progress.loss is not None and progress.learning_rate is not None:
-        figures += [f"loss {progress.loss:.4f}", f"lr {progress.learning_rate:.1e}"]
+def _speed(progress: Progress) -> list[str]:
+    """Return learning rate, speed and time left, as far as known."""
+    figures = []
+    if progress.learning_rate is not None:
+        figures.append(f"lr {progress.learning_rate:.1e}")
     if progress.tokens_per_second is not None:
         figures.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     if progress.seconds_left is not None:

@@ -46,8 +46,8 @@ def show_validation(errors: Mapping[str, RecipeError | None]) -> None:
         style = "red" if error else "green"
         out.print(Text.assemble(("invalid" if error else "ok     ", style), "  ", recipe))
         if error:
-            for line in str(error).splitlines():
-                out.print(Text(f"  {line}"), soft_wrap=not out.is_terminal)
+            text = Padding(Text(str(error)), (0, 0, 0, 2), expand=False)
+            out.print(text, soft_wrap=not out.is_terminal)
 
 
 def show_settings(settings: Iterable[Setting]) -> None:

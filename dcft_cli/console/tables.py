@@ -1,7 +1,9 @@
 """Plans and results as tables."""
 
 import shlex
+from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from dcft_cli.runs.plan import TrainingPlan
     from dcft_cli.runs.push import PushResult
     from dcft_cli.runs.train import TrainingResult
+    from dcft_cli.tasks.load import LoadedTask
 
 _MAX_CLASSES = 12
 
@@ -31,10 +34,12 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
     for note in preparation.notes:
         print_note(note)
     assert task.train is not None
-    rows = [f"{task.train.source}: {plan.train_rows:,} rows, {plan.tokens:,} tokens per epoch"]
+    read = _counted(len(task.train.dataset), plan.train_rows)
+    rows = [f"{task.train.source}: {read}, {plan.tokens:,} tokens per epoch"]
     for eval_set in preparation.evaluation_sets:
-        origin = task.validation[eval_set.name].source
-        rows.append(f"{origin}: {len(eval_set.features):,} rows to score")
+        scored = task.validation[eval_set.name]
+        read = _counted(len(scored.dataset), len(eval_set.features))
+        rows.append(f"{scored.source}: {read} to score")
     if not preparation.evaluation_sets:
         rows.append("no validation data: the last checkpoint is kept")
     warmup = plan.warmup_steps
@@ -46,13 +51,14 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
     head_rate = training.head_learning_rate
     kind = recipe.task.kind
     task_name = f"{recipe.task.name} ({kind})" if recipe.task.name else kind
-    (out if dry_run else err).print(
+    stream = out if dry_run else err
+    stream.print(
         facts(
             ("base", f"{recipe.model.name} ({preparation.config.model_type}, "
                      f"{adapter.base_parameters:,} parameters, "
                      f"{recipe.model.quantization or recipe.model.dtype})"),
             ("task", f"{task_name}, best by {task.main_metric}"),
-            *_classes(plan),
+            *class_counts(task),
             ("data", "\n".join(rows)),
             ("adapter", f"DCFT kernel {config.kernel_size}, stride {config.effective_stride}, rank "
                         f"{config.rank}, scale {config.scale:g} in {len(adapter.modules)} layers "
@@ -65,9 +71,10 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
                       + (f" (head {head_rate:g})" if head_rate else "")),
             ("device", f"{plan.machine.device_name}, {plan.machine.precision}"),
             ("output", str(plan.folder.path)),
-        ),
-        "",
+        )
     )  # fmt: skip
+    if not dry_run:
+        stream.print()
 
 
 def show_training(result: "TrainingResult") -> None:
@@ -98,28 +105,30 @@ def show_training(result: "TrainingResult") -> None:
             chosen.append((name, f"{error}, on the rows it was fitted to"))
         if chosen:
             out.print("", facts(*chosen))
-    for note in metrics.get("notes", []):
-        print_note(note)
+        out.print()
+    if notes := metrics.get("notes", []):
+        for note in notes:
+            print_note(note)
+        err.print()
     speed = metrics["tokens_per_second"]
     adapter = result.folder.adapter
     seconds = timedelta(seconds=round(metrics["seconds"]))
     out.print(
         facts(
             ("adapter", f"{adapter} ({decimal(adapter.stat().st_size)})"),
-            ("trained", f"{metrics['adapter_parameters']:,} adapter + "
-                        f"{metrics['head_parameters']:,} head parameters in {seconds}"
-                        + (f", {speed:,.0f} tokens/s" if speed else "")),
+            ("time", f"{seconds}" + (f", {speed:,.0f} tokens/s" if speed else "")),
         )
-    )  # fmt: skip
-    folder = str(result.folder.path)
-    commands = (["inspect", folder], ["eval", folder], ["merge", folder, f"{folder}-merged"])
-    lines = "".join(f"\n  dcft {shlex.join(command)}" for command in commands)
+    )
+    folder = shlex.quote(str(result.folder.path))
+    merged = shlex.quote(f"{result.folder.path}-merged")
+    commands = (f"eval {folder}", f"predict {folder} FILE", f"merge {folder} {merged}")
+    lines = "".join(f"\n  dcft {command}" for command in commands)
     out.print(f"\nNext:{lines}", markup=False)
 
 
-def show_evaluation(result: "EvaluationResult") -> None:
-    """Print scores and data, and where predictions fail."""
-    rows = ", ".join(f"{result.data[name]} ({count:,} rows)" for name, count in result.rows.items())
+def show_evaluation(result: "EvaluationResult", predictions: Path | None) -> None:
+    """Print scores and data, where predictions fail, and the file with the predictions."""
+    rows = "\n".join(f"{result.data[name]}: {count:,} rows" for name, count in result.rows.items())
     out.print(
         facts(
             ("adapter", str(result.adapter)),
@@ -132,6 +141,8 @@ def show_evaluation(result: "EvaluationResult") -> None:
     )
     if result.reports:
         out.print(report_tables(result.reports))
+    if predictions is not None:
+        out.print("", facts(("predictions", str(predictions))))
 
 
 def show_prediction(result: "PredictionResult") -> None:
@@ -140,14 +151,14 @@ def show_prediction(result: "PredictionResult") -> None:
         print_note(f"blank rows left out: {result.blank:,}")
     if result.output is not None:
         out.print(
-            f"{result.rows:,} rows in {result.output}; {result.seconds:.1f} s, "
+            f"{result.output}: {result.rows:,} rows, {result.seconds:.1f} s, "
             f"{result.rows / result.seconds:,.0f} rows/s"
         )
 
 
 def show_merge(result: "MergeResult") -> None:
     """Print where the merged model is, how to load it, and how it was verified."""
-    merged = f"{result.folder} ({decimal(result.bytes)}, {result.layers} layers merged)"
+    merged = f"{result.folder} ({result.layers} layers, {decimal(result.bytes)})"
     stored = result.dtype
     if result.rounding is not None:
         stored += f": rounding to it changes logits by up to {result.rounding:.1e}"
@@ -207,18 +218,26 @@ def facts(*pairs: tuple[str, str]) -> Table:
     return table
 
 
-def _classes(plan: "TrainingPlan") -> list[tuple[str, str]]:
+def listed(classes: Sequence[str]) -> str:
+    """Return the first classes in one line, and the number of the others."""
+    more = len(classes) - _MAX_CLASSES
+    return ", ".join([*classes[:_MAX_CLASSES], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _counted(rows: int, windows: int) -> str:
+    """Return the number of rows and, if inputs are split, that of windows."""
+    return f"{rows:,} rows" + (f" in {windows:,} windows" if windows != rows else "")
+
+
+def class_counts(loaded: "LoadedTask") -> list[tuple[str, str]]:
     """Return the classes with their training rows, which reveals misspelled labels, and weights."""
-    loaded = plan.preparation.loaded
     labels, rows = loaded.task.labels, loaded.train
     if not labels or rows is None:
         return []
     counts = loaded.task.label_counts(rows.dataset)
     weights = loaded.task.class_weights
-    listed = [
+    classes = [
         f"{name} {counts[n]:,}" + ("" if weights is None else f" (weight {weights[n]:.3g})")
-        for n, name in enumerate(labels[:_MAX_CLASSES])
+        for n, name in enumerate(labels)
     ]
-    if len(labels) > _MAX_CLASSES:
-        listed.append(f"and {len(labels) - _MAX_CLASSES} more")
-    return [("classes", ", ".join(listed))]
+    return [("classes", listed(classes))]

@@ -6,6 +6,7 @@ are known.
 
 import csv
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,14 @@ FORMATS: Mapping[str, Format] = {
 }
 """By the ending of a file."""
 _CHUNK = 1024
+
+
+def _plain(row: Row) -> Row:
+    """Return a row without numbers that JSON does not have: NaN and infinities become null."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
 
 
 def output_format(path: Path) -> Format:
@@ -66,7 +75,7 @@ def write_lines(file: BinaryIO, rows: Iterable[Row]) -> None:
     """Append rows as lines of JSON, one object each."""
     # One write, so that a process that is stopped leaves whole lines. Dates are written as texts,
     # and half a surrogate pair as the JSON escape that it was read from.
-    lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+    lines = (json.dumps(_plain(row), ensure_ascii=False, default=str) + "\n" for row in rows)
     file.write("".join(lines).encode("utf-8", "backslashreplace"))
     file.flush()
 

@@ -44,8 +44,9 @@ def read_curves(folder: str) -> Curves:
     lines = run.log_lines()
     if not any("loss" in line for line in lines):
         raise RunError(
-            f"{folder} has no {run.log.name} with a training step.",
-            "Name the folder of a run: dcft plot runs/NAME.",
+            f"{folder} has no {run.log.name} with a training loss.",
+            "Name the folder of a run: dcft plot runs/NAME. A run writes its loss every "
+            "training.logging_steps steps.",
         )
     scored = [line for line in lines if "scores" in line]
     metric = next(iter(scored[0]["scores"]), "") if scored else ""

@@ -22,7 +22,7 @@ class EvaluationResult:
     """Scores of one adapter.
 
     Attributes:
-        rows: number of scored rows (windows, if inputs are split) by validation set.
+        rows: number of scored rows by validation set.
         data: where each validation set came from.
         decision: how logits became predictions: temperature and thresholds, where there are any.
         chosen: parts of `decision` that were chosen in training.

@@ -24,7 +24,7 @@ class Inspection:
         fixed: names of parameters that the base lacks and that are not trained.
         norms: Frobenius norm of dW by module; empty if planned.
         base: the base model's name, revision and fingerprint, as far as known.
-        about: further facts: task, labels, versions.
+        about: further facts: task, labels, what was chosen on validation rows, versions.
         file_bytes, dtype, format_version: of the adapter file; None if planned.
     """
 
@@ -106,6 +106,8 @@ def inspect(source: str, overrides: Sequence[str] = ()) -> Inspection:
     refuse_overrides(source, overrides)
     contents = read_adapter(adapter_file(source))
     task = contents.info.get("task", {})
+    labels = contents.model["labels"]
+    unnamed = [f"LABEL_{number}" for number in range(len(labels))]  # outputs that are no classes
     return Inspection(
         source=contents.path,
         planned=False,
@@ -117,7 +119,8 @@ def inspect(source: str, overrides: Sequence[str] = ()) -> Inspection:
         base=contents.base,
         about={
             "task": task.get("name") or task.get("type"),
-            "labels": task.get("labels", []),
+            "labels": [] if labels == unnamed else labels,
+            "decision": contents.info.get("decision", {}),
             "max_length": contents.info.get("data", {}).get("max_length"),
             "versions": dict(contents.versions),
         },

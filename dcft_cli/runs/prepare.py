@@ -53,8 +53,9 @@ class Preparation:
 
     @property
     def validation_rows(self) -> dict[str, int]:
-        """Number of rows to score (windows, if inputs are split) by validation set."""
-        return {e.title: len(e.features) for e in self.evaluation_sets}
+        """Number of rows to score by validation set."""
+        rows = self.loaded.validation
+        return {e.title: len(rows[e.name].dataset) for e in self.evaluation_sets}
 
     def collator(self, device: torch.device) -> Callable[[Any], dict[str, Any]]:
         """Return the function that pads rows to a batch for a device."""

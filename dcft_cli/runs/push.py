@@ -69,7 +69,7 @@ def push(
         raise UserError(f"{source} is on the Hub already.", "Name a run folder or adapter file.")
     repository = repository.removeprefix(SCHEME)
     if not is_repository(repository):
-        raise UserError(f"{repository} is no name of a repository.", "Write USER/NAME.")
+        raise UserError(f"{repository} is not the name of a repository.", "Write USER/NAME.")
     path = adapter_file(source)
     contents = read_adapter(path)
     recipe = recipe_of(path, contents)

@@ -88,7 +88,7 @@ def test_outputs_of_every_format_hold_the_same(
     for name in ("out.jsonl", "out.csv", "out.parquet"):
         output = run_cli("predict", str(run_of("sst2")), rows, "-o", str(tmp_path / name))
         assert output.code == 0, output.err
-        assert output.out.startswith(f"5 rows in {tmp_path / name}; ") and output.err == ""
+        assert output.out.startswith(f"{tmp_path / name}: 5 rows, ") and output.err == ""
     first = lines((tmp_path / "out.jsonl").read_text())
     assert pq.read_table(tmp_path / "out.parquet").to_pylist() == first
     with (tmp_path / "out.csv").open(newline="") as file:
@@ -255,7 +255,7 @@ def test_two_processes_predict_as_one(run_cli: RunCli, run_of: RunOf, tmp_path: 
     with start(run, file, "-o", "two.jsonl", cwd=tmp_path, processes=2) as process:
         out, err = process.communicate()
     assert process.returncode == 0, err.decode()
-    assert out.decode().startswith("13 rows in two.jsonl; ")
+    assert out.decode().startswith("two.jsonl: 13 rows, ")
     two = lines((tmp_path / "two.jsonl").read_text())
     for name in ("tokens", "prediction"):
         assert [row[name] for row in two] == [row[name] for row in one]

@@ -74,8 +74,8 @@ def test_train_prints_plan_progress_and_result(home: Path, trained: Output) -> N
 def test_train_prints_the_next_commands(trained: Output) -> None:
     assert trained.out.endswith(
         "Next:\n"
-        "  dcft inspect runs/rte\n"
         "  dcft eval runs/rte\n"
+        "  dcft predict runs/rte FILE\n"
         "  dcft merge runs/rte runs/rte-merged\n"
     )
 
@@ -122,12 +122,12 @@ def test_eval_of_a_file_with_moved_base_and_data(
         "not_entailment",
     ]
     assert lines["accuracy"].rstrip() == f"{metrics(home)['metrics']['accuracy']:.4f}"
-    assert lines["data"].rstrip() == "../dev.jsonl (12 rows)"
+    assert lines["data"].rstrip() == "../dev.jsonl: 12 rows"
     assert lines["base"].rstrip() == "../base"
 
 
 def test_merge(home: Path, merged: Output) -> None:
-    assert "12 layers merged" in merged.out
+    assert "merged (12 layers, " in merged.out
     proof = next(line for line in merged.out.splitlines() if line.startswith("verified"))
     assert float(proof.split()[-1]) <= 1e-5
     assert 'BertForSequenceClassification.from_pretrained("merged")' in merged.out

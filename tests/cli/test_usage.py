@@ -15,13 +15,14 @@ from tests.cli.conftest import RunCli
         ("trian", ["Did you mean 'train'?"]),
         ("recipes shw", ["Did you mean 'show'?", "recipes --help"]),
         ("train", ["Missing argument 'RECIPE'", "Usage: ", "train --help"]),
-        ("merge base", ["give ADAPTER and OUT, or BASE, ADAPTER and OUT", "Usage: "]),
+        ("merge base", ["give ADAPTER and OUT", "Usage: "]),
         ("train a --no-such-option", ["No such option: --no-such-option", "Usage: "]),
         ("train a --resum", ["Did you mean --resume?"]),
         ("train a --ouput b", ["Did you mean --output?"]),
         ("train a --output", ["'--output' requires an argument", "Hint: "]),
         ("merge a b c --dtype int8", ["Invalid value", "int8", "bfloat16"]),
         ("merge a b c --lr 3", ["No such option: --lr", "Usage: "]),
+        ("export a b", ["Missing option '--to'. Choose from: peft, onnx"]),
     ],
 )
 def test_mistakes_in_a_command_line(
@@ -70,3 +71,9 @@ def test_without_a_command_the_help_is_shown(run_cli: RunCli, arguments: tuple[s
     output = run_cli(*arguments)
     assert (output.code, output.err) == (2, "")
     assert "Usage: " in output.out and "show" in output.out
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("train", "--help"), ("recipes", "--help")])
+def test_flags_are_shown_without_a_type(run_cli: RunCli, arguments: tuple[str, ...]) -> None:
+    output = run_cli(*arguments)
+    assert output.code == 0 and "<bool>" not in output.out

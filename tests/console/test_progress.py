@@ -30,7 +30,7 @@ def rendered(view: LiveReporter, width: int = 80) -> list[str]:
 
 def test_a_live_view_fits_80_columns() -> None:
     view = LiveReporter(True)
-    assert rendered(view) == ["starting"]
+    assert rendered(view)[0].split()[1:] == ["Starting", "..."]
     view.progress(FIRST)
     assert "step 1/12500" in rendered(view)[0]
     view.logged(STEP)
@@ -43,11 +43,11 @@ def test_a_live_view_fits_80_columns() -> None:
 def test_evaluations_show_their_progress() -> None:
     view = LiveReporter(True)
     view.evaluating(3, 10)
-    assert rendered(view) == ["scoring 3/10"]
+    assert rendered(view)[0].split()[1:] == ["Scoring", "3/10", "..."]
     view.progress(FIRST)
-    assert rendered(view)[-1].split()[-2:] == ["scoring", "3/10"]
+    assert rendered(view)[-1].split()[-2:] == ["Scoring", "3/10"]
     view.evaluating(10, 10)
-    assert "scoring" not in " ".join(rendered(view))
+    assert "Scoring" not in " ".join(rendered(view))
 
 
 def test_plain_lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -64,15 +64,19 @@ def test_plain_lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
     view.progress(STEP)
     view.evaluated(1_250, {"accuracy": 0.75, "f1": 2 / 3}, True)
     view.evaluated(1_500, {"accuracy": 0.7, "f1": 0.5}, False)
+    now[0] += 6
+    view.logged(STEP)
     said = capfd.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == [
-        "step 1250/12500  epoch 0.75  loss 0.6931  lr 1.2e-03  123,457 tokens/s  1:02:05 left",
-        "step 1/12500  epoch 0.00",
+        "               epoch     loss",
+        "step 1250       0.75   0.6931  lr 1.2e-03  123,457 tokens/s  1:02:05 left",
+        "step 1          0.00",
         "               epoch     loss  accuracy       f1",
         "constant                         0.5000   0.0000",
         "step 1250       0.75   0.6931    0.7500   0.6667  best",
         "step 1500       0.75   0.6931    0.7000   0.5000",
+        f"step 1250       0.75   0.6931{'':19}  lr 1.2e-03  123,457 tokens/s  1:02:05 left",
     ]
 
 
@@ -112,8 +116,7 @@ def test_scores_beyond_the_width_are_left_out(
 def test_rows_are_counted_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Console(file=StringIO(), width=80, force_terminal=True, color_system=None)
     monkeypatch.setattr(module, "err", screen)
-    monkeypatch.setattr(module, "out", screen)
-    for to_file, shown in ((False, False), (True, True)):  # not among rows on the same screen
+    for to_file, shown in ((False, False), (True, True)):  # not among rows
         with counting_rows(True, to_file=to_file) as advance:
             advance(2048, None)
             advance(4096, 10_000)

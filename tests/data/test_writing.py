@@ -73,10 +73,10 @@ def test_no_rows(name: str, tmp_path: Path) -> None:
 
 
 def test_values_that_json_lacks(tmp_path: Path) -> None:
-    rows = [{"day": datetime.date(2024, 2, 29), "half": "\ud83d"}]
+    rows = [{"day": datetime.date(2024, 2, 29), "half": "\ud83d", "gap": float("nan")}]
     write_rows(tmp_path / "rows.jsonl", rows)
     text = (tmp_path / "rows.jsonl").read_text("utf-8")
-    assert json.loads(text) == {"day": "2024-02-29", "half": "\ud83d"}
+    assert json.loads(text) == {"day": "2024-02-29", "half": "\ud83d", "gap": None}
 
 
 def test_unknown_endings(tmp_path: Path) -> None:

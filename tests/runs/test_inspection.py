@@ -112,6 +112,7 @@ def test_an_adapter_file_describes_what_was_trained(job: Job) -> None:
         "targets": ["Q", "K", "V", "O", "FFN"],
         "task": "mnli",
         "labels": ["entailment", "neutral", "contradiction"],
+        "decision": {},
         "max_length": 48,
     }
 
