@@ -13,7 +13,8 @@ from rich.text import Text
 
 from dcft_cli.console.output import out
 from dcft_cli.console.reports import decision_facts
-from dcft_cli.console.tables import facts, listed
+from dcft_cli.console.tables import MAX_CLASSES, facts
+from dcft_cli.errors import listed
 
 if TYPE_CHECKING:
     from dcft_cli.adapter_file.spec import Module
@@ -30,7 +31,7 @@ def show_inspection(found: "Inspection") -> None:
         base += f" ({fingerprint[:19]})"
     lines = [("recipe" if found.planned else "file", str(found.source)), ("base", base)]
     if about.get("task"):
-        labels = listed(about["labels"])
+        labels = listed(about["labels"], MAX_CLASSES)
         lines.append(("task", about["task"] + (f" ({labels})" if labels else "")))
     lines += decision_facts(about.get("decision", {}), about.get("decision", ()))
     lines += [

@@ -1,7 +1,6 @@
 """Plans and results as tables."""
 
 import shlex
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from rich.text import Text
 
 from dcft_cli.console.output import err, out, print_note
 from dcft_cli.console.reports import calibration_fact, decision_facts, report_tables
+from dcft_cli.errors import listed
 
 if TYPE_CHECKING:
     from dcft_cli.exporting.export import ExportResult
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dcft_cli.runs.train import TrainingResult
     from dcft_cli.tasks.load import LoadedTask
 
-_MAX_CLASSES = 12
+MAX_CLASSES = 12
 
 
 def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
@@ -218,12 +218,6 @@ def facts(*pairs: tuple[str, str]) -> Table:
     return table
 
 
-def listed(classes: Sequence[str]) -> str:
-    """Return the first classes in one line, and the number of the others."""
-    more = len(classes) - _MAX_CLASSES
-    return ", ".join([*classes[:_MAX_CLASSES], *([f"and {more} more"] if more > 0 else [])])
-
-
 def _counted(rows: int, windows: int) -> str:
     """Return the number of rows and, if inputs are split, that of windows."""
     return f"{rows:,} rows" + (f" in {windows:,} windows" if windows != rows else "")
@@ -240,4 +234,5 @@ def class_counts(loaded: "LoadedTask") -> list[tuple[str, str]]:
         f"{name} {counts[n]:,}" + ("" if weights is None else f" (weight {weights[n]:.3g})")
         for n, name in enumerate(labels)
     ]
-    return [("classes", listed(classes))]
+    part = "" if loaded.held_out is None else " (in the training part)"
+    return [("classes", listed(classes, MAX_CLASSES) + part)]
