@@ -1,7 +1,5 @@
 """The product with an adapted weight against the plain layer: values and gradients."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from dcft_cli import DCFTAdapter, DCFTConfig, DCFTLinear, adapter_layers, inject
 from dcft_cli.acceleration import enable
 from tests.acceleration.both_ways import assert_same_both_ways
-from tests.small import Packed, adapt, linear, perturb
+from tests.small import Packed, adapt, linear
 
 SIZES = st.integers(1, 9)
 
@@ -117,24 +115,3 @@ def test_autocast_is_obeyed(dtype: torch.dtype) -> None:
 def test_gradients_under_checkpointing() -> None:
     model, x = layer(6, 6), torch.randn(4, 6, dtype=torch.float64)
     assert_same_both_ways(model, lambda model: checkpoint(model, x, use_reentrant=False))
-
-
-def test_distributed_training_has_the_same_gradients(tmp_path: Path) -> None:
-    """DistributedDataParallel counts on a gradient for every parameter, once a pass."""
-    layers = [nn.Linear(6, 6), nn.GELU(), nn.Linear(6, 6)]
-    model = perturb(inject(nn.Sequential(*layers), DCFTConfig(kernel_size=2, targets=["*"])))
-    enable(model)
-    x = torch.randn(4, 6)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    expected = torch.autograd.grad(model(x).square().sum(), parameters)
-    address = f"file://{tmp_path / 'meeting'}"
-    torch.distributed.init_process_group("gloo", init_method=address, rank=0, world_size=1)
-    try:
-        parallel = nn.parallel.DistributedDataParallel(model)
-        for _ in range(2):
-            model.zero_grad()
-            parallel(x).square().sum().backward()
-            for parameter, gradient in zip(parameters, expected, strict=True):
-                torch.testing.assert_close(parameter.grad, gradient)
-    finally:
-        torch.distributed.destroy_process_group()
