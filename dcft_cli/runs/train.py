@@ -100,6 +100,8 @@ def train(
             f"The run had stopped early, after {patience} evaluations without a better score; a "
             "higher training.early_stopping_patience continues it."
         )
+    elif finished:
+        reporter.noted("The run is finished; a higher training.max_steps or epochs continues it.")
     if finished and folder.metrics.exists() and folder.adapter.exists():
         return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
     began = time.perf_counter()

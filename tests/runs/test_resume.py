@@ -91,6 +91,7 @@ def test_a_finished_run_can_be_resumed(base: Path, tmp_path: Path) -> None:
     (tmp_path / "run").rename(tmp_path / "moved")
     again = train(loaded(base, tmp_path), tmp_path / "moved", resume=True)
     assert again.watcher.steps == []
+    assert [note for note in again.watcher.notes if note.startswith("The run is finished")]
     assert largest_difference(tmp_path / "moved", tmp_path) == 0
     for key in ("metrics", "best_step", "last_metrics", "last_step", "train_loss"):
         assert again.metrics[key] == first.metrics[key]
