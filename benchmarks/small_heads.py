@@ -135,7 +135,7 @@ def run_cell(
         if change == "gelu":
             changes.enter_context(patch.object(train, "load_model", load_with_gelu))
         elif change == "orthogonal":
-            changes.enter_context(patch.object(inject, "_fix", set_orthogonal))
+            changes.enter_context(patch.object(inject, "fix", set_orthogonal))
         plan = plan_training(LoadedRecipe(recipe, "cell", Path(scratch)), output=f"{scratch}/run")
         result = train.train(plan, Reporter())
         metrics, metric = result.metrics, result.metrics["main_metric"]

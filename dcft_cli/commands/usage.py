@@ -43,12 +43,12 @@ def _usage(context: Any) -> str:
 
 
 def _setting(option: str) -> str:
-    """Return the recipe key that an option such as `--lr` stands for; "" if there is none."""
+    """Return the recipe key that an option such as `--lr` means; "" if there is none."""
     from dcft_cli.recipe.problems import nearest_keys
     from dcft_cli.recipe.settings import settings
 
     path = tuple(option.lstrip("-").replace("-", "_").split("."))
     keys = [setting.key for setting in settings()]
-    # The name of a section stands for its first key; `seed` is rather that of the training.
+    # The name of a section means its first key, and `seed` the one in `training`.
     found = [key for near in nearest_keys(path) for key in keys if f".{near}." in f".{key}."]
     return min(found, key=lambda key: key.count("."), default="")

@@ -3,7 +3,8 @@
 import inspect
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -84,9 +85,8 @@ def _export(
     """Write the ONNX file; raises what torch raises."""
     shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
     large = sum(p.nbytes for p in model.parameters()) > _MAX_BYTES
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision
-    with warnings.catch_warnings():  # the exporter's and its libraries' own
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(), _quiet_exporter():
+        warnings.simplefilter("ignore")  # the exporter's and its libraries' own
         torch.onnx.export(
             _HeadOutputs(model).eval(),
             (),
@@ -99,6 +99,18 @@ def _export(
             external_data=large,
             verbose=False,
         )
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Hide the exporter's messages below errors: it reports that torchvision is missing."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _run(path: Path, batches: Sequence[dict[str, Tensor]]) -> list[list[Tensor]]:

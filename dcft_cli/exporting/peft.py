@@ -47,7 +47,7 @@ def write_peft(
 
     Returns:
         The largest logit difference to base + adapter, of the loaded model or of what
-        `merge_and_unload` makes of it; and the smallest and the largest rank.
+        `merge_and_unload` returns; and the smallest and the largest rank.
 
     Raises:
         ExportError: LoRA cannot hold the adapter.

@@ -22,7 +22,7 @@ _STD = 0.02  # of a new layer's weights, as in BERT
 def output_parameters(config: PreTrainedConfig, auto_class: str) -> dict[str, int]:
     """Return the parameters of a model that have one entry per class: those of its last layer.
 
-    They are found by comparing shapes with a model of one class more, whatever they are called.
+    They are found by comparing shapes with those of a model with one more class, not by name.
 
     Returns:
         The dimension along which the classes lie, by name.
@@ -39,7 +39,7 @@ def output_parameters(config: PreTrainedConfig, auto_class: str) -> dict[str, in
         differing = [dim for dim, (size, other) in enumerate(pairs) if size != other]
         if differing:
             found[name] = differing[0]
-    if not found:  # many classes for questions have 2 outputs whatever the configuration says
+    if not found:  # many question answering classes always have 2 outputs
         outside = outside_encoder(model)
         parameters = model.named_parameters()
         found = {name: 0 for name, p in parameters if name in outside and len(p) == count}

@@ -157,8 +157,8 @@ class DataSection(_Section):
     delimiter: Annotated[str, AfterValidator(_delimiter)] | None = None
     """Between the columns of a csv or tsv file. Unset: a comma or a tab."""
     quoting: bool | None = None
-    """Whether quotation marks enclose fields of csv and tsv files. Unset: yes, but a line of a tsv
-    file that is a row as it stands is one."""
+    """Whether quotation marks enclose fields of csv and tsv files. Unset: yes, except in tsv
+    lines that have the right number of fields without them."""
     text: TextColumns | None = None
     """The text column, or the two of a pair (question answering: question and context; token
     classification: the column of words)."""

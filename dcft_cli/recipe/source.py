@@ -215,7 +215,7 @@ def compose(text: str) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         line = _line(error.problem_mark)
         written = "".join(text.split("\n")[line - 1 : line])
-        # Whatever PyYAML says of a line that starts with a tab, the tab is what is wrong.
+        # PyYAML reports other errors too for a line that starts with a tab.
         if "'\\t'" in (error.problem or "") or _TAB_INDENT.match(written):
             raise PlainYamlError("a tab where only spaces may be", line, _TAB_HINT) from None
         reason = ", ".join(part for part in (error.context, error.problem) if part)

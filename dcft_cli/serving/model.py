@@ -322,7 +322,7 @@ class DCFTModel(nn.Module):
 
     @torch.no_grad()
     def _prove_mixing(self, adapter: HeldAdapter) -> bool:
-        """Compare three random adapters in one pass with each of them alone."""
+        """Compare three random adapters in one pass with one pass for each."""
         example = example_of(self.model, rows=3)
         if example is None:
             return False
@@ -333,8 +333,8 @@ class DCFTModel(nn.Module):
             for values in sample.buffers():
                 values.copy_(0.2 * torch.randn(values.shape, generator=generator))
         mixed = head_outputs(self._pass(select_by_row(samples), inputs))
-        alone = [head_outputs(self._pass(select_one(sample), inputs)) for sample in samples]
-        for output, *by_sample in zip(mixed, *alone, strict=True):
+        separate = [head_outputs(self._pass(select_one(sample), inputs)) for sample in samples]
+        for output, *by_sample in zip(mixed, *separate, strict=True):
             spread = min(float((a - b).abs().max()) for a, b in combinations(by_sample, 2))
             pairs = zip(output, by_sample, strict=True)
             error = max(float((row - own[i]).abs().max()) for i, (row, own) in enumerate(pairs))

@@ -21,15 +21,15 @@ REORDERED = [NAMES[place] for place in ORDER]
 
 @pytest.mark.parametrize("model_type", BUILDABLE)
 def test_reordering_the_last_layer_reorders_the_outputs(model_type: str) -> None:
-    check_reordering(model_type, SEQUENCES)
+    assert_reordering_is_right(model_type, SEQUENCES)
 
 
 @pytest.mark.parametrize("model_type", sorted({*SOME} - {"bart"}))
 def test_reordering_the_classes_of_tokens(model_type: str) -> None:
-    check_reordering(model_type, TOKENS)
+    assert_reordering_is_right(model_type, TOKENS)
 
 
-def check_reordering(model_type: str, auto_class: str) -> None:
+def assert_reordering_is_right(model_type: str, auto_class: str) -> None:
     model = tiny_model(model_type, auto_class, num_labels=3)
     own = named(model.config, NAMES)
     model.config.update({"id2label": dict(enumerate(REORDERED))})
