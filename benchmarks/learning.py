@@ -7,6 +7,9 @@ again to go on, or twice to use two processors. GLUE holds sst2/train.jsonl and 
 columns of `nyu-mll/glue`; DATA comes from benchmarks/address_data.py; FOLDER is a base-size
 encoder (without it, the packaged MiniLM is measured only).
 
+On a CUDA device (`--device cuda`) computation is in float32, too, so that its rows can stand beside
+those of a CPU.
+
 benchmarks/learning_table.py makes tables and a figure of it.
 
 Every method has the same rows, batches, steps, fitted head and evaluation. The validation rows are
@@ -89,6 +92,7 @@ class Row:
     seconds: float
     weight_change: float | None
     alarm: str
+    device: str
 
     @property
     def cell(self) -> Cell:
@@ -143,8 +147,8 @@ def best_rate(rows: Sequence[Row], encoder: str, name: str, method: str) -> floa
 
 
 def next_cell(encoders: Sequence[str], taken: set[str], rows: Sequence[Row]) -> Cell | None:
-    """The first cell that nobody has taken; DCFT and its peer on every set before the others."""
-    for encoder, pair in product(encoders, (METHODS_FIRST, METHODS_AFTER)):
+    """The first cell that nobody has taken; DCFT and its peer on all sets before the others."""
+    for pair, encoder in product((METHODS_FIRST, METHODS_AFTER), encoders):
         for name, method in product(SETS if encoder == "minilm" else BASE_SETS, pair):
             cells = [Cell(encoder, name, method, rate, SEEDS[0]) for rate in METHODS[method][0]]
             if (rate := best_rate(rows, encoder, name, method)) is not None:
@@ -155,7 +159,7 @@ def next_cell(encoders: Sequence[str], taken: set[str], rows: Sequence[Row]) -> 
     return None
 
 
-def recipe_of(cell: Cell, place: Path, base: str) -> dict[str, Any]:
+def recipe_of(cell: Cell, place: Path, base: str, device: str) -> dict[str, Any]:
     chosen = SETS[cell.set]
     folder = place / cell.set
     ending = file_ending(chosen)
@@ -176,12 +180,13 @@ def recipe_of(cell: Cell, place: Path, base: str) -> dict[str, Any]:
             "head_learning_rate": None if cell.method == "head" else HEAD_RATE,
             "epochs": chosen.epochs if cell.encoder == "minilm" else chosen.epochs / 2,
             "seed": cell.seed,
-            "device": "cpu",
+            "device": device,
+            "precision": "float32",
         },
     }
 
 
-def run_cell(cell: Cell, place: Path, base: str) -> Row:
+def run_cell(cell: Cell, place: Path, base: str, device: str) -> Row:
     """Train and score one cell, in the steps of `dcft train`."""
     from transformers import set_seed
 
@@ -200,7 +205,7 @@ def run_cell(cell: Cell, place: Path, base: str) -> Row:
     from dcft_cli.training.trainer import AdapterTrainer
 
     began = time.perf_counter()
-    recipe = recipe_from_mapping(recipe_of(cell, place, base), cell.key)
+    recipe = recipe_from_mapping(recipe_of(cell, place, base, device), cell.key)
     with tempfile.TemporaryDirectory() as scratch:
         plan = plan_training(LoadedRecipe(recipe, "cell", Path(scratch)), output=f"{scratch}/run")
         preparation, machine = plan.preparation, plan.machine
@@ -276,6 +281,7 @@ def run_cell(cell: Cell, place: Path, base: str) -> Row:
             seconds=round(time.perf_counter() - began, 1),
             weight_change=change,
             alarm=" ".join(alarm),
+            device=device,
         )
 
 
@@ -301,7 +307,7 @@ def _prepare(model: Any, method: str, layers: list[str], head: Any) -> None:
             parameter.requires_grad_(True)
 
 
-def run(data: Path, addresses: Path | None, base: str | None, seconds: float) -> None:
+def run(data: Path, addresses: Path | None, base: str | None, device: str, seconds: float) -> None:
     encoders = {"minilm": MINILM} | ({"base": base} if base else {})
     claims = RESULTS.with_suffix(".claims")
     end = time.monotonic() + seconds
@@ -316,7 +322,7 @@ def run(data: Path, addresses: Path | None, base: str | None, seconds: float) ->
                 if cell is None:
                     return
                 claim(claims, cell.key)
-            row = run_cell(cell, place, encoders[cell.encoder])
+            row = run_cell(cell, place, encoders[cell.encoder], device)
             with locked(RESULTS):
                 append_row(RESULTS, row)
             print(f"{cell.key}: {row.choose:.4f} {row.report:.4f} {row.seconds:.0f} s", flush=True)
@@ -339,9 +345,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--addresses", type=Path)
     parser.add_argument("--base")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--seconds", type=float, default=float("inf"))
     args = parser.parse_args()
-    run(args.data, args.addresses, args.base, args.seconds)
+    run(args.data, args.addresses, args.base, args.device, args.seconds)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,13 @@ def summary(seconds: dict[str, list[float]], steps: dict[str, Step]) -> list[dic
     return rows
 
 
+def machine(device: torch.device) -> str:
+    """Name the processor or the CUDA device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor()
+
+
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
@@ -69,7 +76,7 @@ def main() -> None:
     how = {"to_inputs": args.to_inputs, "scoring": args.scoring}
     steps = {name: Step(name, base, batch, precision, **how) for name in names}
     rows = summary(measure(steps, args.rounds, device), steps)
-    print(json.dumps({**vars(args), "torch": torch.__version__, "machine": platform.processor(),
+    print(json.dumps({**vars(args), "torch": torch.__version__, "machine": machine(device),
                       "rows": rows}))  # fmt: skip
     print(f"\n{args.model}, batch {args.batch} x {args.length}, {args.precision}, {device.type}"
           f"{', forward passes' * args.scoring}\n")  # fmt: skip

@@ -14,8 +14,8 @@ def outputs_and_gradients(
     """The output of `call` and the gradients of a weighted sum of it."""
     model.zero_grad()
     output = call(model)
-    weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
-    (output * weights).sum().backward()
+    weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype, device=output.device)
+    (output * weights.view_as(output)).sum().backward()
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     return output.detach(), gradients
