@@ -8,7 +8,7 @@ are only strings, numbers, true, false and null. Plain scalars follow YAML 1.2 r
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -60,6 +60,10 @@ class PlainYamlError(ValueError):
         self.hint = hint
 
 
+# Settings of the adapter section that do not belong to one method.
+_OF_ANY_METHOD = frozenset({"method", "targets", "file_dtype"})
+
+
 @dataclass
 class Source:
     """A recipe as written, with the mistakes found in reading it.
@@ -89,8 +93,10 @@ class Source:
         or a quotation mark is YAML. Any other is one plain scalar, so that paths and patterns
         (`C:\\x`, `*.query`, `a: b`) need no quotes. An override of either of `data.validation` and
         `data.holdout`, or of `training.warmup_steps` and `training.warmup_ratio`, removes the
-        other; one of `model.name` removes `model.revision`.
+        other; one of `model.name` removes `model.revision`; another `adapter.method` removes the
+        settings and learning rates that were chosen for the recipe's own.
         """
+        method = self._method()
         given = {_split(argument)[0][:2] for argument in arguments}
         skipped = 0
         for number, argument in enumerate(arguments, 1):
@@ -111,8 +117,27 @@ class Source:
                 continue
             other = _REMOVES.get(path[1]) if path[1:] else None
             if other and value is not None and (path[0], other) not in given:
-                self.values[path[0]].pop(other, None)
-                self._forget((path[0], other))
+                self._remove((path[0], other))
+        if self._method() != method:
+            self._remove_settings_of_method(given)
+
+    def _method(self) -> object:
+        adapter = self.values.get("adapter")
+        return adapter.get("method", "dcft") if isinstance(adapter, dict) else "dcft"
+
+    def _remove_settings_of_method(self, given: Collection[tuple[str, ...]]) -> None:
+        """Remove what a recipe sets for its method, unless it was `given` as an override."""
+        if ("adapter",) not in given:
+            for key in set(self.values["adapter"]) - _OF_ANY_METHOD:
+                self._remove(("adapter", key), unless=given)
+        for key in ("learning_rate", "head_learning_rate"):
+            self._remove(("training", key), unless=given)
+
+    def _remove(self, path: tuple[str, str], unless: Collection[tuple[str, ...]] = ()) -> None:
+        section = self.values.get(path[0])
+        if isinstance(section, dict) and path not in unless:
+            section.pop(path[1], None)
+            self._forget(path)
 
     def _put(self, path: tuple[str, ...], text: str | None, place: Place) -> object:
         """Set and return a value.

@@ -1,0 +1,86 @@
+"""The fine-tuning methods that `adapter.method` can name: their settings and defaults.
+
+What they compute is in `dcft_cli.methods`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+MethodName = Literal[
+    *("dcft", "full", "head", "bitfit", "houlsby", "pfeiffer"),
+    *("lora", "lora_fa", "sora", "adalora", "dora", "nola"),
+    *("lokr", "psoft", "vera", "road"),
+]  # fmt: skip
+
+_ALL = frozenset({"method", "file_dtype"})
+_PLACED = _ALL | {"targets"}
+_LORA = _PLACED | {"rank", "scale", "dropout"}
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """What a recipe can set for a method.
+
+    Attributes:
+        keys: of the adapter section.
+        defaults: of these keys, where they differ from the section's own.
+        learning_rate, head_learning_rate: where a recipe has neither of the two.
+    """
+
+    keys: frozenset[str] = _PLACED
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    learning_rate: float = 1e-3
+    head_learning_rate: float | None = 5e-3
+
+
+# Learning rates: the best of most sets in docs/findings.md, else the papers'.
+METHODS: dict[str, MethodSettings] = {
+    "dcft": MethodSettings(
+        _PLACED
+        | {"kernel_size", "stride", "rank", "scale", "init", "orthogonality", "orthogonality_form"},
+        learning_rate=5e-3,
+        head_learning_rate=None,
+    ),
+    "full": MethodSettings(_ALL, learning_rate=3e-5),
+    "head": MethodSettings(_ALL, learning_rate=5e-3, head_learning_rate=None),
+    "bitfit": MethodSettings(_ALL),
+    "houlsby": MethodSettings(_ALL | {"bottleneck"}, {"bottleneck": 8}),
+    "pfeiffer": MethodSettings(_ALL | {"bottleneck"}),
+    "lora": MethodSettings(_LORA, {"rank": 8, "scale": 2.0}),
+    "lora_fa": MethodSettings(_LORA, {"rank": 8, "scale": 2.0}),
+    "dora": MethodSettings(_LORA, {"rank": 8, "scale": 2.0}),
+    "adalora": MethodSettings(
+        _LORA
+        | {"initial_rank", "orthogonality"}
+        | {"pruning_start", "pruning_end", "pruning_interval"},
+        {"rank": 8, "scale": 2.0, "orthogonality": 0.1},
+    ),
+    "sora": MethodSettings(_LORA | {"gate_penalty", "gate_threshold"}, {"rank": 8, "scale": 2.0}),
+    "nola": MethodSettings(
+        _PLACED | {"rank", "scale", "bases"}, {"rank": 8, "scale": 1.0}, learning_rate=1e-2
+    ),
+    "lokr": MethodSettings(
+        _PLACED | {"rank", "scale", "factor"}, learning_rate=5e-3, head_learning_rate=None
+    ),
+    "psoft": MethodSettings(_PLACED | {"rank"}, {"rank": 32}),
+    "vera": MethodSettings(_PLACED | {"rank"}, {"rank": 256}, learning_rate=5e-3),
+    "road": MethodSettings(_PLACED, learning_rate=5e-3),
+}
+assert METHODS.keys() == set(get_args(MethodName))
+
+
+def with_method_defaults(values: Any) -> Any:
+    """Return a recipe's sections with the learning rates of its method, where it has none."""
+    if not isinstance(values, Mapping):
+        return values
+    adapter, training = values.get("adapter") or {}, values.get("training") or {}
+    if not isinstance(adapter, Mapping) or not isinstance(training, Mapping):
+        return values
+    method = METHODS.get(str(adapter.get("method", "dcft")))
+    if method is None or "learning_rate" in training:
+        return values
+    rates = {"learning_rate": method.learning_rate}
+    if method.head_learning_rate is not None:
+        rates["head_learning_rate"] = method.head_learning_rate
+    return {**values, "training": {**rates, **training}}
