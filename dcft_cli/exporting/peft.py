@@ -1,8 +1,6 @@
 """An adapter as a LoRA adapter of PEFT: the same dW, and the trained head as `modules_to_save`."""
 
-import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from dcft_cli.adapter.merge import merge_weight
 from dcft_cli.errors import ExportError, listed
 from dcft_cli.exporting.low_rank import lora_matrices
 from dcft_cli.merging.proof import largest_difference, logits
+from dcft_cli.methods.peft_method import quiet
 from dcft_cli.models.loading import revision_of
 from dcft_cli.recipe import ModelSection
 
@@ -59,21 +58,40 @@ def write_peft(
     weights = [weight for weight in adapted_weights(model) if weight not in in_head]
     matrices = _lora_matrices(weights)
     transposed = any(weight.matrix.transposed for weight in weights)
-    settings, model_class = _as_loaded(model), type(model)
+    settings, model_class = as_loaded(model), type(model)
     remove_adapters(model)  # the head keeps what it has learned
     ranks = {name: len(down) for name, (down, _) in matrices.items()}
-    with _quiet():
-        modules = _modules(head, model)
+    with quiet():
+        modules = modules_to_save(head, model)
         _write(model, matrices, modules, section, folder, transposed=transposed)
-        from peft import PeftModel
+    difference = difference_when_loaded(folder, section, model_class, settings, inputs, expected)
+    return difference, (min(ranks.values()), max(ranks.values()))
 
+
+def difference_when_loaded(
+    folder: Path,
+    section: ModelSection,
+    model_class: type[PreTrainedModel],
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Tensor],
+    expected: Sequence[Tensor],
+) -> float:
+    """Load a PEFT folder as any program would; return its largest logit difference.
+
+    Args:
+        section, model_class, settings: where the base is, and how it is loaded (`as_loaded`).
+        inputs, expected: of base + adapter. They are compared with the loaded model's, and with
+            those of what `merge_and_unload` returns.
+    """
+    from peft import PeftModel
+
+    with quiet():
         base = model_class.from_pretrained(section.name, revision=revision_of(section), **settings)
         loaded: Any = PeftModel.from_pretrained(base, str(folder))
         loaded.train(False)
         found = logits(loaded, inputs)
         merged = logits(loaded.merge_and_unload(), inputs)
-    difference = largest_difference([*found, *merged], [*expected, *expected])
-    return difference, (min(ranks.values()), max(ranks.values()))
+    return largest_difference([*found, *merged], [*expected, *expected])
 
 
 def _lora_matrices(weights: Iterable[AdaptedWeight]) -> Matrices:
@@ -99,7 +117,7 @@ def _lora_matrices(weights: Iterable[AdaptedWeight]) -> Matrices:
     return {weight.matrix.path: lora_matrices(weight) for weight in weights}
 
 
-def _modules(parameters: Iterable[str], model: PreTrainedModel) -> list[str]:
+def modules_to_save(parameters: Iterable[str], model: PreTrainedModel) -> list[str]:
     """Return the modules to save for parameters that the base does not give.
 
     Outside the encoder they are saved whole, as PEFT does by itself with a `classifier`: a part
@@ -130,9 +148,7 @@ def _write(
     # The scale is in lora_B: PEFT's own, alpha / r, is 1 in every layer.
     others = {name: len(down) for name, (down, _) in matrices.items() if len(down) != rank}
     config = LoraConfig(
-        task_type=next(
-            (kind for n, kind in _TASK_TYPES.items() if n in type(model).__name__), None
-        ),
+        task_type=task_type(model),
         r=rank,
         lora_alpha=rank,
         rank_pattern=others,
@@ -153,17 +169,13 @@ def _write(
     wrapped.save_pretrained(str(folder), save_embedding_layers=False)
 
 
-def _as_loaded(model: PreTrainedModel) -> dict[str, Any]:
+def task_type(model: PreTrainedModel) -> str | None:
+    """Return PEFT's name for the task of a model's class; None if it has none."""
+    return next((kind for n, kind in _TASK_TYPES.items() if n in type(model).__name__), None)
+
+
+def as_loaded(model: PreTrainedModel) -> dict[str, Any]:
     """Return the arguments by which a script loads the base (readme.py has the same)."""
     settings = {name: getattr(model.config, name, None) for name in ("id2label", "pad_token_id")}
     settings = {name: value for name, value in settings.items() if value is not None}
     return {**settings, "dtype": torch.float32, "ignore_mismatched_sizes": True}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence PEFT's warnings about itself: deprecated names, and a file that it leaves open."""
-    with warnings.catch_warnings():
-        for category in (FutureWarning, DeprecationWarning, ResourceWarning):
-            warnings.simplefilter("ignore", category)
-        yield

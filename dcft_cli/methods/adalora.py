@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dcft_cli.adapter_file.read import Contents
 from dcft_cli.errors import RecipeError
-from dcft_cli.methods.peft import ADAPTER, PEFTMethod
+from dcft_cli.methods.peft_method import ADAPTER, PEFTMethod
 from dcft_cli.targets.resolve import Target
 
 _SENSITIVITY, _UNCERTAINTY, _KEPT = "sensitivity:", "uncertainty:", "kept:"
@@ -61,11 +61,12 @@ class AdaLoRA(PEFTMethod):
         from peft import AdaLoraConfig
 
         start, end, total = self.schedule()
+        alpha: Any = self.settings.scale * self.initial_rank
         return AdaLoraConfig(
             **self.targets_as_stored(),
             target_r=self.settings.rank,
             init_r=self.initial_rank,
-            lora_alpha=self.settings.scale * self.initial_rank,
+            lora_alpha=alpha,
             lora_dropout=self.settings.dropout,
             orth_reg_weight=self.settings.orthogonality,
             tinit=start,
@@ -83,9 +84,10 @@ class AdaLoRA(PEFTMethod):
             layer.ranknum.requires_grad_(False)
 
     def penalty(self) -> Tensor | None:
-        """Return the weighted mean of |P^T P - I| and |Q Q^T - I| over all layers (Eq. 4).
+        """Return the weighted mean of |P^T P - I| and |Q Q^T - I| over all layers.
 
-        PEFT adds it in the forward pass of its wrapper, which is not used here.
+        This is PEFT's form of Eq. 4, whose norms are squared and summed. PEFT adds it in the
+        forward pass of its wrapper, which is not used here.
         """
         if not self.settings.orthogonality:
             return None

@@ -1,144 +1,18 @@
-"""The methods that PEFT implements: LoRA and its kin, LoKr, PSOFT, VeRA and RoAd.
+"""The methods that PEFT computes: LoRA and its kin, LoKr, PSOFT, VeRA and RoAd.
 
-PEFT (https://github.com/huggingface/peft) computes them. Here is which layers they adapt, how a
-recipe's settings become PEFT's, and how they are saved and merged.
+Here is how a recipe's settings become PEFT's.
 """
 
-import warnings
-from abc import abstractmethod
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
-from importlib.util import find_spec
+from collections.abc import Sequence
 from math import gcd
-from statistics import median
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dcft_cli.errors import ModelError, TargetError, UserError
-from dcft_cli.methods.linear import linear_layers
-from dcft_cli.methods.method import Method
-from dcft_cli.recipe import AdapterSection
+from dcft_cli.errors import UserError
+from dcft_cli.methods.peft_method import PEFTMethod
 from dcft_cli.targets.resolve import Target
 from dcft_cli.targets.weights import Matrix
-
-ADAPTER = "default"  # PEFT's own name for a model's only adapter
-
-
-class PEFTMethod(Method):
-    """A method of PEFT on whole linear layers.
-
-    Attributes:
-        fits_transposed: whether PEFT has it for weights stored as (in, out), as in GPT-2.
-        fits_quantized: whether PEFT has it for weights in 4 or 8 bits.
-        layers: the adapted layers, by name.
-        wrapper: PEFT's view of the model, a `PeftModel`.
-    """
-
-    fits_transposed: ClassVar[bool] = True
-    fits_quantized: ClassVar[bool] = True
-    layers: dict[str, Matrix]
-    wrapper: Any
-
-    def __init__(
-        self, settings: AdapterSection, *, seed: int, total_steps: int | None = None
-    ) -> None:
-        super().__init__(settings, seed=seed, total_steps=total_steps)
-        if find_spec("peft") is None:
-            raise UserError(
-                f"adapter.method={settings.method} needs peft, which is not installed.",
-                'Install the extra: pip install "dcft-cli[peft]".',
-            )
-
-    @abstractmethod
-    def config(self) -> Any:
-        """Return PEFT's configuration for `layers`."""
-
-    def insert(self, model: nn.Module, targets: Sequence[Target]) -> None:
-        """Let PEFT wrap the target layers."""
-        from peft import get_peft_model
-
-        self.layers = linear_layers(self.settings.method, targets)
-        for name, matrix in self.layers.items():
-            self.check(name, matrix)
-        with quiet():
-            self.wrapper = get_peft_model(model, self.config(), ADAPTER)
-        self._check_wrapped()
-        for name in self.layers:  # dropout is made in training mode
-            model.get_submodule(name).train(model.training)
-
-    def check(self, name: str, matrix: Matrix) -> None:
-        """Raise TargetError if the method cannot adapt a layer."""
-        if matrix.transposed and not self.fits_transposed:
-            raise self.refusal(name, "is stored as (in, out)")
-        if matrix.is_quantized and not self.fits_quantized:
-            raise self.refusal(name, "is quantized")
-
-    def refusal(self, name: str, problem: str) -> TargetError:
-        """Return the error for a layer whose weight has a `problem`."""
-        return TargetError(
-            f"{self.settings.method} cannot adapt {name}: its weight {problem}.",
-            "Leave it out of adapter.targets, or choose another adapter.method, such as lora.",
-        )
-
-    def targets(self) -> dict[str, Any]:
-        """Return the settings that every method of PEFT has."""
-        return {"target_modules": list(self.layers)}
-
-    def targets_as_stored(self) -> dict[str, Any]:
-        """Return them for methods that fit weights stored as (in, out)."""
-        transposed = all(matrix.transposed for matrix in self.layers.values())
-        return {**self.targets(), "fan_in_fan_out": transposed}
-
-    def _check_wrapped(self) -> None:
-        """Raise TargetError if PEFT, which matches the ends of names, took other layers too."""
-        wrapped = set(self.wrapper.targeted_module_names)
-        if others := sorted(wrapped ^ self.layers.keys()):
-            raise TargetError(
-                f"PEFT cannot tell the layer {others[0]} from one with a name that ends the same.",
-                "Choose adapter.targets that name both, or another adapter.method.",
-            )
-
-    @torch.no_grad()
-    def weight_change(self) -> float | None:
-        """Return the median of |W' - W| / |W| over the adapted weights."""
-        changes = []
-        for name in self.layers:
-            weight = self.model.get_submodule(name).get_base_layer().weight.to("cpu", torch.float64)
-            changes.append(float((self.merged_layer(name).weight - weight).norm() / weight.norm()))
-        return median(changes)
-
-    @torch.no_grad()
-    def merged_layer(self, name: str) -> nn.Module:
-        """Return an adapted layer's plain form with W' (and RoAd's bias), in float64 on the CPU.
-
-        Raises:
-            ModelError: the weight is quantized.
-        """
-        if self.layers[name].is_quantized:
-            raise ModelError(
-                f"The weight of {name} is quantized: nothing can be added to it.",
-                "Load the base model in full precision, load the adapter, and merge that.",
-            )
-        layer: Any = deepcopy(self.model.get_submodule(name)).to("cpu", torch.float64)
-        layer.merge()
-        return layer.get_base_layer()  # type: ignore[no-any-return]
-
-    def fold(self) -> None:
-        """Merge all layers: sums in float64, rounded once."""
-        self.fold_layers(self.layers)
-        self.wrapper.unload()  # what PEFT left beside the layers
-
-    @torch.no_grad()
-    def fold_layers(self, names: Collection[str]) -> None:
-        """Merge these layers, and put the plain ones in their place."""
-        for name in names:
-            plain = self.model.get_submodule(name).get_base_layer()
-            for own, value in self.merged_layer(name).named_parameters():
-                plain.get_parameter(own).copy_(value)
-            self.model.set_submodule(name, plain)
 
 
 class LoRA(PEFTMethod):
@@ -148,11 +22,11 @@ class LoRA(PEFTMethod):
         """Return PEFT's configuration; alpha / r is the scale."""
         from peft import LoraConfig
 
-        rank = self.settings.rank
+        alpha: Any = self.settings.scale * self.settings.rank  # PEFT takes any number
         return LoraConfig(
             **self.targets_as_stored(),
-            r=rank,
-            lora_alpha=self.settings.scale * rank,
+            r=self.settings.rank,
+            lora_alpha=alpha,
             lora_dropout=self.settings.dropout,
             **more,
         )
@@ -175,7 +49,12 @@ class LoRAFA(LoRA):
 
 
 class DoRA(LoRA):
-    """W' = m (W + dW) / |W + dW|, by rows; dW as in LoRA. Liu et al. 2024 (arXiv 2402.09353), Eq. 5."""
+    """W' = m (W + dW) / |W + dW|, by rows, with LoRA's dW.
+
+    Liu et al. 2024 (arXiv 2402.09353), Eq. 5. The norm has no gradient, as in section 4.3.
+    """
+
+    fits_quantized = False  # PEFT puts new objects in the place of packed weights
 
     def config(self, **more: Any) -> Any:
         """Return PEFT's configuration."""
@@ -192,11 +71,11 @@ class LoKr(PEFTMethod):
         """Return PEFT's configuration."""
         from peft import LoKrConfig
 
-        rank = self.settings.rank
+        alpha: Any = self.settings.scale * self.settings.rank
         return LoKrConfig(
             **self.targets(),
-            r=rank,
-            alpha=self.settings.scale * rank,
+            r=self.settings.rank,
+            alpha=alpha,
             decompose_factor=self.settings.factor,
         )
 
@@ -278,12 +157,3 @@ class RoAd(PEFTMethod):
         super().check(name, matrix)
         if matrix.out_features % 2:
             raise self.refusal(name, f"has {matrix.out_features} rows, which make no pairs")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence PEFT's warnings about itself: deprecated names, and a file that it leaves open."""
-    with warnings.catch_warnings():
-        for category in (FutureWarning, DeprecationWarning, ResourceWarning):
-            warnings.simplefilter("ignore", category)
-        yield

@@ -1,0 +1,167 @@
+"""AdaLoRA: the budget schedule, resuming, and settings that cannot work."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dcft_cli.errors import RecipeError
+from dcft_cli.methods.adalora import AdaLoRA
+from dcft_cli.methods.build import build
+from dcft_cli.recipe import AdapterSection
+from dcft_cli.targets.head import find_parts, outside_encoder
+from tests.families import tokens
+from tests.methods.peft_models import ALL, batch, logits, model_of, optimizer_of, train
+
+TOTAL = 12
+LAYERS = 12
+
+
+def adalora(total_steps: int | None = TOTAL, **settings: object) -> AdaLoRA:
+    """Attach AdaLoRA, by default with ranks from 4 to 2 in the mean, between steps 3 and 8."""
+    section = {"rank": 2, "initial_rank": 4, "pruning_start": 3.0, "pruning_end": 8.0, **settings}
+    model = model_of("bert")
+    method = build(
+        AdapterSection.model_validate({"method": "adalora", **section}),
+        seed=0,
+        total_steps=total_steps,
+    )
+    assert isinstance(method, AdaLoRA)
+    method.attach(model, find_parts(model, ALL, head=outside_encoder(model), dense="full"))
+    return method
+
+
+def total_rank(method: AdaLoRA) -> int:
+    return sum(method.facts()["ranks"].values())
+
+
+def test_ranks_shrink_by_the_cubic_schedule_and_stay() -> None:
+    method = adalora()
+    optimizer = optimizer_of(method.model)
+    ranks = []
+    for step in range(1, TOTAL + 1):
+        train(method, optimizer, step, step)
+        ranks.append(total_rank(method))
+    start, end = 4 * LAYERS, 2 * LAYERS
+    cubic = [int(end + (start - end) * (1 - (step - 3) / 5) ** 3) for step in range(4, 8)]
+    assert ranks == [start] * 3 + cubic + [end] * 5
+    found = method.facts()
+    assert len(set(found["ranks"].values())) > 1  # not the same in every layer
+    sizes = {name: m.out_features + m.in_features + 1 for name, m in method.layers.items()}
+    assert found["parameters_left"] == sum(found["ranks"][name] * sizes[name] for name in sizes)
+
+
+def test_what_is_pruned_last_stays_zero_and_merges() -> None:
+    method = adalora()
+    train(method, last=TOTAL)
+    expected, change = logits(method.model), method.weight_change()
+    assert change is not None and change > 0
+    method.merge()
+    assert (logits(method.model) - expected).abs().max() <= 1e-5
+
+
+def test_pruning_at_intervals() -> None:
+    method = adalora(pruning_interval=3)
+    optimizer = optimizer_of(method.model)
+    ranks = []
+    for step in range(1, TOTAL + 1):
+        train(method, optimizer, step, step)
+        ranks.append(total_rank(method))
+    # At 6 for the first time; what was pruned there can come back until ranks are final, at 8.
+    assert ranks[:5] == [48] * 5 and ranks[5] < 48
+    assert ranks[7:] == [24] * 5
+
+
+@pytest.mark.parametrize("stop", [2, 5, 8, 10])
+def test_resuming_is_exact(stop: int, tmp_path: Path) -> None:
+    whole = adalora()
+    losses = train(whole, last=TOTAL)
+
+    first = adalora()
+    optimizer = optimizer_of(first.model)
+    assert train(first, optimizer, 1, stop) == losses[:stop]
+    values = {n: p.detach().clone() for n, p in (first.parameters() | first.head()).items()}
+    save_file(first.state(), tmp_path / "state")
+
+    second = adalora()
+    with torch.no_grad():
+        for name, parameter in (second.parameters() | second.head()).items():
+            parameter.copy_(values[name])
+    second.load_state(load_file(tmp_path / "state"))
+    resumed = optimizer_of(second.model)
+    resumed.load_state_dict(optimizer.state_dict())
+    assert train(second, resumed, stop + 1, TOTAL) == losses[stop:]
+    assert second.facts() == whole.facts()
+    assert torch.equal(logits(second.model), logits(whole.model))
+
+
+def test_the_penalty_is_the_mean_of_the_norms() -> None:
+    method = adalora(orthogonality=0.3)
+    own = {name: p.detach().double() for name, p in method.parameters().items()}
+    norms = []
+    for name, matrix in own.items():
+        if "lora_A" in name:
+            norms.append((matrix @ matrix.mT - torch.eye(4).double()).norm())
+        if "lora_B" in name:
+            norms.append((matrix.mT @ matrix - torch.eye(4).double()).norm())
+    assert len(norms) == 2 * LAYERS
+    found = method.penalty()
+    assert found is not None
+    assert found.item() == pytest.approx(0.3 * torch.stack(norms).mean().item(), rel=1e-6)
+    assert adalora(orthogonality=0.0).penalty() is None
+
+
+def test_layers_without_a_gradient_are_pruned_first() -> None:
+    method = adalora()
+    name = next(iter(method.layers))
+    optimizer = optimizer_of(method.model)
+    for step in range(1, 9):
+        loss = method.model(**batch(step)).loss
+        loss.backward()
+        for own, parameter in method.parameters().items():
+            if own.startswith(f"{name}."):
+                parameter.grad = None
+        optimizer.step()
+        method.after_step(step)
+        optimizer.zero_grad()
+    ranks = method.facts()["ranks"]
+    assert ranks[name] == 0 and sum(ranks.values()) == 24
+
+
+def test_what_peft_divides_by_is_saved_and_not_trained() -> None:
+    model = model_of("bert").bfloat16()
+    method = build(AdapterSection(method="adalora", rank=2), seed=0, total_steps=TOTAL)
+    method.attach(model, find_parts(model, ALL, head=outside_encoder(model), dense="full"))
+    frozen = {n: p for n, p in method.parameters().items() if not p.requires_grad}
+    assert len(frozen) == LAYERS and all("ranknum" in name for name in frozen)
+    assert {p.item() for p in frozen.values()} == {3.0}
+    assert torch.isfinite(model(**tokens()).logits).all()
+
+
+@pytest.mark.parametrize(("rank", "initial"), [(1, 2), (2, 3), (3, 4), (8, 12)])
+def test_the_initial_rank_is_half_as_high_again(rank: int, initial: int) -> None:
+    assert adalora(rank=rank, initial_rank=None).initial_rank == initial
+
+
+def test_without_training_there_is_no_schedule() -> None:
+    assert adalora(total_steps=None).schedule() == (0, 1, 1)
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 5, 100])
+def test_shares_of_short_runs(total: int) -> None:
+    start, end, steps = adalora(total, pruning_start=0.1, pruning_end=0.7).schedule()
+    assert 0 <= start < end <= steps == total
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"initial_rank": 2}, "adapter.initial_rank=2 is not above adapter.rank=2"),
+        ({"pruning_start": 8.0}, "would prune from step 8 to step 8, of 12"),
+        ({"pruning_end": 13.0}, "would prune from step 3 to step 13, of 12"),
+    ],
+)
+def test_settings_that_cannot_work(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        adalora(**settings)  # type: ignore[arg-type]
