@@ -101,7 +101,7 @@ class PEFTMethod(Method):
 
     @torch.no_grad()
     def weight_change(self) -> float | None:
-        """Return the median of |W' - W| / |W| over the adapted weights; None if one is quantized."""
+        """Return the median of |W' - W| / |W| over the layers; None if a weight is quantized."""
         changes = []
         for name, matrix in self.layers.items():
             if matrix.is_quantized:
