@@ -67,6 +67,14 @@ class Method(ABC):
         for name in parts.trained:
             self.base[name].requires_grad_(True)
 
+    def remove_unreached(self, inputs: Mapping[str, Any]) -> list[str]:
+        """Remove what the loss does not depend on, given the inputs of one forward pass.
+
+        Returns:
+            Names of the layers.
+        """
+        return []
+
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return what makes the method up beside the head, by the names in the attached model.
 
@@ -92,7 +100,7 @@ class Method(ABC):
         """Return the term to add to the training loss, a scalar; None: there is none."""
         return None
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int) -> None:  # noqa: B027 (a hook)
         """Change parameters after the optimizer's step, from their gradients if need be.
 
         Args:
@@ -103,7 +111,7 @@ class Method(ABC):
         """Return what resuming needs beside the parameters and the optimizer's state."""
         return {}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 (a hook)
         """Restore what `state` returned."""
 
     def weight_change(self) -> float | None:
@@ -170,14 +178,17 @@ class Method(ABC):
         Raises:
             MergeError: the method adds layers that stay.
         """
+        self.refuse_unmergeable()
+        self.fold()
+
+    def refuse_unmergeable(self) -> None:
+        """Raise MergeError if the method adds layers that stay."""
         if not self.can_merge:
             raise MergeError(
                 f"{self.settings.method} adds layers of its own, which no weight of the base can "
                 "hold: there is nothing to merge into.",
                 "Use the adapter as it is: `dcft predict`.",
             )
-        self.fold()
 
-    def fold(self) -> None:
+    def fold(self) -> None:  # noqa: B027 (a hook)
         """Merge; called where `can_merge`. Nothing to do where only base weights are trained."""
-
