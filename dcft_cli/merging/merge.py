@@ -136,7 +136,7 @@ def _write_model(
     else:
         write_shards(model, layout, folder)
         _write_config(model, folder, dtype)
-    del model
+    del model, method
     gc.collect()  # a model may hold itself; there is memory for one
     found = logits(load_merged(folder, model_class), inputs)
     return largest_difference([*merged, *found], [*adapted, *rounded]), rounding

@@ -142,7 +142,7 @@ class Method(ABC):
             path / ADAPTER_FILE if path.is_dir() else path,
             self.model,
             method=self.settings.method,
-            settings=self.settings.model_dump(mode="json", exclude={"method"}, exclude_none=True),
+            settings=self._stored_settings(),
             seed=self.seed,
             targets=self.parts.targets,
             tensors=self.parameters(),
@@ -154,6 +154,17 @@ class Method(ABC):
             dtype=dtype,
         )
 
+    def fits(self, contents: Contents) -> bool:
+        """Return whether a file of this method has these settings, tensors and head."""
+        return (
+            isinstance(contents, BaselineContents)
+            and dict(contents.settings) == self._stored_settings()
+            and contents.seed == self.seed
+            and _shapes(contents.tensors) == _shapes(self.parameters())
+            and _shapes(contents.head) == _shapes(self.head())
+            and contents.fixed == self.parts.fixed
+        )
+
     @torch.no_grad()
     def load(self, contents: Contents) -> None:
         """Copy the tensors of a checked file into the attached model.
@@ -162,15 +173,14 @@ class Method(ABC):
             AdapterFileError: the file holds other tensors.
         """
         assert isinstance(contents, BaselineContents)
-        contents.check_tensors(self.shapes())
+        contents.check_tensors(_shapes(self.parameters()))
         for name, parameter in self.parameters().items():
             parameter.copy_(torch.tensor(contents.tensors[name]))
         for name, parameter in self.head().items():
             parameter.copy_(torch.tensor(contents.head[name]))
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of `parameters`."""
-        return {name: tuple(parameter.shape) for name, parameter in self.parameters().items()}
+    def _stored_settings(self) -> dict[str, Any]:
+        return self.settings.model_dump(mode="json", exclude={"method"}, exclude_none=True)
 
     def merge(self) -> None:
         """Turn the model into one of the base's architecture, in place, with equal outputs.
@@ -192,3 +202,7 @@ class Method(ABC):
 
     def fold(self) -> None:  # noqa: B027 (a hook)
         """Merge; called where `can_merge`. Nothing to do where only base weights are trained."""
+
+
+def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -18,7 +18,7 @@ from transformers import TrainerCallback, set_seed
 from dcft_cli.acceleration import enable
 from dcft_cli.adapter_file.load import check_fingerprint
 from dcft_cli.adapter_file.read import ADAPTER_FILE, read_contents
-from dcft_cli.adapter_file.write import round_trained
+from dcft_cli.adapter_file.write import describe, round_trained
 from dcft_cli.atomic import atomic_path
 from dcft_cli.data.writing import write_rows
 from dcft_cli.errors import RunError
@@ -204,10 +204,16 @@ def _load_checkpoint(path: Path, method: Method, fingerprint: str) -> None:
     """Load a checkpoint to resume, after checking that it has this recipe's adapter and base."""
     contents = read_contents(path / ADAPTER_FILE)
     check_fingerprint(contents, fingerprint)
+    hint = "Resume with the recipe that the run was started with, or use another --output."
     if contents.method != method.settings.method:
         raise RunError(
             f"{path} was trained by {contents.method}, the recipe names {method.settings.method}.",
-            "Resume with the recipe that the run was started with, or use another --output.",
+            hint,
+        )
+    same = dict(contents.model) == describe(method.model) and method.fits(contents)
+    if not same:
+        raise RunError(
+            f"{path} has another adapter, or other labels, than the recipe describes.", hint
         )
     method.load(contents)
     if (state := path / METHOD_STATE).exists():
