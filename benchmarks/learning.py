@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -40,16 +40,17 @@ HEAD_RATE = 5e-3
 
 
 DCFT_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+LORA_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 METHODS: dict[str, tuple[tuple[float, ...], dict[str, Any]]] = {
     "dcft gradient": (DCFT_RATES, {"init": "gradient"}),
-    "lora r=1": ((3e-4, 1e-3, 3e-3, 1e-2), {"peft": "lora", "rank": 1}),
+    "lora r=1": (LORA_RATES, {"method": "lora", "rank": 1, "scale": 4.0}),
     "dcft zero": (DCFT_RATES, {"init": "zero"}),
-    "dcft normal": (DCFT_RATES, {"init": "normal"}),
-    "lokr r=1": (DCFT_RATES, {"peft": "lokr"}),
-    "dcft d=2": (DCFT_RATES, {"init": "gradient", "kernel_size": 2}),
-    "lora r=8": ((3e-4, 1e-3, 3e-3, 1e-2), {"peft": "lora", "rank": 8}),
-    "full": ((1e-5, 3e-5, 1e-4, 3e-4), {}),
-    "head": ((1e-3, 3e-3, 1e-2, 3e-2), {}),
+    "dcft normal": (DCFT_RATES, {"init": "normal", "orthogonality": 0.1}),
+    "lokr r=1": (DCFT_RATES, {"method": "lokr", "rank": 1, "scale": 4.0}),
+    "dcft d=2": (DCFT_RATES, {"kernel_size": 2}),
+    "lora r=8": (LORA_RATES, {"method": "lora", "rank": 8, "scale": 4.0}),
+    "full": ((1e-5, 3e-5, 1e-4, 3e-4), {"method": "full"}),
+    "head": ((1e-3, 3e-3, 1e-2, 3e-2), {"method": "head"}),
 }
 
 
@@ -163,8 +164,6 @@ def recipe_of(cell: Cell, place: Path, base: str, device: str) -> dict[str, Any]
     chosen = SETS[cell.set]
     folder = place / cell.set
     ending = file_ending(chosen)
-    _, settings = METHODS[cell.method]
-    adapter = {key: settings[key] for key in ("init", "kernel_size") if key in settings}
     return {
         "model": {"name": base},
         "task": chosen.task,
@@ -174,7 +173,7 @@ def recipe_of(cell: Cell, place: Path, base: str, device: str) -> dict[str, Any]
             "max_length": 128,
             **chosen.columns,
         },
-        "adapter": {**adapter, "orthogonality": 0.1 if cell.method == "dcft normal" else 0.0},
+        "adapter": METHODS[cell.method][1],
         "training": {
             "learning_rate": cell.learning_rate,
             "head_learning_rate": None if cell.method == "head" else HEAD_RATE,
@@ -187,124 +186,36 @@ def recipe_of(cell: Cell, place: Path, base: str, device: str) -> dict[str, Any]
 
 
 def run_cell(cell: Cell, place: Path, base: str, device: str) -> Row:
-    """Train and score one cell, in the steps of `dcft train`."""
-    from transformers import set_seed
-
-    from dcft_cli.adapter.inject import insert
-    from dcft_cli.models.loading import load_model
+    """Train and score one cell as `dcft train` does."""
     from dcft_cli.recipe import recipe_from_mapping
     from dcft_cli.recipe.loading import LoadedRecipe
-    from dcft_cli.runs.adapter_plan import adapter_config
     from dcft_cli.runs.plan import plan_training
-    from dcft_cli.runs.start import HEAD_SHARE, constant_prediction, fit_task_head, start_adapters
-    from dcft_cli.targets.resolve import find_targets
-    from dcft_cli.training.arguments import training_arguments
-    from dcft_cli.training.callbacks import ReportingCallback
-    from dcft_cli.training.diagnosis import CONSTANT, FITTED_HEAD, diagnose, relative_change
+    from dcft_cli.runs.train import train
     from dcft_cli.training.reporting import Reporter
-    from dcft_cli.training.trainer import AdapterTrainer
 
     began = time.perf_counter()
     recipe = recipe_from_mapping(recipe_of(cell, place, base, device), cell.key)
     with tempfile.TemporaryDirectory() as scratch:
         plan = plan_training(LoadedRecipe(recipe, "cell", Path(scratch)), output=f"{scratch}/run")
-        preparation, machine = plan.preparation, plan.machine
-        args = training_arguments(
-            recipe.training,
-            machine,
-            output=plan.folder.checkpoints,
-            steps_per_epoch=plan.steps_per_epoch,
-            total_steps=plan.total_steps,
-            metric=None,
-        )
-        args = replace(args, save_strategy="no")
-        set_seed(cell.seed)
-        loaded = load_model(recipe.model, preparation.config, preparation.auto_class)
-        model, head = loaded.model, loaded.missing_keys
-        config = adapter_config(recipe.adapter)
-        targets = find_targets(model, config.targets, exclude=head)
-        is_dcft = cell.method.startswith("dcft")
-        if is_dcft:
-            insert(model, targets, config, head=head)
-        else:
-            _prepare(model, cell.method, [target.matrix.path for target in targets], head)
-        metric = preparation.loaded.main_metric
-        trainer = AdapterTrainer(
-            model,
-            args,
-            recipe,
-            tokenizer=preparation.tokenizer,
-            collator=preparation.collator(args.device),
-            train_set=preparation.train_set,
-            evaluation_sets=preparation.evaluation_sets,
-            head=head,
-            reporting=ReportingCallback(Reporter(), None, metric=metric),
-        )
-        prior, constant = constant_prediction(preparation)
-        baselines = {CONSTANT: constant[metric]}
-        fitted = fit_task_head(loaded, preparation, machine, prior)
-        assert fitted is not None
-        before = trainer.score() if is_dcft or cell.method == "head" else None
-        if before is not None:
-            baselines[FITTED_HEAD] = before[metric]
-        if cell.method != "head":
-            fitted.scale(HEAD_SHARE)
-        if is_dcft:
-            start_adapters(loaded, preparation, machine)
-        trainer.train()
-        scores = trainer.score()
-        change = relative_change(model) if is_dcft else None
-        alarm = diagnose(
-            trainer.state.log_history,
-            scores[metric],
-            baselines,
-            metric=metric,
-            greater_is_better=True,
-            failure=trainer.failure,
-            constant_loss=None if prior is None else prior.loss,
-            weight_change=change,
-            learning_rate=cell.learning_rate,
-        )
-        reported = metric.replace("choose_", "report_")
-        trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
-        heads = sum(count for name, count in trained.items() if name in head)
-        return Row(
-            **vars(cell),
-            metric=metric.removeprefix("choose_"),
-            choose=scores[metric],
-            report=scores[reported],
-            constant=constant[reported],
-            fitted_head=None if before is None else before[reported],
-            trained=sum(trained.values()) - heads,
-            head=heads,
-            steps=plan.total_steps,
-            seconds=round(time.perf_counter() - began, 1),
-            weight_change=change,
-            alarm=" ".join(alarm),
-            device=device,
-        )
-
-
-def _prepare(model: Any, method: str, layers: list[str], head: Any) -> None:
-    """Put a peer's adapters into a model, and have what it trains, and the head, learn."""
-    from peft import LoKrConfig, LoraConfig, inject_adapter_in_model
-
-    _, settings = METHODS[method]
-    kind = settings.get("peft")
-    if kind == "lora":
-        rank = settings["rank"]
-        inject_adapter_in_model(
-            LoraConfig(r=rank, lora_alpha=4 * rank, target_modules=layers), model
-        )
-    elif kind == "lokr":
-        inject_adapter_in_model(
-            LoKrConfig(r=1, alpha=4, decompose_factor=8, target_modules=layers), model
-        )
-    elif method == "head":
-        model.requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        if name in head:
-            parameter.requires_grad_(True)
+        metrics = train(plan, Reporter()).metrics
+    metric = metrics["main_metric"]
+    reported = metric.replace("choose_", "report_")
+    baselines = metrics["baselines"]
+    return Row(
+        **vars(cell),
+        metric=metric.removeprefix("choose_"),
+        choose=metrics["last_metrics"][metric],
+        report=metrics["last_metrics"][reported],
+        constant=baselines["constant"][reported],
+        fitted_head=baselines["fitted_head"][reported],
+        trained=metrics["adapter_parameters"],
+        head=metrics["head_parameters"],
+        steps=metrics["last_step"],
+        seconds=round(time.perf_counter() - began, 1),
+        weight_change=metrics["weight_change"],
+        alarm=" ".join(metrics["notes"]),
+        device=device,
+    )
 
 
 def run(data: Path, addresses: Path | None, base: str | None, device: str, seconds: float) -> None:

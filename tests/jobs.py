@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
+from dcft_cli.adapter.adapter import DCFTAdapter
+from dcft_cli.adapter.inject import adapter_layers
 from dcft_cli.adapter_file.read import file_in, read_adapter
 from dcft_cli.recipe import LoadedRecipe, load_recipe
 from dcft_cli.runs.plan import TrainingPlan, plan_training
@@ -68,6 +70,10 @@ class Job:
     @property
     def model(self) -> nn.Module:
         return self.trainer.adapted_model
+
+    @property
+    def layers(self) -> list[DCFTAdapter]:
+        return list(adapter_layers(self.model).values())
 
     @property
     def metrics(self) -> dict[str, Any]:

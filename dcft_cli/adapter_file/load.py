@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dcft_cli.adapter.inject import M, adapter_layers, base_parameters, insert, refuse_adapted
 from dcft_cli.adapter_file.fingerprint import fingerprint
 from dcft_cli.adapter_file.hub import locate
-from dcft_cli.adapter_file.read import AdapterContents, read_adapter
+from dcft_cli.adapter_file.read import AdapterContents, Contents, read_adapter
 from dcft_cli.errors import AdapterFileError
 from dcft_cli.targets.resolve import Target, find_weights
 from dcft_cli.targets.weights import Matrix
@@ -47,11 +47,11 @@ def load_adapter(
         )
     insert(model, targets, contents.config, head=contents.head.keys(), fixed=contents.fixed)
     load_tensors(model, contents)
-    _name_classes(model, contents)
+    name_classes(model, contents)
     return model
 
 
-def check_fingerprint(contents: AdapterContents, found: str) -> None:
+def check_fingerprint(contents: Contents, found: str) -> None:
     """Raise AdapterFileError if the adapter was trained on weights of another fingerprint."""
     trained_on = str(contents.base["fingerprint"])
     if found != trained_on:
@@ -75,7 +75,7 @@ def load_tensors(model: nn.Module, contents: AdapterContents) -> None:
             getattr(layer, factor).copy_(torch.tensor(tensor))
 
 
-def _name_classes(model: nn.Module, contents: AdapterContents) -> None:
+def name_classes(model: nn.Module, contents: Contents) -> None:
     """Put the adapter's class names into a model's configuration: they belong to the head."""
     config, labels = getattr(model, "config", None), contents.model["labels"]
     if config is not None and labels:
@@ -84,7 +84,7 @@ def _name_classes(model: nn.Module, contents: AdapterContents) -> None:
 
 
 def matching_targets(
-    contents: AdapterContents,
+    contents: Contents,
     weights: Mapping[str, tuple[Matrix, ...]],
     parameters: Mapping[str, Tensor],
     model: str,
@@ -131,7 +131,7 @@ def _by(sizes: Iterable[int | None]) -> str:
     return " x ".join(str(size) for size in sizes if size is not None)
 
 
-def _mismatch(contents: AdapterContents, difference: str, model: str) -> AdapterFileError:
+def _mismatch(contents: Contents, difference: str, model: str) -> AdapterFileError:
     """Return the error for a file that has `difference`, and does not fit a class of model."""
     return AdapterFileError(
         f"{contents.path} does not fit this model ({model}): it has {difference}.",

@@ -29,16 +29,16 @@ Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class AdapterContents:
-    """A whole, checked adapter file.
+class Contents:
+    """A whole, checked adapter file of any method.
 
     Attributes:
-        config, modules: what was inserted where.
+        method: its name, as in a recipe's `adapter.method`.
+        modules: the adapted weights; empty if the method has no targets.
         dtype: of the values in the file, "float32" or "bfloat16"; here they are float32.
         head: tensors trained in addition to the adapter, by parameter name.
         fixed: names of parameters that the base lacks and that were not trained: matrices are
             the identity, vectors zero.
-        factors: A, B and C of each module, by module name.
         base: name, revision and fingerprint of the base model (strings or None).
         model: "class", "labels" and "problem_type" of the model that was trained.
         info: what the trainer of the adapter wrote about task, labels and data.
@@ -48,12 +48,11 @@ class AdapterContents:
     path: Path
     file_bytes: int
     format_version: int
-    config: DCFTConfig
+    method: str
     modules: tuple[Module, ...]
     dtype: str
     head: Mapping[str, Array]
     fixed: frozenset[str]
-    factors: Mapping[str, Mapping[str, Array]]
     base: Mapping[str, str | None]
     model: Mapping[str, Any]
     info: Mapping[str, Any]
@@ -67,12 +66,65 @@ class AdapterContents:
     @property
     def adapter_parameters(self) -> int:
         """Return the number of trained values without the head, as published counts do."""
-        return sum(module.parameters(self.config) for module in self.modules)
+        raise NotImplementedError
 
     @property
     def head_parameters(self) -> int:
         """Return the number of trained values outside the adapter."""
         return sum(tensor.size for tensor in self.head.values())
+
+
+@dataclass(frozen=True)
+class BaselineContents(Contents):
+    """The file of a method other than DCFT.
+
+    Attributes:
+        settings: of the method, as in a recipe's adapter section.
+        seed: of the initial values that are not in the file.
+        trained: number of trained values without the head.
+        tensors: of the method, by name in the model with the method attached.
+    """
+
+    settings: Mapping[str, Any]
+    seed: int
+    trained: int
+    tensors: Mapping[str, Array]
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Return the number of trained values without the head."""
+        return self.trained
+
+    def check_tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise AdapterFileError if the tensors are not those of these names and shapes."""
+        found = {name: tensor.shape for name, tensor in self.tensors.items()}
+        if different := sorted(
+            name for name in found.keys() | shapes.keys() if found.get(name) != shapes.get(name)
+        ):
+            name = different[0]
+            raise AdapterFileError(
+                f"{self.path} does not fit this model: {len(different)} tensors differ; {name} "
+                f"is {found.get(name, 'missing')} in the file, {shapes.get(name, 'missing')} here.",
+                f"It was trained on {self.base['name'] or 'another base model'}.",
+            )
+
+
+@dataclass(frozen=True)
+class AdapterContents(Contents):
+    """A DCFT adapter file.
+
+    Attributes:
+        config: what was inserted in the modules.
+        factors: A, B and C of each module, by module name.
+    """
+
+    config: DCFTConfig
+    factors: Mapping[str, Mapping[str, Array]]
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Return the number of trained values without the head, as published counts do."""
+        return sum(module.parameters(self.config) for module in self.modules)
 
     def delta_norm(self, module: Module) -> float:
         """Compute the Frobenius norm of a module's dW; of a whole stack where there is one."""
@@ -89,7 +141,22 @@ class AdapterContents:
 
 
 def read_adapter(path: str | Path) -> AdapterContents:
-    """Read an adapter file and check every part of it.
+    """Read a DCFT adapter file and check every part of it.
+
+    Raises:
+        AdapterFileError: as `read_contents`, or the file is one of another method.
+    """
+    contents = read_contents(path)
+    if not isinstance(contents, AdapterContents):
+        raise AdapterFileError(
+            f"{path} was trained by {contents.method}; only DCFT adapters can be used here.",
+            "`dcft eval`, `dcft predict` and `dcft inspect` take every method's.",
+        )
+    return contents
+
+
+def read_contents(path: str | Path) -> Contents:
+    """Read an adapter file of any method and check every part of it.
 
     Raises:
         AdapterFileError: no such file, truncated, altered, of another version, or with missing,
@@ -113,7 +180,50 @@ def read_adapter(path: str | Path) -> AdapterContents:
         ) from error
 
 
-def _read(path: Path, metadata: Mapping[str, str], stored: Mapping[str, Any]) -> AdapterContents:
+def _read(path: Path, metadata: Mapping[str, str], stored: Mapping[str, Any]) -> Contents:
+    description = _description(path, metadata)
+    modules = tuple(
+        Module(**{**module, "rows": tuple(module["rows"]) if module.get("rows") else None})
+        for module in description["modules"]
+    )
+    expected = {f"{HEAD_PREFIX}{name}": tuple(s) for name, s in description["head"].items()}
+    common: dict[str, Any] = {
+        "path": path,
+        "file_bytes": path.stat().st_size,
+        "format_version": FORMAT_VERSION,
+        "method": description["method"],
+        "modules": modules,
+        "fixed": frozenset(description["fixed"]),
+        **{key: description[key] for key in ("base", "model", "info", "versions")},
+    }
+    if description["method"] != "dcft":
+        own = {f"{ADAPTER}.{n}": tuple(shape) for n, shape in description["tensors"].items()}
+        tensors = _tensors(path, stored, own | expected, description["checksums"])
+        return BaselineContents(
+            **common,
+            dtype=_dtype(stored),
+            head=_under(HEAD_PREFIX, tensors),
+            **{key: description[key] for key in ("settings", "seed", "trained")},
+            tensors=_under(f"{ADAPTER}.", tensors),
+        )
+    config = DCFTConfig(**description["config"])
+    shapes = [shape for module in modules for shape in module.shapes(config).values()]
+    ends = list(accumulate(map(math.prod, shapes)))
+    expected = {ADAPTER: (ends[-1],)} | expected
+    tensors = _tensors(path, stored, expected, description["checksums"])
+    parts = np.split(tensors[ADAPTER], ends[:-1])
+    factors = iter([part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
+    return AdapterContents(
+        **common,
+        dtype=_dtype(stored),
+        head=_under(HEAD_PREFIX, tensors),
+        config=config,
+        factors={module.name: {factor: next(factors) for factor in "ABC"} for module in modules},
+    )
+
+
+def _description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return the description in a file's metadata, checked against its checksum."""
     if "dcft" not in metadata:
         raise AdapterFileError(
             f"{path} is not a DCFT adapter (a safetensors file without DCFT's own metadata).",
@@ -130,34 +240,17 @@ def _read(path: Path, metadata: Mapping[str, str], stored: Mapping[str, Any]) ->
         raise AdapterFileError(
             f"{path} was altered: its description does not match its checksum.", _COPY_AGAIN
         )
-    description = json.loads(zlib.decompress(b64decode(text)))
-    config = DCFTConfig(**description["config"])
-    modules = tuple(
-        Module(**{**module, "rows": tuple(module["rows"]) if module.get("rows") else None})
-        for module in description["modules"]
-    )
-    shapes = [shape for module in modules for shape in module.shapes(config).values()]
-    ends = list(accumulate(map(math.prod, shapes)))
-    expected = {ADAPTER: (ends[-1],)}
-    expected |= {f"{HEAD_PREFIX}{name}": tuple(s) for name, s in description["head"].items()}
-    tensors = _tensors(path, stored, expected, description["checksums"])
-    parts = np.split(tensors[ADAPTER], ends[:-1])
-    factors = iter([part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
-    return AdapterContents(
-        path=path,
-        file_bytes=path.stat().st_size,
-        format_version=FORMAT_VERSION,
-        config=config,
-        modules=modules,
-        dtype=_DTYPES[stored[ADAPTER]["dtype"]],
-        head={name: tensors[f"{HEAD_PREFIX}{name}"] for name in description["head"]},
-        fixed=frozenset(description["fixed"]),
-        factors={module.name: {factor: next(factors) for factor in "ABC"} for module in modules},
-        base=description["base"],
-        model=description["model"],
-        info=description["info"],
-        versions=description["versions"],
-    )
+    description: dict[str, Any] = json.loads(zlib.decompress(b64decode(text)))
+    return description
+
+
+def _dtype(stored: Mapping[str, Any]) -> str:
+    """Return the type of the values; a file without tensors (of a method without) is float32."""
+    return _DTYPES[next(iter(stored.values()))["dtype"]] if stored else "float32"
+
+
+def _under(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def checksum(data: bytes | memoryview) -> str:

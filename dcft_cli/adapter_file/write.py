@@ -4,7 +4,7 @@ import json
 import struct
 import zlib
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -74,8 +74,6 @@ def save_adapter(
     config = next(iter(layers.values())).config
     factors = [getattr(layer, f).detach().cpu() for layer in layers.values() for f in "ABC"]
     tensors = {ADAPTER: torch.cat([factor.flatten() for factor in factors])}
-    tensors |= {f"{HEAD_PREFIX}{name}": parameter.detach() for name, parameter in head.items()}
-    stored = {name: tensor.to("cpu", dtype) for name, tensor in tensors.items()}
     description = {
         "method": "dcft",
         "config": {
@@ -83,24 +81,72 @@ def save_adapter(
             "stride": config.effective_stride,
             "targets": list(config.targets),
         },
-        "modules": [
-            {
-                key: value
-                for key, value in asdict(as_module(layer.target)).items()
-                if value not in (None, False)
-            }
-            for layer in layers.values()
-            if layer.target
-        ],
-        "head": {name: list(parameter.shape) for name, parameter in head.items()},
+        "modules": _modules([layer.target for layer in layers.values() if layer.target]),
         "fixed": sorted(fixed),
         "base": {
             "name": base_name,
             "revision": base_revision,
             "fingerprint": base_fingerprint or fingerprint(model, exclude=fixed | head.keys()),
         },
-        "model": describe(model),
         "info": dict(info or {}),
+    }
+    _write(path, model, description, tensors, head, dtype)
+    return path
+
+
+def save_baseline(
+    path: Path,
+    model: nn.Module,
+    *,
+    method: str,
+    settings: Mapping[str, Any],
+    seed: int,
+    targets: Sequence[Target],
+    tensors: Mapping[str, Tensor],
+    trained: int,
+    head: Mapping[str, Tensor],
+    fixed: Collection[str],
+    base: Mapping[str, str | None],
+    info: Mapping[str, Any],
+    dtype: torch.dtype,
+) -> None:
+    """Write the file of a method other than DCFT; see `BaselineContents`."""
+    description = {
+        "method": method,
+        "settings": dict(settings),
+        "seed": seed,
+        "trained": trained,
+        "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
+        "modules": _modules(targets),
+        "fixed": sorted(fixed),
+        "base": dict(base),
+        "info": dict(info),
+    }
+    own = {f"{ADAPTER}.{name}": tensor.detach() for name, tensor in tensors.items()}
+    _write(path, model, description, own, head, dtype)
+
+
+def _modules(targets: Iterable[Target]) -> list[dict[str, Any]]:
+    return [
+        {k: v for k, v in asdict(as_module(target)).items() if v not in (None, False)}
+        for target in targets
+    ]
+
+
+def _write(
+    path: Path,
+    model: nn.Module,
+    description: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+    head: Mapping[str, Tensor],
+    dtype: torch.dtype,
+) -> None:
+    """Write a description, completed by what all methods have, and the tensors it describes."""
+    tensors = {**tensors, **{f"{HEAD_PREFIX}{n}": tensor.detach() for n, tensor in head.items()}}
+    stored = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
+    description |= {
+        "head": {name: list(tensor.shape) for name, tensor in head.items()},
+        "model": describe(model),
         "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
         "checksums": [checksum(_bytes(tensor)) for tensor in stored.values()],
     }
@@ -114,7 +160,6 @@ def save_adapter(
     }
     with atomic_path(path) as temporary:
         temporary.write_bytes(_safetensors(stored, metadata))
-    return path
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from dcft_cli.console.output import out
 from dcft_cli.console.reports import decision_facts
-from dcft_cli.console.tables import MAX_CLASSES, facts
+from dcft_cli.console.tables import MAX_CLASSES, facts, method_facts
 from dcft_cli.errors import listed
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def show_inspection(found: "Inspection") -> None:
     """Print counts, then a table of layers, in which similar layers share a row."""
-    config, about = found.config, found.about
+    config, about, count = found.config, found.about, len(found.modules)
     ours, lora, full = found.adapter_parameters, found.lora_parameters, found.full_parameters
     base = found.base["name"] or "not named"
     if fingerprint := found.base["fingerprint"]:
@@ -35,13 +35,15 @@ def show_inspection(found: "Inspection") -> None:
         lines.append(("task", about["task"] + (f" ({labels})" if labels else "")))
     lines += decision_facts(about.get("decision", {}), about.get("decision", ()))
     lines += [
-        ("method", f"DCFT kernel {config.kernel_size}, stride {config.effective_stride}, "
-                   f"rank {config.rank}, scale {config.scale:g}"),
-        ("adapter", f"{ours:,} parameters in {len(found.modules)} layers"),
+        ("method", method_facts(found.method, found.settings)),
+        ("adapter", f"{ours:,} parameters" + (f" in {count} layers" if count else "")),
         ("head", f"{found.head_parameters:,} parameters" + _fixed(found)),
-        ("compare", f"LoRA r=1: {lora:,} ({lora / ours:.1f}x); "
-                    f"full fine-tuning of these layers: {full:,}"),
-    ]  # fmt: skip
+    ]
+    if count and ours:
+        lines.append(
+            ("compare", f"LoRA r=1: {lora:,} ({lora / ours:.1f}x); "
+                        f"full fine-tuning of these layers: {full:,}")
+        )  # fmt: skip
     if found.file_bytes is not None:
         lines.append(
             ("size", f"{decimal(found.file_bytes)}, {found.dtype}, format {found.format_version}")
@@ -56,8 +58,8 @@ def show_inspection(found: "Inspection") -> None:
     prefix = _common_prefix([name for _, name, _, _ in groups])
     if prefix:
         lines.append(("layers", f"in {prefix}"))
-    table = _table("role", "layer", "count", "out x in", "parameters")
-    if not found.planned:
+    table = _table("role", "layer", "count", "out x in", *(["parameters"] if config else []))
+    if found.norms:
         table.add_column("|dW| min..max", justify="right", no_wrap=True)
     for (role, name, out_features, in_features), group in groups.items():
         norms = [found.norms[m.name] for m in group if m.name in found.norms]
@@ -66,10 +68,10 @@ def show_inspection(found: "Inspection") -> None:
             _DottedName(name.removeprefix(f"{prefix}.")),
             str(len(group)),
             f"{out_features} x {in_features}",
-            f"{sum(module.parameters(config) for module in group):,}",
+            *([f"{sum(module.parameters(config) for module in group):,}"] if config else []),
             *([f"{min(norms):.3g}..{max(norms):.3g}"] if norms else []),
         )
-    out.print(facts(*lines), "", table)
+    out.print(facts(*lines), *(["", table] if count else []))
 
 
 def _fixed(found: "Inspection") -> str:

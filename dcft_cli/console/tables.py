@@ -1,9 +1,10 @@
 """Plans and results as tables."""
 
 import shlex
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal
 from rich.table import Table
@@ -29,7 +30,8 @@ MAX_CLASSES = 12
 def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
     """Print what training will do; to stdout for a dry run, whose result it is."""
     recipe, adapter, preparation = plan.recipe, plan.adapter, plan.preparation
-    training, config = recipe.training, adapter.config
+    training = recipe.training
+    settings = recipe.adapter.model_dump(mode="json", exclude={"method"}, exclude_none=True)
     task = preparation.loaded
     for note in preparation.notes:
         print_note(note)
@@ -60,9 +62,9 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
             ("task", f"{task_name}, best by {task.main_metric}"),
             *class_counts(task),
             ("data", "\n".join(rows)),
-            ("adapter", f"DCFT kernel {config.kernel_size}, stride {config.effective_stride}, rank "
-                        f"{config.rank}, scale {config.scale:g} in {len(adapter.modules)} layers "
-                        f"({' '.join(config.targets)})"),
+            ("adapter", method_facts(recipe.adapter.method, settings)
+                        + (f" in {len(adapter.modules)} layers ({' '.join(recipe.adapter.targets)})"
+                           if adapter.modules else "")),
             ("trained", f"{adapter.adapter_parameters:,} adapter "
                         f"+ {adapter.head_parameters:,} head parameters"),
             ("steps", f"{plan.total_steps:,} ({plan.steps_per_epoch:,} per epoch, batch size "
@@ -75,6 +77,18 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
     )  # fmt: skip
     if not dry_run:
         stream.print()
+
+
+def method_facts(method: str, settings: Mapping[str, Any]) -> str:
+    """Return a method and its main settings in one line."""
+    if method == "dcft":
+        kernel, stride = settings["kernel_size"], settings.get("stride")
+        return (
+            f"DCFT kernel {kernel}, stride {stride or kernel}, rank {settings['rank']}, "
+            f"scale {settings['scale']:g}"
+        )
+    shown = {k: v for k, v in settings.items() if k not in ("targets", "file_dtype") and v}
+    return ", ".join([method, *(f"{key} {value:g}" for key, value in shown.items())])
 
 
 def show_training(result: "TrainingResult") -> None:

@@ -10,13 +10,13 @@ import transformers
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from dcft_cli.adapter.merge import merge as merge_adapters
-from dcft_cli.adapter_file.load import load_adapter
-from dcft_cli.adapter_file.read import AdapterContents, read_adapter
+from dcft_cli.adapter_file.read import Contents, read_contents
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import AdapterFileError, MergeError, RunError
 from dcft_cli.merging.proof import TOLERANCE, largest_difference, load_merged, logits, probes
 from dcft_cli.merging.shards import checkpoint_files, find_layout, write_shards
+from dcft_cli.methods.build import build
+from dcft_cli.methods.load import load_method, settings_of
 from dcft_cli.models.loading import load_config, load_model, quiet_transformers
 from dcft_cli.models.tokenizers import agree_on_padding, load_tokenizer
 from dcft_cli.recipe import ModelSection, load_recipe
@@ -75,7 +75,8 @@ def merge(base: str | None, adapter: str, out: str, *, dtype: DTypeChoice = "bas
     """
     quiet_transformers()
     folder = new_folder(out)
-    contents = read_adapter(adapter_file(adapter))
+    contents = read_contents(adapter_file(adapter))
+    refuse_unmergeable(contents)
     section = base_section(base, contents)
     stored = _stored_type(section, dtype)
     tokenizer = load_tokenizer(section)
@@ -108,18 +109,22 @@ def merge(base: str | None, adapter: str, out: str, *, dtype: DTypeChoice = "bas
 def _write_model(
     section: ModelSection,
     config: PreTrainedConfig,
-    contents: AdapterContents,
+    contents: Contents,
     dtype: torch.dtype,
     folder: Path,
 ) -> tuple[float, float | None]:
     """Write weights and configuration; return `MergeResult`'s difference and rounding."""
     model_class = str(contents.model["class"])
-    model = load_adapter(load_model(section, config, model_class).model, contents.path)
+    model = load_model(section, config, model_class).model
+    method = load_method(model, contents)
     model.train(False)
     inputs = probes(model)
     adapted = logits(model, inputs)
-    layout = find_layout(model, checkpoint_files(section), trained=contents.not_in_base)
-    merged = rounded = logits(merge_adapters(model), inputs)
+    layout = None
+    if contents.method == "dcft":  # others change weights that are compared with the base's
+        layout = find_layout(model, checkpoint_files(section), trained=contents.not_in_base)
+    method.merge()
+    merged = rounded = logits(model, inputs)
     rounding = None
     if dtype != torch.float32:
         _round_weights(model, dtype)
@@ -131,7 +136,7 @@ def _write_model(
     else:
         write_shards(model, layout, folder)
         _write_config(model, folder, dtype)
-    del model
+    del model, method
     gc.collect()  # a model may hold itself; there is memory for one
     found = logits(load_merged(folder, model_class), inputs)
     return largest_difference([*merged, *found], [*adapted, *rounded]), rounding
@@ -164,6 +169,11 @@ def _stored_type(section: ModelSection, dtype: DTypeChoice) -> torch.dtype:
     return torch.float32
 
 
+def refuse_unmergeable(contents: Contents) -> None:
+    """Raise MergeError, before anything is loaded, if a file's method adds layers that stay."""
+    build(settings_of(contents), seed=0).refuse_unmergeable()
+
+
 def new_folder(out: str) -> Path:
     """Return the absolute path of a folder to write; raise RunError if something is there."""
     folder = Path(out).expanduser().resolve()
@@ -173,7 +183,7 @@ def new_folder(out: str) -> Path:
 
 
 def trained_config(
-    section: ModelSection, contents: AdapterContents, tokenizer: PreTrainedTokenizerBase
+    section: ModelSection, contents: Contents, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedConfig:
     """Load the base's configuration, with the labels that the adapter was trained for."""
     name = str(contents.model["class"])
@@ -197,7 +207,7 @@ def trained_config(
     return config
 
 
-def base_section(base: str | None, contents: AdapterContents) -> ModelSection:
+def base_section(base: str | None, contents: Contents) -> ModelSection:
     """Return the base model to load: the one given, else that of the adapter's run or file.
 
     Raises:

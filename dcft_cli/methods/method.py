@@ -67,6 +67,14 @@ class Method(ABC):
         for name in parts.trained:
             self.base[name].requires_grad_(True)
 
+    def remove_unreached(self, inputs: Mapping[str, Any]) -> list[str]:
+        """Remove what the loss does not depend on, given the inputs of one forward pass.
+
+        Returns:
+            Names of the layers.
+        """
+        return []
+
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return what makes the method up beside the head, by the names in the attached model.
 
@@ -92,7 +100,7 @@ class Method(ABC):
         """Return the term to add to the training loss, a scalar; None: there is none."""
         return None
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int) -> None:  # noqa: B027 (a hook)
         """Change parameters after the optimizer's step, from their gradients if need be.
 
         Args:
@@ -103,7 +111,7 @@ class Method(ABC):
         """Return what resuming needs beside the parameters and the optimizer's state."""
         return {}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 (a hook)
         """Restore what `state` returned."""
 
     def weight_change(self) -> float | None:
@@ -134,7 +142,7 @@ class Method(ABC):
             path / ADAPTER_FILE if path.is_dir() else path,
             self.model,
             method=self.settings.method,
-            settings=self.settings.model_dump(mode="json", exclude={"method"}, exclude_none=True),
+            settings=self._stored_settings(),
             seed=self.seed,
             targets=self.parts.targets,
             tensors=self.parameters(),
@@ -146,6 +154,17 @@ class Method(ABC):
             dtype=dtype,
         )
 
+    def fits(self, contents: Contents) -> bool:
+        """Return whether a file of this method has these settings, tensors and head."""
+        return (
+            isinstance(contents, BaselineContents)
+            and dict(contents.settings) == self._stored_settings()
+            and contents.seed == self.seed
+            and _shapes(contents.tensors) == _shapes(self.parameters())
+            and _shapes(contents.head) == _shapes(self.head())
+            and contents.fixed == self.parts.fixed
+        )
+
     @torch.no_grad()
     def load(self, contents: Contents) -> None:
         """Copy the tensors of a checked file into the attached model.
@@ -154,15 +173,14 @@ class Method(ABC):
             AdapterFileError: the file holds other tensors.
         """
         assert isinstance(contents, BaselineContents)
-        contents.check_tensors(self.shapes())
+        contents.check_tensors(_shapes(self.parameters()))
         for name, parameter in self.parameters().items():
             parameter.copy_(torch.tensor(contents.tensors[name]))
         for name, parameter in self.head().items():
             parameter.copy_(torch.tensor(contents.head[name]))
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of `parameters`."""
-        return {name: tuple(parameter.shape) for name, parameter in self.parameters().items()}
+    def _stored_settings(self) -> dict[str, Any]:
+        return self.settings.model_dump(mode="json", exclude={"method"}, exclude_none=True)
 
     def merge(self) -> None:
         """Turn the model into one of the base's architecture, in place, with equal outputs.
@@ -170,14 +188,21 @@ class Method(ABC):
         Raises:
             MergeError: the method adds layers that stay.
         """
+        self.refuse_unmergeable()
+        self.fold()
+
+    def refuse_unmergeable(self) -> None:
+        """Raise MergeError if the method adds layers that stay."""
         if not self.can_merge:
             raise MergeError(
                 f"{self.settings.method} adds layers of its own, which no weight of the base can "
                 "hold: there is nothing to merge into.",
                 "Use the adapter as it is: `dcft predict`.",
             )
-        self.fold()
 
-    def fold(self) -> None:
+    def fold(self) -> None:  # noqa: B027 (a hook)
         """Merge; called where `can_merge`. Nothing to do where only base weights are trained."""
 
+
+def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

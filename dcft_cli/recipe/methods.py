@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 MethodName = Literal[
-    *("dcft", "full", "head", "bitfit", "houlsby", "pfeiffer"),
-    *("lora", "lora_fa", "sora", "adalora", "dora", "nola"),
-    *("lokr", "psoft", "vera", "road"),
+    "dcft", "full", "head", "bitfit", "houlsby", "pfeiffer",
+    "lora", "lora_fa", "sora", "adalora", "dora", "nola",
+    "lokr", "psoft", "vera", "road",
 ]  # fmt: skip
 
 _ALL = frozenset({"method", "file_dtype"})

@@ -8,9 +8,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from dcft_cli.acceleration import enable
-from dcft_cli.adapter_file.load import load_adapter
-from dcft_cli.adapter_file.read import AdapterContents, read_adapter
+from dcft_cli.adapter_file.read import Contents, read_contents
 from dcft_cli.errors import AdapterFileError
+from dcft_cli.methods.load import load_method
+from dcft_cli.methods.method import Method
 from dcft_cli.models.loading import base_fingerprint, load_model
 from dcft_cli.recipe import Recipe, load_recipe, recipe_from_mapping
 from dcft_cli.runs.folder import adapter_file, recipe_beside
@@ -27,6 +28,7 @@ class AdaptedModel:
         preparation: recipe, task and tokenizer; with the recipe's validation data, if asked for.
         model: on its device.
         chosen: parts of the task's decision that were chosen in training.
+        method: attached to the model; None while rows name their adapters themselves.
     """
 
     path: Path
@@ -34,6 +36,7 @@ class AdaptedModel:
     machine: Machine
     model: PreTrainedModel
     chosen: tuple[str, ...]
+    method: Method | None = None
 
 
 def load_adapted(source: str | Path, overrides: Sequence[str], *, data: bool) -> AdaptedModel:
@@ -49,7 +52,7 @@ def load_adapted(source: str | Path, overrides: Sequence[str], *, data: bool) ->
         UserError: no adapter, no data, or another base model than it was trained on.
     """
     path = adapter_file(source)
-    contents = read_adapter(path)
+    contents = read_contents(path)
     recipe = recipe_of(path, contents, overrides)
     machine = find_machine(recipe.training, recipe.model)
     labels = contents.model["labels"]
@@ -59,14 +62,14 @@ def load_adapted(source: str | Path, overrides: Sequence[str], *, data: bool) ->
     config, auto_class = preparation.config, preparation.auto_class
     model = load_model(recipe.model, config, auto_class).model
     fingerprint = base_fingerprint(model, contents.not_in_base, recipe.model, auto_class)
-    load_adapter(model, path, base_fingerprint=fingerprint)
+    method = load_method(model, contents, base_fingerprint=fingerprint)
     nn.Module.to(model, machine.device)
     if recipe.training.acceleration == "auto" and machine.devices == 1:  # no nn.DataParallel
         enable(model)
-    return AdaptedModel(path, preparation, machine, model, chosen)
+    return AdaptedModel(path, preparation, machine, model, chosen, method)
 
 
-def recipe_of(path: Path, contents: AdapterContents, overrides: Sequence[str] = ()) -> Recipe:
+def recipe_of(path: Path, contents: Contents, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe of the adapter's or checkpoint's run folder, else the adapter file's.
 
     Raises:

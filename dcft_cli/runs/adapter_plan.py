@@ -1,14 +1,19 @@
 """The adapter that a recipe describes: layers and counts, from a model's configuration only."""
 
-from dataclasses import dataclass, fields
+import copy
+from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
 
 from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter_file.spec import Module
 from dcft_cli.adapter_file.write import as_module
+from dcft_cli.errors import RecipeError
+from dcft_cli.methods.build import build
+from dcft_cli.methods.dcft import adapter_config
 from dcft_cli.models.loading import skeleton
 from dcft_cli.recipe import AdapterSection
+from dcft_cli.recipe.methods import METHODS
 from dcft_cli.targets.head import Dense, find_parts, outside_encoder
 
 
@@ -17,30 +22,26 @@ class AdapterPlan:
     """Adapted layers and parameter counts.
 
     Attributes:
-        config: of the adapter.
-        modules: the layers that get an adapter.
+        settings: of the method.
+        modules: the layers that get an adapter; empty if the method has no targets.
+        adapter_parameters: number of trained values in the encoder.
         head_parameters: trained outside the pretrained encoder. Fewer if the checkpoint has a
             task head already, more if it lacks a pooler.
         fixed: names of parameters outside the encoder that are not trained.
         base_parameters: of the whole base model, head included.
     """
 
-    config: DCFTConfig
+    settings: AdapterSection
     modules: tuple[Module, ...]
+    adapter_parameters: int
     head_parameters: int
     fixed: frozenset[str]
     base_parameters: int
 
     @property
-    def adapter_parameters(self) -> int:
-        """Number of trained parameters in the adapter."""
-        return sum(module.parameters(self.config) for module in self.modules)
-
-
-def adapter_config(section: AdapterSection) -> DCFTConfig:
-    """Return the method's settings in a recipe's adapter section."""
-    names = {field.name for field in fields(DCFTConfig)}
-    return DCFTConfig(**section.model_dump(include=names))
+    def config(self) -> DCFTConfig | None:
+        """The settings of DCFT; None for another method."""
+        return adapter_config(self.settings) if self.settings.method == "dcft" else None
 
 
 def plan_adapter(
@@ -53,14 +54,40 @@ def plan_adapter(
 
     Raises:
         TargetError: a target matches no layer.
+        RecipeError: the head needs an adapter, and the method has none to put there.
     """
     model = skeleton(config, auto_class)
-    parts = find_parts(model, section.targets, head=outside_encoder(model), dense=dense)
+    parts = find_parts(model, targets_of(section), head=outside_encoder(model), dense=dense)
+    if dense == "adapter" and "targets" not in METHODS[section.method].keys:
+        raise RecipeError(
+            f"head.dense: adapter needs a method that adapts single layers; {section.method} "
+            "does not.",
+            "Set head.dense to full or frozen.",
+        )
     sizes = {name: p.numel() for name, p in model.named_parameters()}
+    modules = tuple(map(as_module, parts.targets))
+    if section.method == "dcft":
+        found = adapter_config(section)
+        count = sum(module.parameters(found) for module in modules)
+    else:
+        method = build(section, seed=0)
+        # The skeleton is shared. Only the copy's parameters are new.
+        attached = copy.deepcopy(model)
+        again = find_parts(
+            attached, targets_of(section), head=outside_encoder(attached), dense=dense
+        )
+        method.attach(attached, again)
+        count = method.trained_parameters()
     return AdapterPlan(
-        config=adapter_config(section),
-        modules=tuple(map(as_module, parts.targets)),
+        settings=section,
+        modules=modules,
+        adapter_parameters=count,
         head_parameters=sum(sizes[name] for name in parts.trained),
         fixed=parts.fixed,
         base_parameters=sum(sizes.values()),
     )
+
+
+def targets_of(section: AdapterSection) -> list[str]:
+    """Return the targets of a method that has them, else none."""
+    return section.targets if "targets" in METHODS[section.method].keys else []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dcft_cli.adapter_file.read import read_adapter
+from dcft_cli.adapter_file.read import AdapterContents, read_contents
 from dcft_cli.errors import RunError
 from dcft_cli.runs.folder import RunFolder
 
@@ -23,7 +23,8 @@ class Curves:
         loss: mean training loss by optimizer step.
         score: the main metric by optimizer step.
         baselines: the main metric of each baseline, by name.
-        delta_norms: Frobenius norm of dW by layer, for each role; empty before the run's end.
+        delta_norms: Frobenius norm of dW by layer, for each role; empty before the run's end, and
+            for other methods than DCFT.
     """
 
     name: str
@@ -64,7 +65,9 @@ def read_curves(folder: str) -> Curves:
 
 
 def _delta_norms(adapter: Path) -> dict[str, list[tuple[float, float]]]:
-    contents = read_adapter(adapter)
+    contents = read_contents(adapter)
+    if not isinstance(contents, AdapterContents):
+        return {}
     norms: dict[str, list[tuple[float, float]]] = {}
     for module in contents.modules:
         layer = re.search(r"\d+", module.name)

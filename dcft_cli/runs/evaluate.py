@@ -72,6 +72,7 @@ def evaluate(
         check_output(predictions)
     outputs: dict[str, Any] = {}
     adapted = load_adapted(source, overrides, data=True)
+    assert adapted.method is not None
     preparation, machine = adapted.preparation, adapted.machine
     recipe, task = preparation.recipe, preparation.loaded.task
     if machine.is_main:
@@ -80,7 +81,7 @@ def evaluate(
     metric = preparation.loaded.main_metric
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer requires a folder
         trainer = AdapterTrainer(
-            adapted.model,
+            adapted.method,
             evaluation_arguments(recipe.training, machine, Path(scratch)),
             recipe,
             tokenizer=preparation.tokenizer,

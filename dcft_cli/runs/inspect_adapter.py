@@ -1,12 +1,12 @@
 """`dcft inspect`: the contents of an adapter file, or the adapter that a recipe would train."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter_file.read import read_adapter
+from dcft_cli.adapter_file.read import AdapterContents, BaselineContents, read_contents
 from dcft_cli.adapter_file.spec import Module
 from dcft_cli.errors import UserError
 from dcft_cli.runs.folder import adapter_file
@@ -20,9 +20,12 @@ class Inspection:
 
     Attributes:
         source: the adapter file or the recipe.
+        method, settings: of the fine-tuning, as in a recipe's adapter section.
+        config: of DCFT; None for another method.
         planned: whether it comes from a recipe, so that nothing is trained yet.
         fixed: names of parameters that the base lacks and that are not trained.
-        norms: Frobenius norm of dW by module; empty if planned.
+        adapter_parameters: trained values without the head.
+        norms: Frobenius norm of dW by module; empty if planned, or for another method.
         base: the base model's name, revision and fingerprint, as far as known.
         about: further facts: task, labels, what was chosen on validation rows, versions.
         file_bytes, dtype, format_version: of the adapter file; None if planned.
@@ -30,8 +33,11 @@ class Inspection:
 
     source: Path
     planned: bool
-    config: DCFTConfig
+    method: str
+    settings: Mapping[str, Any]
+    config: DCFTConfig | None
     modules: Sequence[Module]
+    adapter_parameters: int
     head_parameters: int
     fixed: Collection[str]
     norms: Mapping[str, float]
@@ -40,11 +46,6 @@ class Inspection:
     file_bytes: int | None = None
     dtype: str | None = None
     format_version: int | None = None
-
-    @property
-    def adapter_parameters(self) -> int:
-        """Number of trained parameters in the adapter, without the head."""
-        return sum(module.parameters(self.config) for module in self.modules)
 
     @property
     def lora_parameters(self) -> int:
@@ -58,10 +59,11 @@ class Inspection:
 
     def to_json(self) -> dict[str, Any]:
         """Return the output of `--json`."""
-        config = self.config
         return {
             "source": str(self.source),
             "planned": self.planned,
+            "method": self.method,
+            "settings": dict(self.settings),
             "adapter_parameters": self.adapter_parameters,
             "head_parameters": self.head_parameters,
             "fixed": sorted(self.fixed),
@@ -71,24 +73,26 @@ class Inspection:
             "base": dict(self.base),
             "lora_r1_parameters": self.lora_parameters,
             "full_parameters": self.full_parameters,
-            "scale": config.scale,
-            "targets": list(config.targets),
             **self.about,
-            "modules": [
-                {
-                    "name": module.name,
-                    "role": module.role,
-                    "out_features": module.out_features,
-                    "in_features": module.in_features,
-                    "kernel_size": config.kernel_size,
-                    "stride": config.effective_stride,
-                    "rank": config.rank,
-                    "parameters": module.parameters(config),
-                    "norm": self.norms.get(module.name),
-                }
-                for module in self.modules
-            ],
+            "modules": [self._module(module) for module in self.modules],
         }
+
+    def _module(self, module: Module) -> dict[str, Any]:
+        values = {
+            "name": module.name,
+            "role": module.role,
+            "out_features": module.out_features,
+            "in_features": module.in_features,
+        }
+        if config := self.config:
+            values |= {
+                "kernel_size": config.kernel_size,
+                "stride": config.effective_stride,
+                "rank": config.rank,
+                "parameters": module.parameters(config),
+                "norm": self.norms.get(module.name),
+            }
+        return values
 
 
 def inspect(source: str, overrides: Sequence[str] = ()) -> Inspection:
@@ -104,18 +108,30 @@ def inspect(source: str, overrides: Sequence[str] = ()) -> Inspection:
     if source.endswith(RECIPE_ENDINGS):
         return _inspect_recipe(source, overrides)
     refuse_overrides(source, overrides)
-    contents = read_adapter(adapter_file(source))
+    contents = read_contents(adapter_file(source))
+    config: DCFTConfig | None = None
+    norms: dict[str, float] = {}
+    settings: Mapping[str, Any] = {}
+    if isinstance(contents, AdapterContents):
+        config = contents.config
+        settings = {**asdict(config), "stride": config.effective_stride}
+        norms = {module.name: contents.delta_norm(module) for module in contents.modules}
+    elif isinstance(contents, BaselineContents):
+        settings = contents.settings
     task = contents.info.get("task", {})
     labels = contents.model["labels"]
     unnamed = [f"LABEL_{number}" for number in range(len(labels))]  # outputs that are no classes
     return Inspection(
         source=contents.path,
         planned=False,
-        config=contents.config,
+        method=contents.method,
+        settings=settings,
+        config=config,
         modules=contents.modules,
+        adapter_parameters=contents.adapter_parameters,
         head_parameters=contents.head_parameters,
         fixed=contents.fixed,
-        norms={module.name: contents.delta_norm(module) for module in contents.modules},
+        norms=norms,
         base=contents.base,
         about={
             "task": task.get("name") or task.get("type"),
@@ -156,8 +172,11 @@ def _inspect_recipe(name: str, overrides: Sequence[str]) -> Inspection:
     return Inspection(
         source=loaded.path,
         planned=True,
+        method=recipe.adapter.method,
+        settings=recipe.adapter.model_dump(mode="json", exclude={"method"}, exclude_none=True),
         config=plan.config,
         modules=plan.modules,
+        adapter_parameters=plan.adapter_parameters,
         head_parameters=plan.head_parameters,
         fixed=plan.fixed,
         norms={},

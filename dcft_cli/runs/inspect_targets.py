@@ -8,10 +8,10 @@ from transformers import AutoModelForSequenceClassification
 
 from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter_file.write import as_module
+from dcft_cli.methods.dcft import adapter_config
 from dcft_cli.models.loading import load_config, quiet_transformers, skeleton
 from dcft_cli.recipe import load_recipe
 from dcft_cli.recipe.schema import HeadSection, ModelSection
-from dcft_cli.runs.adapter_plan import adapter_config
 from dcft_cli.runs.inspect_adapter import RECIPE_ENDINGS, refuse_overrides
 from dcft_cli.targets.head import find_parts, outside_encoder
 from dcft_cli.targets.resolve import Target, find_roles, general_name

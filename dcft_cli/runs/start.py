@@ -126,7 +126,7 @@ def start_adapters(
         Names of the adapters without a gradient.
     """
     recipe = preparation.recipe
-    if recipe.adapter.init != "gradient":
+    if recipe.adapter.method != "dcft" or recipe.adapter.init != "gradient":
         return []
     with _without_dropout(base.model, machine, training=recipe.training.gradient_checkpointing):
         size = recipe.training.batch_size

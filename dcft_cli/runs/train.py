@@ -11,26 +11,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainerCallback, set_seed
 
 from dcft_cli.acceleration import enable
-from dcft_cli.adapter.inject import (
-    adapter_layers,
-    fixed_parameters,
-    head_parameters,
-    insert,
-    remove_unreached,
-)
-from dcft_cli.adapter_file.load import check_fingerprint, load_tensors
-from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
-from dcft_cli.adapter_file.write import describe, round_trained, save_adapter
+from dcft_cli.adapter_file.load import check_fingerprint
+from dcft_cli.adapter_file.read import ADAPTER_FILE, read_contents
+from dcft_cli.adapter_file.write import describe, round_trained
 from dcft_cli.atomic import atomic_path
 from dcft_cli.data.writing import write_rows
 from dcft_cli.errors import RunError
+from dcft_cli.methods.build import build
+from dcft_cli.methods.method import Method
 from dcft_cli.models.head import reuse_head
 from dcft_cli.models.loading import BaseModel, base_fingerprint, check_finite, load_model
 from dcft_cli.recipe import dump_recipe
+from dcft_cli.runs.adapter_plan import targets_of
 from dcft_cli.runs.folder import RunFolder, step_of
 from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.runs.prepare import adapter_info, with_absolute_paths
@@ -42,9 +39,9 @@ from dcft_cli.training.arguments import training_arguments
 from dcft_cli.training.callbacks import EarlyStopping, ReportingCallback
 from dcft_cli.training.checkpointing import checkpoint_activations
 from dcft_cli.training.compiling import compile_model, convert_compile_errors
-from dcft_cli.training.diagnosis import CONSTANT, diagnose, relative_change
+from dcft_cli.training.diagnosis import CONSTANT, diagnose
 from dcft_cli.training.reporting import Reporter
-from dcft_cli.training.trainer import AdapterTrainer
+from dcft_cli.training.trainer import METHOD_STATE, AdapterTrainer
 
 
 @dataclass(frozen=True)
@@ -84,13 +81,9 @@ def train(
     recipe, folder = plan.recipe, plan.folder
     checkpoint = folder.last_checkpoint() if resume else None
     set_seed(recipe.training.seed)
-    base = _base_with_adapters(plan, reporter)
-    not_in_base = base.head | fixed_parameters(base.model)
-    fingerprint = base_fingerprint(
-        base.model, not_in_base, recipe.model, plan.preparation.auto_class
-    )
+    base, method, fingerprint = _attached(plan, reporter)
     if checkpoint is not None:
-        _load_checkpoint(checkpoint, base.model, fingerprint, plan)
+        _load_checkpoint(checkpoint, method, fingerprint)
     patience = recipe.training.early_stopping_patience
     stopping = EarlyStopping(patience, resumed_from=checkpoint) if patience else None
     finished = checkpoint is not None and step_of(checkpoint) >= plan.total_steps
@@ -108,7 +101,7 @@ def train(
     prior, constant_scores = constant_prediction(plan.preparation)
     acceleration = enable(base.model) if _is_accelerated(plan) else []
     own = [stopping] if stopping else []
-    trainer = _trainer(plan, base, fingerprint, reporter, [*own, *callbacks])
+    trainer = _trainer(plan, method, fingerprint, reporter, [*own, *callbacks])
     if plan.machine.is_main:  # after all checks: an earlier run is overwritten from here on
         _open_folder(plan, checkpoint)
     if checkpoint is None:
@@ -160,10 +153,12 @@ def _is_accelerated(plan: TrainingPlan) -> bool:
     return training.acceleration == "auto" and not training.compile and plan.machine.devices == 1
 
 
-def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
-    """Load the base model on its device, with adapters in all layers that affect the loss.
+def _attached(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method, str]:
+    """Load the base model on its device, and attach the method where it affects the loss.
 
-    Its `missing_keys` are the parameters to train; `fixed_parameters` are missing too.
+    Returns:
+        The base, whose `missing_keys` are the parameters of the head to train; the method; and
+        the fingerprint of the base's weights.
     """
     recipe, preparation, device = plan.recipe, plan.preparation, plan.machine.device
     loaded = load_model(recipe.model, preparation.config, preparation.auto_class)
@@ -178,53 +173,56 @@ def _base_with_adapters(plan: TrainingPlan, reporter: Reporter) -> BaseModel:
     )
     if note:
         reporter.noted(note)
-    model, config = base.model, plan.adapter.config
-    parts = find_parts(model, config.targets, head=base.head, dense=recipe.head.dense)
+    model = base.model
+    parts = find_parts(model, targets_of(recipe.adapter), head=base.head, dense=recipe.head.dense)
     base = replace(base, missing_keys=base.missing_keys - parts.fixed)
-    head = parts.trained
-    insert(model, parts.targets, config, head=head, fixed=parts.fixed)
+    fingerprint = base_fingerprint(
+        model, parts.trained | parts.fixed, recipe.model, preparation.auto_class
+    )
+    method = build(recipe.adapter, seed=recipe.training.seed, total_steps=plan.total_steps)
+    method.attach(model, parts)
     nn.Module.to(model, device)
     assert preparation.train_set is not None
     # The longest rows: in a text of one token, queries and keys do not affect the loss.
     longest = np.argsort(preparation.train_set["length"][:])[-2:]
-    if left_out := remove_unreached(model, preparation.training_batch(model, longest, device)):
+    left_out = method.remove_unreached(preparation.training_batch(model, longest, device))
+    if left_out:
         names = ", ".join(sorted({general_name(name) for name in left_out}))
         reporter.noted(
             f"{len(left_out)} layers do not affect this task's loss and get no adapter ({names})."
         )
     if recipe.training.gradient_checkpointing:
         checkpoint_activations(model)
-    sizes = {name: p.numel() for name, p in model.named_parameters()}
-    if (trained := sum(sizes[name] for name in head)) > plan.adapter.head_parameters:
-        layers = ", ".join(sorted({name.rpartition(".")[0] for name in head}))
+    trained = sum(parameter.numel() for parameter in method.head().values())
+    if trained > plan.adapter.head_parameters:
+        layers = ", ".join(sorted({name.rpartition(".")[0] for name in parts.trained}))
         reporter.noted(f"{trained:,} parameters that the checkpoint lacks are trained: {layers}.")
-    return base
+    return base, method, fingerprint
 
 
-def _load_checkpoint(path: Path, model: nn.Module, fingerprint: str, plan: TrainingPlan) -> None:
+def _load_checkpoint(path: Path, method: Method, fingerprint: str) -> None:
     """Load a checkpoint to resume, after checking that it has this recipe's adapter and base."""
-    contents = read_adapter(path / ADAPTER_FILE)
+    contents = read_contents(path / ADAPTER_FILE)
     check_fingerprint(contents, fingerprint)
-    planned = replace(plan.adapter.config, stride=plan.adapter.config.effective_stride)
-    head = {name: tuple(p.shape) for name, p in head_parameters(model).items()}
-    same = (
-        replace(contents.config, targets=planned.targets) == planned
-        and contents.factors.keys() == adapter_layers(model).keys()
-        and {name: tensor.shape for name, tensor in contents.head.items()} == head
-        and contents.fixed == fixed_parameters(model)
-        and dict(contents.model) == describe(model)
-    )
+    hint = "Resume with the recipe that the run was started with, or use another --output."
+    if contents.method != method.settings.method:
+        raise RunError(
+            f"{path} was trained by {contents.method}, the recipe names {method.settings.method}.",
+            hint,
+        )
+    same = dict(contents.model) == describe(method.model) and method.fits(contents)
     if not same:
         raise RunError(
-            f"{path} has another adapter, or other labels, than the recipe describes.",
-            "Resume with the recipe that the run was started with, or use another --output.",
+            f"{path} has another adapter, or other labels, than the recipe describes.", hint
         )
-    load_tensors(model, contents)
+    method.load(contents)
+    if (state := path / METHOD_STATE).exists():
+        method.load_state(load_file(state))
 
 
 def _trainer(
     plan: TrainingPlan,
-    base: BaseModel,
+    method: Method,
     fingerprint: str,
     reporter: Reporter,
     callbacks: Sequence[TrainerCallback],
@@ -248,23 +246,18 @@ def _trainer(
         greater_is_better=better,
         tokens_per_step=plan.tokens / plan.steps_per_epoch,
     )
+    base = {"name": recipe.model.name, "revision": recipe.model.revision}
     save = partial(
-        save_adapter,
-        base.model,
-        base_name=recipe.model.name,
-        base_revision=recipe.model.revision,
-        base_fingerprint=fingerprint,
-        info=adapter_info(recipe),
+        method.save, base={**base, "fingerprint": fingerprint}, info=adapter_info(recipe)
     )
     return AdapterTrainer(
-        base.model,
+        method,
         args,
         recipe,
         tokenizer=preparation.tokenizer,
         collator=preparation.collator(args.device),
         train_set=preparation.train_set,
         evaluation_sets=preparation.evaluation_sets,
-        head=base.head,
         save=save,
         loss=None if task.class_weights is None else task.weighted_loss,
         reporting=reporting,
@@ -302,12 +295,13 @@ def _metrics(
     }
     best_step = state.best_global_step or state.global_step
     best = scores.get(best_step, {})
-    weight_change = relative_change(trainer.adapted_model)
+    method = trainer.method
+    weight_change = method.weight_change()
     main = {name: s[main_metric] for name, s in trainer.baselines.items() if main_metric in s}
     if trainer.loss is not None:
         main = {}  # class weights trade such a score for better rare classes
-    # With the orthogonality term, training losses are not comparable to the prior's.
-    constant_loss = None if prior is None or recipe.adapter.orthogonality else prior.loss
+    # With a term of the method's own, training losses are not comparable to the prior's.
+    constant_loss = None if prior is None or method.penalty() is not None else prior.loss
     notes = diagnose(
         state.log_history,
         best.get(main_metric),
@@ -319,8 +313,6 @@ def _metrics(
         weight_change=weight_change,
         learning_rate=recipe.training.learning_rate,
     )
-    parameters = [p for layer in trainer.layers for p in (layer.A, layer.B, layer.C)]
-    head = head_parameters(trainer.adapted_model)
     on_cuda = machine.device.type == "cuda"
     return {
         "task": recipe.task.name or recipe.task.kind,
@@ -334,8 +326,10 @@ def _metrics(
         "total_steps": plan.total_steps,
         "epochs": round(state.epoch or 0.0, 4),
         "train_loss": next((r["loss"] for r in reversed(state.log_history) if "loss" in r), None),
-        "adapter_parameters": sum(p.numel() for p in parameters),
-        "head_parameters": sum(p.numel() for p in head.values()),
+        "method": recipe.adapter.method,
+        "adapter_parameters": method.trained_parameters(),
+        "head_parameters": sum(p.numel() for p in method.head().values()),
+        **({"method_facts": facts} if (facts := method.facts()) else {}),
         "train_rows": plan.train_rows,
         "validation_rows": plan.preparation.validation_rows,
         "seconds": round(seconds, 2),
@@ -345,5 +339,6 @@ def _metrics(
         "precision": machine.precision,
         "seed": recipe.training.seed,
         "base": recipe.model.name,
+        "settings": recipe.model_dump(mode="json", exclude_none=True),
         "notes": notes,
     }

@@ -12,6 +12,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from dcft_cli.errors import TrainingError
+from dcft_cli.methods.method import Method
 from dcft_cli.training.reporting import Progress, Reporter
 
 
@@ -24,6 +25,19 @@ class BeforeFirstStep(TrainerCallback):
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         """Call the function."""
         self.function()
+
+
+class MethodSteps(TrainerCallback):
+    """Let a method change its parameters after each optimizer step, while gradients are there."""
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+
+    def on_optimizer_step(
+        self, args: Any, state: TrainerState, *others: Any, **kwargs: Any
+    ) -> None:
+        """Call the method; the Trainer counts the step afterwards."""
+        self.method.after_step(state.global_step + 1)
 
 
 class EarlyStopping(EarlyStoppingCallback):

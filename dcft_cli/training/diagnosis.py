@@ -1,12 +1,8 @@
 """Detection of runs that do not learn, with the setting to change."""
 
 from collections.abc import Mapping, Sequence
-from statistics import mean, median
+from statistics import mean
 
-import torch
-from torch import nn
-
-from dcft_cli.adapter.inject import adapter_layers
 from dcft_cli.recipe.schema import TrainingSection
 
 # Baselines that a run must beat.
@@ -39,7 +35,7 @@ def diagnose(
             weights, which buy better rare classes with more errors altogether.
         failure: what is wrong with the last predictions, if anything; see `EvaluationSet`.
         constant_loss: mean training loss of the constant prediction, if it is known.
-        weight_change: see `relative_change`.
+        weight_change: see `Method.weight_change`.
         learning_rate: the highest of the run.
     """
     default_rate = TrainingSection.model_fields["learning_rate"].default
@@ -104,21 +100,3 @@ def first_impression(
         f"Nothing is learned yet: {'; '.join(problems)}. If that stays so, stop the run and change "
         "training.learning_rate."
     )
-
-
-@torch.no_grad()
-def relative_change(model: nn.Module) -> float | None:
-    """Return how much the adapters change the weights: median of |dW| / |W| (Frobenius).
-
-    None if no adapted weight is in full precision, as in a quantized model.
-    """
-    ratios = []
-    for layer in adapter_layers(model).values():
-        if layer.target is None or layer.target.matrix.is_quantized:
-            continue
-        down, up = layer()
-        # |U V|^2 is the sum of (U^T U) * (V V^T), elementwise, which avoids computing dW.
-        squared = ((up.mT @ up) * (down @ down.mT)).sum().clamp_min(0)
-        if size := float(layer.target.matrix.parameter.float().norm()):
-            ratios.append(float(squared.sqrt()) / size)
-    return median(ratios) if ratios else None

@@ -1,12 +1,13 @@
-"""transformers' Trainer with the orthogonality term, adapter-only checkpoints and task scores."""
+"""transformers' Trainer with a method's own steps, adapter-only checkpoints and task scores."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import (
@@ -19,30 +20,30 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from dcft_cli.adapter.inject import adapter_layers
 from dcft_cli.adapter.merge import merged
-from dcft_cli.adapter.orthogonality import orthogonality
 from dcft_cli.adapter.reachability import Loss
-from dcft_cli.adapter_file.load import load_tensors
-from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
+from dcft_cli.adapter_file.read import ADAPTER_FILE, read_contents
 from dcft_cli.data.evaluation_set import EvaluationSet
+from dcft_cli.methods.method import Method
 from dcft_cli.models.loading import head_outputs
 from dcft_cli.recipe import Recipe
-from dcft_cli.training.callbacks import ReportingCallback
+from dcft_cli.training.callbacks import MethodSteps, ReportingCallback
 from dcft_cli.training.diagnosis import CONSTANT, first_impression
 from dcft_cli.training.length_groups import SeededLengthGroups, SetSamplerEpoch
 
+METHOD_STATE = "method.safetensors"
+"""File in a checkpoint with what a method needs to resume, if it needs anything."""
+
 
 class AdapterTrainer(Trainer):
-    """Train only the adapters and the head of a model.
+    """Train the method and the head of a model.
 
     Args:
-        model: a model with adapters.
+        method: attached to the model.
         recipe: for the settings that the Trainer does not have.
         train_set: encoded training rows with a `length` column; None to evaluate only.
         evaluation_sets: the sets that `evaluate` scores.
-        head: names of the trained parameters outside the encoder.
-        save: `adapter_file.save_adapter` of this model; writes the checkpoints.
+        save: the method's `save`, with what it says of base and data; writes the checkpoints.
         loss: of outputs and inputs, in training; None: the model's own.
 
     Attributes:
@@ -55,7 +56,7 @@ class AdapterTrainer(Trainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        method: Method,
         args: TrainingArguments,
         recipe: Recipe,
         *,
@@ -63,7 +64,6 @@ class AdapterTrainer(Trainer):
         collator: Callable[[list[Any]], dict[str, Any]],
         train_set: Dataset | None = None,
         evaluation_sets: Sequence[EvaluationSet] = (),
-        head: Collection[str] = (),
         save: Callable[..., object] = lambda path: None,
         loss: Loss | None = None,
         reporting: ReportingCallback,
@@ -72,25 +72,24 @@ class AdapterTrainer(Trainer):
         self.recipe = recipe
         self.evaluation_sets = evaluation_sets
         self.sampler_epoch = SetSamplerEpoch()
-        self.head = frozenset(head)
+        self.method = method
         self.save_adapter = save
         self.reporting = reporting
         self.loss = loss
         self.failure = ""
         self.reports: dict[str, dict[str, Any]] = {}
         self.scored_step: int | None = None
-        self.adapted_model = model
-        self.layers = list(adapter_layers(model).values())
+        self.adapted_model = method.model
         self.baselines: dict[str, Mapping[str, float]] = {}
         super().__init__(
-            model=model,
+            model=method.model,
             args=args,
             data_collator=collator,
             train_dataset=train_set,
             # `evaluate` scores evaluation_sets; the Trainer only requires that there is a set.
             eval_dataset=evaluation_sets[0].features if evaluation_sets else None,
             processing_class=tokenizer,
-            callbacks=[reporting, self.sampler_epoch, *callbacks],
+            callbacks=[reporting, self.sampler_epoch, MethodSteps(method), *callbacks],
         )
         self.remove_callback(PrinterCallback)
         # All losses, the orthogonality term included, are means over a batch, so accumulated ones
@@ -113,14 +112,12 @@ class AdapterTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Compute the loss; in training plus the weighted orthogonality term (Eq. 4)."""
+        """Compute the loss; in training plus the method's own term."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if self.loss is not None:
             loss = self.loss(outputs, inputs)
-        adapter = self.recipe.adapter
-        if model.training and adapter.orthogonality:
-            term = orthogonality(self.layers, adapter.orthogonality_form)
-            loss = loss + adapter.orthogonality * term
+        if model.training and (term := self.method.penalty()) is not None:
+            loss = loss + term
         return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -128,11 +125,12 @@ class AdapterTrainer(Trainer):
         if self.optimizer is None:
             decayed = set(self.get_decay_parameter_names(self.adapted_model))
             rates = {False: self.args.learning_rate}
+            head = {id(parameter) for parameter in self.method.head().values()}
             rates[True] = self.recipe.training.head_learning_rate or self.args.learning_rate
             groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
             for name, parameter in self.adapted_model.named_parameters():
                 if parameter.requires_grad:
-                    key = name in self.head, name not in decayed
+                    key = id(parameter) in head, name not in decayed
                     groups.setdefault(key, []).append(parameter)
             optimizer, settings = self.get_optimizer_cls_and_kwargs(self.args)
             self.optimizer = optimizer(
@@ -234,10 +232,13 @@ class AdapterTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: object = None) -> None:
         if self.args.should_save:
-            self.save_adapter(Path(output_dir or str(self.args.output_dir)) / ADAPTER_FILE)
+            folder = Path(output_dir or str(self.args.output_dir))
+            self.save_adapter(folder / ADAPTER_FILE)
+            if state := self.method.state():
+                save_file(state, folder / METHOD_STATE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_tensors(self.adapted_model, read_adapter(Path(resume_from_checkpoint) / ADAPTER_FILE))
+        self.method.load(read_contents(Path(resume_from_checkpoint) / ADAPTER_FILE))
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))

@@ -29,7 +29,7 @@ def test_delta_norms_are_those_of_the_adapter(job: Job) -> None:
     found = read_curves(str(job.folder)).delta_norms
     assert found.keys() == {"Q", "K", "V", "O", "FFN_IN", "FFN_OUT"}
     assert [layer for layer, _ in found["Q"]] == [0, 1]
-    layer = job.trainer.layers[0]
+    layer = job.layers[0]
     assert found["Q"][0][1] == pytest.approx(layer.delta_weight().norm().item(), rel=1e-5)
 
 

@@ -1,6 +1,7 @@
 """The two streams, errors, and tables."""
 
 import json
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 
@@ -82,7 +83,20 @@ def test_what_was_chosen_in_training_is_shown(monkeypatch: pytest.MonkeyPatch) -
     modules = [Module("layer.0.query", "Q", 8, 8, "layer.0.query.weight")]
     base = {"name": "base", "fingerprint": None}
     inspections.show_inspection(
-        Inspection(Path("a"), False, config, modules, 9, (), {}, base, about, 10, "float32", 3)
+        Inspection(
+            source=Path("a"),
+            planned=False,
+            method="dcft",
+            settings=asdict(config),
+            config=config,
+            modules=modules,
+            adapter_parameters=20,
+            head_parameters=9,
+            fixed=(),
+            norms={},
+            base=base,
+            about=about,
+        )
     )
     shown = screen.file.getvalue()  # type: ignore[attr-defined]
     assert "temperature  1.2500, chosen in training" in shown

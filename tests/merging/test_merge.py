@@ -11,10 +11,12 @@ from transformers import PreTrainedModel
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, save_adapter
 from dcft_cli.adapter.inject import base_parameters
+from dcft_cli.adapter_file.read import Contents
 from dcft_cli.errors import AdapterFileError, MergeError, ModelError, RunError
 from dcft_cli.merging import merge as merging
 from dcft_cli.merging.merge import merge
 from dcft_cli.merging.proof import largest_difference
+from dcft_cli.methods.method import Method
 from tests.families import save_base, tokens
 from tests.jobs import Job, recipe, train
 from tests.merging.adapters import AUTO, adapter_for
@@ -112,17 +114,17 @@ def test_one_model_is_in_memory_at_a_time(
     job: Job, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models: list[weakref.ref[nn.Module]] = []
-    load_adapter, load_merged = merging.load_adapter, merging.load_merged
+    load_method, load_merged = merging.load_method, merging.load_merged
 
-    def load_and_watch(model: PreTrainedModel, path: Path) -> PreTrainedModel:
-        models.append(weakref.ref(load_adapter(model, path)))
-        return model
+    def load_and_watch(model: PreTrainedModel, contents: Contents) -> Method:
+        models.append(weakref.ref(model))
+        return load_method(model, contents)
 
     def load_by_itself(folder: Path, model_class: str) -> PreTrainedModel:
         assert [model() for model in models] == [None]
         return load_merged(folder, model_class)
 
-    monkeypatch.setattr(merging, "load_adapter", load_and_watch)
+    monkeypatch.setattr(merging, "load_method", load_and_watch)
     monkeypatch.setattr(merging, "load_merged", load_by_itself)
     merge(str(base), str(job.folder), str(tmp_path / "merged"))
 

@@ -78,7 +78,10 @@ def test_all_problems_are_listed_with_their_locations(tmp_path: Path) -> None:
         ("model.name=null", "must be text (value null)"),
         ("adapter.targets=Q", 'must be a list, such as [a, b] (value "Q")'),
         ("adapter.targets=[]", "must have a length of 1 or more (value [])"),
-        ("adapter.method=lora", 'must be dcft (value "lora")'),
+        (
+            "adapter={method: lora, factor: 2}",
+            "lora has no setting factor; it has dropout, file_dtype, rank, scale, targets",
+        ),
         (
             "training.scheduler=cosin",
             "must be one of linear, cosine, constant, constant_with_warmup "

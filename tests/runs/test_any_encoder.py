@@ -60,7 +60,7 @@ def save_any(folder: Path, model_type: str, cls: str = "AutoModel") -> Path:
 def test_classification(model_type: str, tmp_path: Path) -> None:
     base = save_any(tmp_path / "base", model_type)
     job = train(recipe("rte", tmp_path, base, "adapter.kernel_size=5"), tmp_path / "run")
-    roles = [adapter.target.role for adapter in job.trainer.layers]
+    roles = [adapter.target.role for adapter in job.layers]
     assert {role: roles.count(role) for role in roles} == CLASSIFIERS[model_type]
     left_out = [note for note in job.watcher.notes if "do not affect this task's loss" in note]
     assert len(left_out) == (model_type in LEFT_OUT)
@@ -137,5 +137,5 @@ def test_rows_of_one_token_do_not_exclude_layers(tmp_path: Path) -> None:
         ],
     )
     job = train(loaded, tmp_path / "run")
-    assert {"Q", "K", "V"} <= {adapter.target.role for adapter in job.trainer.layers}
+    assert {"Q", "K", "V"} <= {adapter.target.role for adapter in job.layers}
     assert not [note for note in job.watcher.notes if "do not affect" in note]

@@ -78,7 +78,7 @@ def test_an_adapter_file_describes_what_was_trained(job: Job) -> None:
     path = job.folder / "adapter.safetensors"
     result = inspect(str(path)).to_json()
     modules = result.pop("modules")
-    for module, layer in zip(modules, job.trainer.layers, strict=True):
+    for module, layer in zip(modules, job.layers, strict=True):
         assert module.pop("norm") == pytest.approx(
             torch.linalg.norm(layer.delta_weight()).item(), rel=1e-4
         )
@@ -94,12 +94,16 @@ def test_an_adapter_file_describes_what_was_trained(job: Job) -> None:
         "rank": 2,
     }
     base, versions = result.pop("base"), result.pop("versions")
+    settings = result.pop("settings")
+    assert (settings["kernel_size"], settings["stride"], settings["rank"]) == (5, 2, 2)
+    assert (settings["scale"], settings["targets"]) == (2.0, ["Q", "K", "V", "O", "FFN"])
     assert base["name"] == job.plan.recipe.model.name
     assert base["fingerprint"].startswith("sha256:")
     assert versions["torch"] == torch.__version__
     assert result == {
         "source": str(path),
         "planned": False,
+        "method": "dcft",
         "adapter_parameters": job.metrics["adapter_parameters"],
         "head_parameters": 3 * 17,
         "fixed": [],
@@ -108,8 +112,6 @@ def test_an_adapter_file_describes_what_was_trained(job: Job) -> None:
         "format_version": 3,
         "lora_r1_parameters": 2 * (8 * 16 + 36 + 16 + 36 + 16),
         "full_parameters": 2 * (4 * 16 * 16 + 2 * 16 * 36),
-        "scale": 2.0,
-        "targets": ["Q", "K", "V", "O", "FFN"],
         "task": "mnli",
         "labels": ["entailment", "neutral", "contradiction"],
         "decision": {},

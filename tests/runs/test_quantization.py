@@ -39,7 +39,7 @@ def job(
 
 
 def test_linear_layers_are_quantized_and_adapters_learn(job: Job) -> None:
-    matrices = [adapter.target.matrix for adapter in job.trainer.layers]
+    matrices = [adapter.target.matrix for adapter in job.layers]
     assert len(matrices) == 12 and all(matrix.is_quantized for matrix in matrices)
     trained = [p for p in job.model.parameters() if p.requires_grad]
     assert all(p.dtype == torch.float32 for p in trained)

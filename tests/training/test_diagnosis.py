@@ -3,17 +3,13 @@
 import math
 
 import pytest
-from torch import nn
 
-from dcft_cli import adapter_layers
 from dcft_cli.training.diagnosis import (
     CONSTANT,
     FITTED_HEAD,
     diagnose,
     first_impression,
-    relative_change,
 )
-from tests.small import Fused, adapt, delta_of
 
 ALIKE = "every row is predicted sports"
 
@@ -78,18 +74,6 @@ def test_a_note_names_the_problem_and_the_setting_to_change(
 ) -> None:
     (note,) = notes(best, change, **settings)
     assert said in note and setting in note
-
-
-def test_the_relative_change_is_the_median_of_the_layers() -> None:
-    model = adapt(nn.Sequential(Fused(), Fused()), "*")
-    shares = sorted(
-        (delta_of(a).norm() / a.target.matrix.parameter.double().norm()).item()
-        for a in adapter_layers(model).values()
-    )
-    middle = (shares[(len(shares) - 1) // 2] + shares[len(shares) // 2]) / 2
-    assert relative_change(model) == pytest.approx(middle, rel=1e-5)
-    zero = nn.Sequential(nn.Linear(6, 6))
-    assert relative_change(zero) is None
 
 
 @pytest.mark.parametrize(

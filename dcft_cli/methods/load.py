@@ -1,0 +1,53 @@
+"""From an adapter file to a model with its method attached."""
+
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from dcft_cli.adapter.inject import refuse_adapted
+from dcft_cli.adapter_file.fingerprint import fingerprint
+from dcft_cli.adapter_file.load import check_fingerprint, matching_targets, name_classes
+from dcft_cli.adapter_file.read import AdapterContents, BaselineContents, Contents
+from dcft_cli.methods.build import build
+from dcft_cli.methods.method import Method
+from dcft_cli.recipe import AdapterSection
+from dcft_cli.targets.head import Parts
+from dcft_cli.targets.resolve import find_weights
+
+
+def load_method(
+    model: nn.Module, contents: Contents, *, base_fingerprint: str | None = None
+) -> Method:
+    """Attach the method of a file to its base model, with the file's values, in place.
+
+    Args:
+        model, base_fingerprint: as for `load_adapter`.
+        contents: of the file.
+
+    Raises:
+        AdapterFileError: the file was made for another base model.
+        UserError: the library that the method takes is not installed.
+    """
+    method = build(settings_of(contents), seed=getattr(contents, "seed", 0))
+    weights, parameters = find_weights(model), dict(model.named_parameters())
+    targets = matching_targets(contents, weights, parameters, type(model).__name__)
+    parts = Parts(tuple(targets), frozenset(contents.head), contents.fixed)
+    refuse_adapted(model)
+    found = base_fingerprint or fingerprint(model, exclude=contents.not_in_base)
+    check_fingerprint(contents, found)
+    method.attach(model, parts)
+    name_classes(model, contents)
+    method.load(contents)
+    return method
+
+
+def settings_of(contents: Contents) -> AdapterSection:
+    """Return the settings of a file's method, as a recipe has them."""
+    values: dict[str, Any]
+    if isinstance(contents, AdapterContents):
+        values = asdict(contents.config)
+    else:
+        assert isinstance(contents, BaselineContents)
+        values = dict(contents.settings)
+    return AdapterSection.model_validate({"method": contents.method, **values})

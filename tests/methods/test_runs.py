@@ -1,0 +1,144 @@
+"""Every method from recipe to predictions, on tiny models of three families."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dcft_cli.adapter_file.read import (
+    AdapterContents,
+    Array,
+    BaselineContents,
+    Contents,
+    read_adapter,
+    read_contents,
+)
+from dcft_cli.errors import AdapterFileError, MergeError, RunError
+from dcft_cli.merging.merge import merge
+from dcft_cli.prediction.predictor import load
+from dcft_cli.recipe.methods import METHODS
+from dcft_cli.runs.adapted import load_adapted
+from dcft_cli.runs.evaluate import evaluate
+from dcft_cli.runs.inspect_adapter import inspect
+from tests.families import save_base
+from tests.jobs import Job, Watcher, recipe, train
+from tests.samples import rows_of
+
+FAMILIES = ("bert", "deberta-v2", "roberta")
+SMALL = {
+    "dcft": "{kernel_size: 4}",
+    "nola": "{method: nola, rank: 2, bases: 4}",
+    "psoft": "{method: psoft, rank: 3}",
+    "vera": "{method: vera, rank: 4}",
+    "lokr": "{method: lokr, factor: 4}",
+    "sora": "{method: sora, rank: 3, gate_threshold: 0.05}",
+    "adalora": "{method: adalora, rank: 1, initial_rank: 2}",
+}
+ADDS_LAYERS = ("houlsby", "pfeiffer")
+
+
+def job_of(
+    method: str, folder: Path, *more: str, family: str = "bert", run: str = "run", **how: Any
+) -> Job:
+    base = folder / "base"
+    if not base.exists():
+        save_base(base, family, initializer_range=0.1)
+    adapter = SMALL.get(method, f"{{method: {method}}}")
+    settings = (f"adapter={adapter}", "training.head_learning_rate=0.01", *more)
+    return train(recipe("rte", folder, base, *settings), folder / run, **how)
+
+
+def all_tensors(contents: Contents) -> dict[str, Array]:
+    own: dict[str, Array] = {}
+    if isinstance(contents, AdapterContents):
+        own = {f"{n}.{f}": t for n, found in contents.factors.items() for f, t in found.items()}
+    elif isinstance(contents, BaselineContents):
+        own = dict(contents.tensors)
+    return own | dict(contents.head)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_file_gives_the_scores_of_its_run(method: str, family: str, tmp_path: Path) -> None:
+    job = job_of(method, tmp_path, family=family)
+    assert job.metrics["method"] == job.metrics["settings"]["adapter"]["method"] == method
+    contents = read_contents(job.folder / "adapter.safetensors")
+    assert contents.method == method
+    assert contents.adapter_parameters == job.metrics["adapter_parameters"]
+    assert contents.adapter_parameters == job.plan.adapter.adapter_parameters
+    scores = evaluate(str(job.folder), (), Watcher()).metrics
+    assert scores == pytest.approx(job.metrics["metrics"], abs=1e-6)
+    found = inspect(str(job.folder))
+    assert (found.method, found.adapter_parameters) == (method, contents.adapter_parameters)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_it_trains_moves_and_nothing_else(method: str, tmp_path: Path) -> None:
+    job = job_of(method, tmp_path)
+    adapted = load_adapted(job.folder, (), data=False)
+    assert adapted.method is not None
+    trained = {n for n, p in adapted.method.parameters().items() if p.requires_grad}
+    changed = set()
+    for name, before in load_file(tmp_path / "base" / "model.safetensors").items():
+        (inside,) = (n for n in adapted.method.base if n.endswith(f".{name}"))
+        if not torch.equal(adapted.method.base[inside].detach(), before):
+            changed.add(inside)
+    assert changed <= trained
+    assert bool(changed) == (method in ("full", "bitfit"))
+    if method != "head":
+        assert trained
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_resuming_gives_what_an_uninterrupted_run_gives(method: str, tmp_path: Path) -> None:
+    whole = job_of(method, tmp_path, run="whole")
+    with pytest.raises(KeyboardInterrupt):
+        job_of(method, tmp_path, run="stopped", stop_after=4)
+    resumed = job_of(method, tmp_path, run="stopped", resume=True)
+    assert resumed.metrics["last_metrics"] == whole.metrics["last_metrics"]
+    files = (read_contents(job.folder / "adapter.safetensors") for job in (whole, resumed))
+    expected, found = (all_tensors(contents) for contents in files)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_allclose(found[name], tensor, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_merging_gives_the_same_predictions_or_is_refused(method: str, tmp_path: Path) -> None:
+    job = job_of(method, tmp_path)
+    rows = [{k: v for k, v in r.items() if k != "label"} for r in rows_of("rte", 5, seed=3)]
+    predicted = load(job.folder)(rows)
+    assert len(predicted) == 5 and all("prediction" in row for row in predicted)
+    out = tmp_path / "merged"
+    if method in ADDS_LAYERS:
+        with pytest.raises(MergeError, match=f"{method} adds layers"):
+            merge(None, str(job.folder), str(out))
+        assert not out.exists()
+    else:
+        assert merge(None, str(job.folder), str(out)).difference <= 1e-5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_trains_in_mixed_precision(method: str, tmp_path: Path) -> None:
+    """DeBERTa's attention fails if a layer returns float32 there."""
+    job = job_of(method, tmp_path, "training.precision=bfloat16", family="deberta-v2")
+    assert all(math.isfinite(p.loss or math.nan) for p in job.watcher.losses)
+    assert {p.dtype for p in job.trainer.method.parameters().values()} <= {torch.float32}
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_what_takes_dcft_only_says_so(method: str, tmp_path: Path) -> None:
+    file = job_of(method, tmp_path).folder / "adapter.safetensors"
+    with pytest.raises(AdapterFileError, match=f"was trained by {method}"):
+        read_adapter(file)
+
+
+def test_a_run_of_another_method_is_not_resumed(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        job_of("bitfit", tmp_path, stop_after=4)
+    with pytest.raises(RunError, match="was trained by bitfit, the recipe names head"):
+        job_of("head", tmp_path, resume=True)
