@@ -180,4 +180,3 @@ class Method(ABC):
 
     def fold(self) -> None:
         """Merge; called where `can_merge`. Nothing to do where only base weights are trained."""
-
