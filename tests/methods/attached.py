@@ -1,14 +1,17 @@
 """What tests of methods share: a method in a model, away from its start."""
 
+import hashlib
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dcft_cli.methods.build import build
+from dcft_cli.methods.lowrank import lowrank_layers
 from dcft_cli.methods.method import Method
 from dcft_cli.recipe import AdapterSection
 from dcft_cli.targets.head import find_parts, outside_encoder
+from tests.families import tiny_model
 
 
 def attach(name: str, model: nn.Module, *, seed: int = 1, **settings: Any) -> Method:
@@ -40,3 +43,11 @@ def gradients(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, bool]:
     model.zero_grad()
     model(**inputs).logits.square().sum().backward()
     return {n: bool(p.grad.any()) for n, p in model.named_parameters() if p.grad is not None}
+
+
+def nola_digest(seed: int) -> str:
+    """Hash every A and B of NOLA in a model, with coefficients away from their start."""
+    model = tiny_model("deberta-v2")
+    perturb(attach("nola", model, seed=seed, bases=5, rank=3))
+    factors = [factor.detach() for layer in lowrank_layers(model) for factor in layer.factors()]
+    return hashlib.sha256(b"".join(factor.numpy().tobytes() for factor in factors)).hexdigest()

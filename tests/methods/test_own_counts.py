@@ -1,13 +1,13 @@
 """Trained values on configurations of published sizes, beside the literature's counts."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import transformers
 
-from dcft_cli.methods.build import build
-from dcft_cli.recipe import AdapterSection
-from dcft_cli.targets.head import find_parts, outside_encoder
 from tests.families import published
+from tests.methods.attached import attach
 
 # What others count, where it differs: AdaLoRA's table 1 rounds Houlsby's to 0.31M and Pfeiffer's
 # to 0.30M. NOLA's 0.12M in the method table of DCFT's paper is k = 833. SoRA's there, 0.12M, is
@@ -34,15 +34,27 @@ COUNTS = {
 }
 
 
+PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
+
+
+def count_on_meta(config: str, method: str, **settings: int) -> int:
+    with torch.device("meta"):
+        model = transformers.AutoModelForSequenceClassification.from_config(published(config))
+    attached = attach(method, model, **settings)
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+    return attached.trained_parameters()
+
+
 @pytest.mark.parametrize("name", COUNTS)
 @pytest.mark.parametrize("method", ["houlsby", "pfeiffer", "sora", "nola"])
 def test_counts(name: str, method: str) -> None:
     settings, count = COUNTS[name][method]
-    with torch.device("meta"):
-        model = transformers.AutoModelForSequenceClassification.from_config(published(name))
-    section = AdapterSection(method=method, **settings)
-    parts = find_parts(model, section.targets, head=outside_encoder(model), dense="full")
-    attached = build(section, seed=0)
-    attached.attach(model, parts)
-    assert attached.trained_parameters() == count
-    assert {p.device.type for p in model.parameters()} == {"meta"}
+    assert count_on_meta(name, method, **settings) == count
+
+
+@pytest.mark.parametrize(
+    "method", ["full", "head", "bitfit", "houlsby", "pfeiffer", "sora", "nola"]
+)
+def test_the_page_has_the_counts_of_the_defaults(method: str) -> None:
+    (row,) = (r for r in PAGE.read_text("utf-8").splitlines() if r.startswith(f"| [`{method}`]"))
+    assert f"| {count_on_meta('deberta-v3-base', method):,} " in row
