@@ -180,3 +180,4 @@ class Method(ABC):
 
     def fold(self) -> None:
         """Merge; called where `can_merge`. Nothing to do where only base weights are trained."""
+

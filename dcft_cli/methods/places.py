@@ -86,8 +86,8 @@ def sum_of(method: str, model: nn.Module, layer: str) -> Sum:
     norms = [name for name, module in beside.items() if _is_norm(module)]
     others = [module for module in beside.values() if not _is_norm(module)]
     if len(norms) == 1 and all(isinstance(module, nn.Dropout) for module in others):
-        return Sum(f"{parent}.{norms[0]}", normed=True)
-    whole = layer
+        return Sum(f"{parent}.{norms[0]}", normed=True)  # as in BERT's code
+    whole = layer  # the transformer layer around it, by its number
     while whole and not whole.rpartition(".")[2].isdigit():
         whole = whole.rpartition(".")[0]
     children = dict(model.get_submodule(whole).named_children())
