@@ -25,11 +25,13 @@ class MethodSettings:
     Attributes:
         keys: of the adapter section.
         defaults: of these keys, where they differ from the section's own.
+        places: roles of the layers that it changes, if a recipe cannot choose them.
         learning_rate, head_learning_rate: where a recipe has neither of the two.
     """
 
     keys: frozenset[str] = _PLACED
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    places: tuple[str, ...] = ()
     learning_rate: float = 1e-3
     head_learning_rate: float | None = 5e-3
 
@@ -45,8 +47,8 @@ METHODS: dict[str, MethodSettings] = {
     "full": MethodSettings(_ALL, learning_rate=3e-5),
     "head": MethodSettings(_ALL, learning_rate=5e-3, head_learning_rate=None),
     "bitfit": MethodSettings(_ALL),
-    "houlsby": MethodSettings(_ALL | {"bottleneck"}, {"bottleneck": 8}),
-    "pfeiffer": MethodSettings(_ALL | {"bottleneck"}),
+    "houlsby": MethodSettings(_ALL | {"bottleneck"}, {"bottleneck": 8}, places=("O", "FFN_OUT")),
+    "pfeiffer": MethodSettings(_ALL | {"bottleneck"}, places=("FFN_OUT",)),
     "lora": MethodSettings(_LORA, {"rank": 8, "scale": 2.0}),
     "lora_fa": MethodSettings(_LORA, {"rank": 8, "scale": 2.0}),
     "dora": MethodSettings(_LORA, {"rank": 8, "scale": 2.0}),

@@ -89,5 +89,6 @@ def plan_adapter(
 
 
 def targets_of(section: AdapterSection) -> list[str]:
-    """Return the targets of a method that has them, else none."""
-    return section.targets if "targets" in METHODS[section.method].keys else []
+    """Return the targets of a recipe's method: the recipe's, or the method's own places."""
+    method = METHODS[section.method]
+    return section.targets if "targets" in method.keys else list(method.places)

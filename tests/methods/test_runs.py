@@ -17,7 +17,7 @@ from dcft_cli.adapter_file.read import (
     read_adapter,
     read_contents,
 )
-from dcft_cli.errors import AdapterFileError, MergeError, RunError, UserError
+from dcft_cli.errors import AdapterFileError, DCFTError, MergeError, RunError
 from dcft_cli.exporting.export import export
 from dcft_cli.merging.merge import merge
 from dcft_cli.prediction.predictor import load
@@ -139,7 +139,7 @@ def test_exports_predict_the_same_or_are_refused(method: str, to: Any, tmp_path:
     refused = {("full", "peft"): "PEFT has no full", ("houlsby", "peft"): "PEFT has no houlsby",
                ("houlsby", "onnx"): "houlsby adds layers"}  # fmt: skip
     if message := refused.get((method, to)):
-        with pytest.raises(DcftError, match=message):
+        with pytest.raises(DCFTError, match=message):
             export(str(job.folder), str(out), to=to)
         assert not out.exists()
     else:
