@@ -49,8 +49,17 @@ class SoRA(Method):
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Shrink every gate by the threshold."""
+        threshold = self.threshold(step)
         for layer in self.layers():
-            layer.gate_norm.copy_(shrunk(layer.gate_norm, self.settings.gate_threshold))
+            layer.gate_norm.copy_(shrunk(layer.gate_norm, threshold))
+
+    def threshold(self, step: int) -> float:
+        """Return xi for a step: with a list, one of its values after another (algorithm 1)."""
+        given = self.settings.gate_threshold
+        if isinstance(given, float | int):
+            return given
+        assert self.total_steps is not None  # there are no steps outside training
+        return given[min((step - 1) * len(given) // self.total_steps, len(given) - 1)]
 
     def weight_change(self) -> float | None:
         """Return the median of |dW| / |W|."""

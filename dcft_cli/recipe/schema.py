@@ -44,6 +44,7 @@ _FILE_SUFFIXES = frozenset(
 )
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+_NotNegative = Annotated[float, Field(ge=0)]
 _OneOrTwo = Annotated[list[str], Field(min_length=1, max_length=2)]
 TextColumns = Annotated[
     _OneOrTwo,
@@ -221,8 +222,9 @@ class AdapterSection(_Section):
     """adalora: steps from one pruning to the next."""
     gate_penalty: float = Field(default=0.1, ge=0)
     """sora: weight of the mean absolute gate in the loss (lambda)."""
-    gate_threshold: float = Field(default=3e-4, ge=0)
-    """sora: by how much each step shrinks the gates (xi)."""
+    gate_threshold: _NotNegative | Annotated[list[_NotNegative], Field(min_length=1)] = 3e-4
+    """sora: by how much each step shrinks the gates (xi). A list: one after another, each for an
+    equal share of the steps."""
     bases: int = Field(default=1024, ge=1)
     """nola: number of random matrices that A, and B, is a combination of (k)."""
     factor: int = Field(default=8, ge=2)

@@ -68,7 +68,7 @@ def _kind(annotation: Any) -> str:
     if origin is Literal:
         return ", ".join(map(str, arguments))
     if origin is list:
-        return "list of texts"
+        return f"list of {_kind(arguments[0])}s"
     if origin is dict:
         return "mapping"
     if origin is not None:  # Annotated

@@ -248,3 +248,10 @@ def test_settings() -> None:
         "rank": 8,
         "scale": 2.0,
     }
+
+
+def test_a_list_of_thresholds_is_a_schedule() -> None:
+    settings = AdapterSection(method="sora", gate_threshold=[0.0, 1e-3, 5e-3])
+    method = SoRA(settings, seed=0, total_steps=7)
+    found = [method.threshold(step) for step in range(1, 9)]
+    assert found == [0.0, 0.0, 0.0, 1e-3, 1e-3, 5e-3, 5e-3, 5e-3]
