@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -89,7 +89,7 @@ def sweep(
     from dcft_cli.recipe import load_recipe
     from dcft_cli.sweeping.arguments import with_arguments
     from dcft_cli.sweeping.cells import plan_sweep
-    from dcft_cli.sweeping.storage import exists, open_storage, require_optuna
+    from dcft_cli.sweeping.storage import require_optuna
 
     section = with_arguments(
         load_recipe(recipe, overrides or ()).recipe.sweep,
@@ -101,52 +101,54 @@ def sweep(
     planned = plan_sweep(recipe, overrides or (), section)
     require_optuna()
     _refuse_torchrun()
+    folder = Path(output or f"runs/{planned.name}-sweep").expanduser()
 
     from dcft_cli.commands.imports import gc_paused
     from dcft_cli.console.output import print_json, waiting
     from dcft_cli.console.sweeps import show_cells, show_results, sweep_view
 
-    folder = Path(output or f"runs/{planned.name}-sweep").expanduser()
     with waiting("Checking the runs"):
         with gc_paused():
-            from dcft_cli.sweeping.board import Board
+            from dcft_cli.sweeping.board import open_board
             from dcft_cli.sweeping.counts import adapter_parameters
             from dcft_cli.sweeping.jobs import run_jobs
-            from dcft_cli.sweeping.keys import check_rows
             from dcft_cli.sweeping.summary import to_json
             from dcft_cli.sweeping.worker import Worker
 
         parameters, missing = adapter_parameters(planned.cells, need_models=not dry_run)
-        if not dry_run:
-            check_rows(planned.cells)
-        opened = not dry_run or exists(storage, folder)
-        board = Board(planned, open_storage(storage, folder) if opened else None, folder)
-    if dry_run:
-        if json:
-            print_json({**to_json(planned, board.runs()), "adapter_parameters": parameters})
-        else:
-            show_cells(board.runs(), parameters, missing)
-        return
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    with _termination_as_interrupt():
-        if jobs > 1:
-            options = [f"--grid={value}" for value in grid or ()]
-            options += [f"--tune={value}" for value in tune or ()]
-            given = {"trials": trials, "seeds": seeds, "output": output, "storage": storage}
-            options += [f"--{name}={value}" for name, value in given.items() if value is not None]
-            options += ["--retry-failed"] * retry_failed
-            run_jobs(["sweep", recipe, *(overrides or ()), *options, "--worker"], jobs,
-                     planned.cells)  # fmt: skip
-        else:
-            with sweep_view(live=not worker) as view:
-                Worker(board, view, retry_failed=retry_failed).work()
+        board = open_board(planned, storage, folder, dry_run=dry_run)
+    if not dry_run and jobs > 1:
+        options = {"grid": grid, "tune": tune, "trials": trials, "seeds": seeds,
+                   "output": output, "storage": storage}  # fmt: skip
+        arguments = [recipe, *(overrides or ()), *_options(options)]
+        arguments += ["--retry-failed"] * retry_failed
+        with _termination_as_interrupt():
+            run_jobs(["sweep", *arguments, "--worker"], jobs, planned.cells)
+    elif not dry_run:
+        # All rows are tokenized before data loaders start, in which tokenizers would warn.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        with _termination_as_interrupt(), sweep_view(live=not worker) as view:
+            Worker(board, view, retry_failed=retry_failed).work()
     runs = board.runs()
     if json:
-        print_json(to_json(planned, runs))
+        print_json({**to_json(planned, runs), "adapter_parameters": parameters})
+    elif dry_run:
+        show_cells(runs, parameters, missing)
     elif not worker:
         show_results(planned, runs)
-    if any(run.status == "failed" for run in runs):
+    if not dry_run and any(run.status == "failed" for run in runs):
         raise typer.Exit(1)
+
+
+def _options(given: Mapping[str, object]) -> list[str]:
+    """Return options as arguments of a command; those that are None are not given."""
+    several = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+    return [
+        f"--{name}={value}"
+        for name, values in several.items()
+        for value in values
+        if value is not None
+    ]
 
 
 def _refuse_torchrun() -> None:

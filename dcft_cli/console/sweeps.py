@@ -10,11 +10,20 @@ from rich.text import Text
 
 from dcft_cli.console.output import err, out, print_note
 from dcft_cli.console.tables import facts
+from dcft_cli.errors import listed
 from dcft_cli.sweeping.board import Run
 from dcft_cli.sweeping.cells import Sweep
 from dcft_cli.sweeping.claims import Status
 from dcft_cli.sweeping.names import number
-from dcft_cli.sweeping.summary import Setting, command, counts, ranked, settings_of
+from dcft_cli.sweeping.summary import (
+    Setting,
+    best_run,
+    command,
+    counts,
+    failures,
+    ranked,
+    settings_of,
+)
 from dcft_cli.sweeping.view import SweepView
 from dcft_cli.training.reporting import Progress
 
@@ -110,7 +119,9 @@ def show_cells(runs: Sequence[Run], parameters: Mapping[str, int], missing: Sequ
         table.add_row(*map(Text, (label, *cells, trained, state)))
     out.print(table)
     if tune := runs[0].cell.tune:
-        out.print("", facts(*((key, f"{numbers}, searched for") for key, numbers in tune.items())))
+        ends = {key: (number(numbers.low), number(numbers.high)) for key, numbers in tune.items()}
+        searched = ((key, f"{low} to {high}, searched for") for key, (low, high) in ends.items())
+        out.print("", facts(*searched))
     out.print(
         f"\n{len(runs)} runs: {_counted(runs)}. Folder: {runs[0].folder.parent}", markup=False
     )
@@ -120,20 +131,18 @@ def show_results(sweep: Sweep, runs: Sequence[Run]) -> None:
     """Print settings (of a search: trials) best first, what failed, and how to train the best."""
     settings = settings_of(runs)
     err.print()
-    if runs[0].cell.tune:
+    if runs[0].cell.tune and ranked(runs):
         out.print(_trials(runs))
     if not runs[0].cell.tune or len(settings) > 1:
         out.print(_settings(settings))
-    failed = [run for run in runs if run.status == Status.FAILED]
-    if failed:
+    if failed := failures(runs):
         out.print()
-    for run in failed:
-        out.print(Text.assemble((f"{run.name} failed: ", "red"), run.message or ""))
-    if failed:
+        for message, names in failed.items():
+            out.print(Text.assemble((f"{listed(names, 3)} failed: ", "red"), message))
         out.print("\nRepeat what failed: the same command with --retry-failed", markup=False)
-    if done := ranked(runs):
-        best = done[0]
-        out.print(f"\nBest: {best.folder}\n  {command(sweep, best)}", markup=False)
+    if best := best_run(runs):
+        title = best.name if best.cell.tune else best.cell.setting
+        out.print(f"\nBest: {title}\n  {command(sweep, best)}", markup=False)
 
 
 def _settings(settings: Sequence[Setting]) -> Table:
@@ -143,11 +152,14 @@ def _settings(settings: Sequence[Setting]) -> Table:
         table.add_column("metric")
     for column in ("mean" if len(metrics) > 1 else (metrics or ["score"])[0], "std", "n", "time"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("runs")
+    complete = all(run.status == Status.DONE for setting in settings for run in setting.runs)
+    if not complete:
+        table.add_column("runs")
     for setting in settings:
         cells = [setting.name, *([setting.metric or ""] if len(metrics) > 1 else [])]
         cells += [_score(setting.mean), _score(setting.deviation), str(len(setting.scores))]
-        table.add_row(*map(Text, (*cells, _time(setting.seconds), _counted(setting.runs))))
+        cells += [_time(setting.seconds), *([] if complete else [_counted(setting.runs)])]
+        table.add_row(*map(Text, cells))
     return table
 
 
@@ -155,7 +167,7 @@ def _trials(runs: Sequence[Run]) -> Table:
     done = ranked(runs)
     keys = list(runs[0].cell.tune)
     table = _table("trial", *map(_column, keys))
-    for column in (done[0].metric or "score" if done else "score", "step", "time"):
+    for column in (done[0].metric or "score", "step", "time"):
         table.add_column(column, justify="right", no_wrap=True)
     for run in done[:_MAX_TRIALS]:
         numbers = [_shown(run.numbers.get(key, "")) for key in keys]

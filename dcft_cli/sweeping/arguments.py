@@ -78,6 +78,7 @@ def assignments(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _value(value: object) -> str:
-    if isinstance(value, str) and plain_value(value) == value and value[0] not in "[{\"'":
-        return value
+    if isinstance(value, str) and plain_value(value) == value == value.strip():
+        if not value.startswith(("[", "{", '"', "'")):
+            return value
     return json.dumps(value, ensure_ascii=False)

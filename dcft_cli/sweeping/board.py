@@ -9,8 +9,9 @@ from dcft_cli.recipe import Recipe
 from dcft_cli.sweeping.cells import Cell, Sweep
 from dcft_cli.sweeping.claims import Standing, Status, standing
 from dcft_cli.sweeping.folders import run_folder
-from dcft_cli.sweeping.keys import cell_key
+from dcft_cli.sweeping.keys import cell_key, check_rows
 from dcft_cli.sweeping.owners import Watch
+from dcft_cli.sweeping.storage import exists, open_storage
 from dcft_cli.tasks.metrics import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
@@ -172,6 +173,23 @@ class Board:
         if self._storage and cell.name not in self._studies and name in self._names:
             self._studies[cell.name] = optuna.load_study(study_name=name, storage=self._storage)
         return self._studies.get(cell.name)
+
+
+def open_board(sweep: Sweep, url: str | None, output: Path, *, dry_run: bool) -> Board:
+    """Open a sweep in its storage, whose data files must be there unless nothing is to be trained.
+
+    Args:
+        url: of a database; None: the journal file in `output`.
+        dry_run: whether only to look at what is there: nothing is created.
+
+    Raises:
+        DataError: data files are missing.
+        UserError: the database cannot be opened.
+    """
+    if not dry_run:
+        check_rows(sweep.cells)
+    is_there = not dry_run or exists(url, output)
+    return Board(sweep, open_storage(url, output) if is_there else None, output)
 
 
 def _direction(recipe: Recipe) -> Literal["minimize", "maximize"]:

@@ -87,6 +87,28 @@ def ranked(runs: Iterable[Run]) -> list[Run]:
     return sorted(filter(_is_done, runs), key=_rank)
 
 
+def best_run(runs: Iterable[Run]) -> Run | None:
+    """Return the best trial of a search, or the first run of the best setting.
+
+    None if no run is finished, or if the runs have different metrics.
+    """
+    done = ranked(runs)
+    if len({run.metric for run in done}) != 1:
+        return None
+    if done[0].cell.tune:
+        return done[0]
+    return min(settings_of(done)[0].runs, key=lambda run: run.cell.recipe.training.seed)
+
+
+def failures(runs: Iterable[Run]) -> dict[str, list[str]]:
+    """Return the names of the runs that failed, by message."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if run.status == Status.FAILED:
+            found.setdefault(run.message or "", []).append(run.name)
+    return found
+
+
 def counts(runs: Iterable[Run]) -> dict[str, int]:
     """Count runs by what became of them."""
     found = Counter(run.status.value for run in runs)
@@ -101,10 +123,10 @@ def command(sweep: Sweep, run: Run) -> str:
 
 
 def to_json(sweep: Sweep, runs: Sequence[Run]) -> dict[str, Any]:
-    """Return a sweep as plain data: all runs, the settings best first, and the best run."""
+    """Return a sweep as plain data: all runs, the settings best first, and the best one."""
     best: Mapping[str, Any] | None = None
-    if done := ranked(runs):
-        best = {"name": done[0].name, "score": done[0].score, "command": command(sweep, done[0])}
+    if found := best_run(runs):
+        best = {"name": found.name, "score": found.score, "command": command(sweep, found)}
     return {
         "recipe": sweep.source,
         "counts": counts(runs),
