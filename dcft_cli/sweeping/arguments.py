@@ -79,6 +79,5 @@ def assignments(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _value(value: object) -> str:
     if isinstance(value, str) and plain_value(value) == value == value.strip():
-        if not value.startswith(("[", "{", '"', "'")):
-            return value
+        return json.dumps(value, ensure_ascii=False) if value[0] in "[{\"'" else value
     return json.dumps(value, ensure_ascii=False)

@@ -95,7 +95,7 @@ def test_all_mistakes_are_listed_with_their_cells() -> None:
 
 
 def test_both_ends_of_a_range_are_checked() -> None:
-    with pytest.raises(RecipeError, match="rte: .*weight_decay: must be at least 0"):
+    with pytest.raises(RecipeError, match=r"rte: .*weight_decay: must be at least 0"):
         planned(RTE, tune=["training.weight_decay=-1..1"], trials=2)
     with pytest.raises(RecipeError, match="must be a whole number"):
         planned(RTE, tune=["training.batch_size=8..16.0"], trials=2)
