@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from optuna.trial import create_trial
 
 from dcft_cli.recipe import load_recipe
 from dcft_cli.runs.plan import plan_training
@@ -14,9 +15,10 @@ from dcft_cli.sweeping.summary import best_run, command, failures, settings_of, 
 from dcft_cli.training.reporting import Reporter
 from tests.jobs import largest_difference
 from tests.samples import rows_of, write_rows
-from tests.sweeping.sweeps import planned, work, write_recipe
+from tests.sweeping.sweeps import board_of, planned, work, write_recipe
 
 GRID = ("adapter.kernel_size=2,4",)
+RATES = "training.learning_rate=1e-6..1.0"
 
 
 @pytest.fixture
@@ -119,29 +121,58 @@ def test_settings_over_seeds(recipe: Path, tmp_path: Path) -> None:
     assert command(sweep, best).endswith(f"adapter.kernel_size={first.name[-1]} training.seed=1")
 
 
-def test_a_search_prunes_and_finds(base: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, base, "stsb", "task.metric=mse", "training.eval_steps=1")
-    sweep = planned(recipe, tune=["training.learning_rate=1e-6..1.0"], trials=9)
-    board, seen = work(sweep, tmp_path / "out")
+@pytest.fixture
+def regression(tmp_path: Path, base: Path) -> Path:
+    """A recipe with a score that is better when lower, and differs in every run."""
+    task = ("task={type: regression, metric: mse}", "data.text=[sentence1, sentence2]")
+    return write_recipe(tmp_path, base, "stsb", *task, "training.eval_steps=1")
+
+
+def test_a_search_finds_the_best(regression: Path, tmp_path: Path) -> None:
+    sweep = planned(regression, tune=[RATES], trials=4)
+    board, _ = work(sweep, tmp_path / "out")
     runs = board.runs()
-    assert [run.name for run in runs] == [f"tiny-trial{number}" for number in range(1, 10)]
-    pruned = [run for run in runs if run.status == Status.PRUNED]
-    done = [run for run in runs if run.status == Status.DONE]
-    assert pruned and len(pruned) + len(done) == 9
-    for run in pruned:
-        assert events(run.folder) == ["started", "pruned"]
-        assert run.score is not None and not (run.folder / "metrics.json").exists()
+    assert [run.name for run in runs] == [f"tiny-trial{number}" for number in range(1, 5)]
+    assert {run.status for run in runs} == {Status.DONE}, "too few to tell a bad one"
     best = best_run(runs)
     assert best is not None
-    assert best.score == min(run.score for run in done if run.score is not None), "mse: lower"
+    assert best.score == min(run.score for run in runs if run.score is not None)
     rate = best.numbers["training.learning_rate"]
     assert command(sweep, best).endswith(f" training.learning_rate={rate!r}")
     saved = load_recipe(str(best.folder / "recipe.yaml")).recipe
     assert saved.training.learning_rate == rate
-    # More trials go on where these ended.
-    more = planned(recipe, tune=["training.learning_rate=1e-6..1.0"], trials=10)
-    _, seen = work(more, tmp_path / "out")
-    assert [run.name for run in seen.runs] == ["tiny-trial10"]
+    assert 1e-6 <= rate <= 1.0
+    _, seen = work(planned(regression, tune=[RATES], trials=5), tmp_path / "out")
+    assert [run.name for run in seen.runs] == ["tiny-trial5"]
+
+
+def test_a_trial_that_is_worse_than_the_others_is_pruned(regression: Path, tmp_path: Path) -> None:
+    sweep = planned(regression, tune=[RATES], trials=2)
+    study = board_of(sweep, tmp_path / "out").study(sweep.cells[0])
+    for _ in range(5):  # as if found before, by a much wider search
+        study.add_trial(create_trial(value=0.01, intermediate_values={1: 0.02, 2: 0.01}))
+    board, seen = work(sweep, tmp_path / "out")
+    assert [run.status for run in seen.runs] == [Status.PRUNED] * 2
+    assert [(run.metric, run.step) for run in board.runs()] == [("mse", 1)] * 2
+    for run in board.runs():
+        assert run.score is not None and run.score > 0.02
+        assert events(run.folder) == ["started", "pruned"]
+        assert not (run.folder / "metrics.json").exists()
+    assert best_run(board.runs()) is None
+    assert work(sweep, tmp_path / "out")[1].runs == [], "it is final"
+
+
+def test_an_interrupted_trial_keeps_its_numbers(regression: Path, tmp_path: Path) -> None:
+    sweep = planned(regression, tune=[RATES], trials=1)
+    with pytest.raises(KeyboardInterrupt):
+        work(sweep, tmp_path / "out", stop_at=3)
+    (run,) = board_of(sweep, tmp_path / "out").runs()
+    assert run.status == Status.INTERRUPTED
+    board, _ = work(sweep, tmp_path / "out")
+    assert board.runs()[0].status == Status.DONE
+    assert board.runs()[0].numbers == run.numbers
+    scores = board.study(sweep.cells[0]).best_trial.intermediate_values
+    assert sorted(scores) == [1, 2, 3, 4], "those before the checkpoint count too"
 
 
 def test_the_same_search_finds_the_same(recipe: Path, tmp_path: Path) -> None:
