@@ -162,7 +162,7 @@ def test_a_dry_run_needs_configurations_only(tmp_path: Path) -> None:
         assert (done.code, done.err) == (0, ""), done.err
         lines = [line.split() for line in done.out.splitlines()]
         assert lines[0] == ["run", "kernel_size", "seed", "adapter", "state"]
-        assert lines[1] == ["kernel2-seed6", "2", "6", KERNEL_2, "to", "do"]
+        assert lines[1] == ["kernel2-seed6", "2", "6", "83,232", "to", "do"]
         assert lines[3] == ["kernel8-seed6", "8", "6", "25,344", "to", "do"]
         assert lines[6][:4] == ["4", "runs:", "4", "to"]
     assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
@@ -197,9 +197,13 @@ def test_mistakes(
     assert not list(home.glob(f"**/{RECORD}")), "nothing was started"
 
 
-def test_not_under_torchrun(
-    home: Path, error_of: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_not_under_torchrun(home: Path, error_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "--jobs" in error_of("sweep", "tiny.yaml", "--seeds", "2")
+
+
+def test_without_optuna(home: Path, error_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert 'pip install "dcft-cli[sweep]"' in error_of("sweep", "tiny.yaml", "--seeds", "2")
