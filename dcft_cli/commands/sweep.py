@@ -80,8 +80,8 @@ def sweep(
 ) -> None:
     """Train a recipe with several settings and seeds, each combination once.
 
-    The same command, typed again or on other devices and hosts, shares the work and repeats
-    nothing that is finished. Exit code 1 if a run failed.
+    The same command, typed again or on other hosts, shares the work and
+    repeats nothing that is finished. Exit code 1 if a run failed.
 
     dcft sweep my.yaml --grid training.learning_rate=1e-3,5e-3 --seeds 3
     dcft sweep my.yaml --tune training.learning_rate=1e-4..1e-2 --trials 20

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
+from rich.measure import Measurement
 from rich.status import Status as Spinner
 from rich.table import Table
 from rich.text import Text
@@ -28,6 +29,7 @@ from dcft_cli.sweeping.view import SweepView
 from dcft_cli.training.reporting import Progress
 
 _MAX_TRIALS = 10
+_UNLIMITED = 10_000
 _COLORS = {Status.DONE: "green", Status.FAILED: "red", Status.PRUNED: "yellow"}
 
 
@@ -103,11 +105,26 @@ def show_cells(runs: Sequence[Run], parameters: Mapping[str, int], missing: Sequ
     """
     for model in missing:
         print_note(f"the configuration of {model} is not at hand: its adapters are not counted")
+    keys = list(dict.fromkeys(key for run in runs for key in run.cell.differing))
+    table = _cells(runs, parameters, keys)
+    wide = out.options.update(width=_UNLIMITED)
+    if Measurement.get(out, wide, table).maximum > out.width:
+        table = _cells(runs, parameters, [])  # the names say what differs, too
+    out.print(table)
+    if tune := runs[0].cell.tune:
+        ends = {key: (number(numbers.low), number(numbers.high)) for key, numbers in tune.items()}
+        searched = ((key, f"{low} to {high}, searched for") for key, (low, high) in ends.items())
+        out.print("", facts(*searched))
+    out.print(
+        f"\n{len(runs)} runs: {_counted(runs)}. Folder: {runs[0].folder.parent}", markup=False
+    )
+
+
+def _cells(runs: Sequence[Run], parameters: Mapping[str, int], keys: Sequence[str]) -> Table:
     by_cell: dict[str, list[Run]] = {}
     for run in runs:
         by_cell.setdefault(run.cell.name, []).append(run)
-    keys = list(dict.fromkeys(key for run in runs for key in run.cell.differing))
-    table = _table("run", *(_column(key) for key in keys))
+    table = _table("run", *map(_column, keys))
     table.add_column("adapter", justify="right", no_wrap=True)
     table.add_column("state")
     for name, own in by_cell.items():
@@ -117,14 +134,7 @@ def show_cells(runs: Sequence[Run], parameters: Mapping[str, int], missing: Sequ
         cells = [_shown(cell.differing.get(key, "")) for key in keys]
         state = own[0].status.value if len(own) == 1 else _counted(own)
         table.add_row(*map(Text, (label, *cells, trained, state)))
-    out.print(table)
-    if tune := runs[0].cell.tune:
-        ends = {key: (number(numbers.low), number(numbers.high)) for key, numbers in tune.items()}
-        searched = ((key, f"{low} to {high}, searched for") for key, (low, high) in ends.items())
-        out.print("", facts(*searched))
-    out.print(
-        f"\n{len(runs)} runs: {_counted(runs)}. Folder: {runs[0].folder.parent}", markup=False
-    )
+    return table
 
 
 def show_results(sweep: Sweep, runs: Sequence[Run]) -> None:

@@ -26,7 +26,7 @@ def run_jobs(arguments: Sequence[str], jobs: int, cells: Iterable[Cell]) -> None
     uses_cuda = any(cell.recipe.training.device in ("auto", "cuda") for cell in cells)
     devices = _devices() if uses_cuda else []
     processes = [
-        # In a group of its own: Ctrl-C reaches it once, from here.
+        # In a group of its own: Ctrl-C reaches it once, as SIGTERM from here.
         subprocess.Popen(command, env=_environment(job, jobs, devices), start_new_session=True)
         for job in range(jobs)
     ]
@@ -35,7 +35,7 @@ def run_jobs(arguments: Sequence[str], jobs: int, cells: Iterable[Cell]) -> None
     except BaseException:
         for process in processes:
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGTERM)
         for process in processes:
             process.wait()
         raise

@@ -42,7 +42,7 @@ def train_run(
         DCFTError: the run cannot start or be finished.
     """
     resume = resume and RunFolder(folder).last_checkpoint() is not None
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()  # each run reports its own
     plan = plan_training(loaded, output=str(folder), overwrite=not resume, resume=resume)
     if not plan.preparation.evaluation_sets:
@@ -76,9 +76,15 @@ def suggest(trial: "Trial", ranges: Mapping[str, Range]) -> dict[str, float]:
 
 
 def free_memory() -> None:
-    """Free what the last run left behind."""
+    """Free what the last run left behind.
+
+    Raises:
+        RuntimeError: the run has left the CUDA device unusable for this process, in which all
+            further runs would fail, too.
+    """
     gc.collect()
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
         torch.cuda.empty_cache()
 
 

@@ -40,12 +40,11 @@ class Worker:
         self._view = view
         self._open = board.slots
         self._total = len(self._open)
-        self._failed_before = {
-            (cell.name, slot, found.attempt)
-            for cell, slot in self._open
-            if retry_failed
-            and (found := board.standing(cell, slot)).status == Status.FAILED
-        }  # fmt: skip
+        self._to_retry: set[tuple[str, int, int]] = set()
+        if retry_failed:
+            found = [(cell, board.standing(cell, slot)) for cell, slot in self._open]
+            failed = [(cell, own) for cell, own in found if own.status == Status.FAILED]
+            self._to_retry = {(cell.name, own.slot, own.attempt) for cell, own in failed}
 
     def work(self) -> None:
         """Train what is left to do.
@@ -55,7 +54,7 @@ class Worker:
         """
         while found := self._unfinished():
             free = [(cell, own) for cell, own in found if own.status != Status.RUNNING]
-            if not any(self._tried(cell, own) for cell, own in free):
+            if not any(self._try(cell, own) for cell, own in free):
                 self._view.waiting(len(found), self._done, self._total)
                 time.sleep(_POLL_SECONDS)
 
@@ -69,12 +68,12 @@ class Worker:
         found = [
             (cell, own)
             for cell, own in found
-            if not own.status.is_final or (cell.name, own.slot, own.attempt) in self._failed_before
+            if not own.status.is_final or (cell.name, own.slot, own.attempt) in self._to_retry
         ]
         self._open = [(cell, own.slot) for cell, own in found]
         return found
 
-    def _tried(self, cell: Cell, found: Standing) -> bool:
+    def _try(self, cell: Cell, found: Standing) -> bool:
         """Claim a run and train it; return False if another process has it."""
         study = self._board.study(cell)
         study.sampler = self._board.sampler(cell, found.slot)

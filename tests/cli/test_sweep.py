@@ -125,7 +125,7 @@ def test_ctrl_c_and_on(home: Path) -> None:
     assert err.endswith("\nStopped. The same command goes on from here.\n")
     assert [event["event"] for event in records(home / "out")["tiny"]] == ["started", "interrupted"]
     listed = shell("sweep", "tiny.yaml", *command, "--dry-run", cwd=home)
-    assert "1 runs: 1 interrupted" in listed.out
+    assert "1 run: 1 interrupted" in listed.out
 
 
 def test_jobs(home: Path) -> None:
