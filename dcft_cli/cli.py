@@ -24,6 +24,7 @@ from dcft_cli.commands.predict import predict
 from dcft_cli.commands.push import push
 from dcft_cli.commands.recipes import copy_recipe, list_recipes, show_recipe
 from dcft_cli.commands.schema import schema
+from dcft_cli.commands.sweep import sweep
 from dcft_cli.commands.train import train
 from dcft_cli.commands.usage import explain_usage
 from dcft_cli.commands.validate import validate
@@ -62,6 +63,11 @@ app = typer.Typer(
 )
 recipes = typer.Typer(cls=_Group, context_settings=_SETTINGS)
 
+_AFTER_STOP = {
+    "train": " Checkpoints are kept: continue with --resume.",
+    "sweep": " The same command goes on from here.",
+}
+
 # A file or folder that the user named cannot be read or written there.
 _WRONG_PLACE = {
     errno.EACCES,
@@ -96,8 +102,7 @@ def _command(
                 raise
             raise typer.Exit(_report(error, as_json=bool(kwargs.get("json")))) from None
         except KeyboardInterrupt:
-            resume = " Checkpoints are kept: continue with --resume."
-            typer.echo(f"\nStopped.{resume if name == 'train' else ''}", err=True)
+            typer.echo(f"\nStopped.{_AFTER_STOP.get(name, '')}", err=True)
             raise typer.Exit(130) from None
 
     signature = signatures.signature(function)
@@ -142,6 +147,7 @@ _command("show", show_recipe, "Commands", recipes)
 _command("copy", copy_recipe, "Commands", recipes)
 _command("validate", validate, _START)
 _command("train", train, _TRAIN)
+_command("sweep", sweep, _TRAIN)
 _command("eval", evaluate, _TRAIN)
 _command("inspect", inspect, _TRAIN)
 _command("plot", plot, _TRAIN)

@@ -24,11 +24,12 @@ from tests.families import published
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-README, RECIPES, METHOD, PYTHON, PREDICTION, TUTORIAL, FORMAT, CONTRIBUTING = (
+README, RECIPES, SWEEPS, METHOD, PYTHON, PREDICTION, TUTORIAL, FORMAT, CONTRIBUTING = (
     ROOT / name
     for name in (
         "README.md",
         "docs/recipes.md",
+        "docs/sweeps.md",
         "docs/method.md",
         "docs/python.md",
         "docs/prediction.md",
@@ -149,13 +150,14 @@ def test_the_commands_are_all_there() -> None:
 
 
 def test_every_key_is_documented_with_its_type_and_default() -> None:
+    documented = [*rows(RECIPES, "key"), *rows(SWEEPS, "key")]
     wanted = {key: [kind, default] for key, kind, default, _ in settings()}
     found = {
         key.strip("`"): [kind.replace("`", ""), default.strip("`")]
-        for key, kind, default, _ in rows(RECIPES, "key")
+        for key, kind, default, _ in documented
     }
     assert found == wanted
-    assert all(cells[3] for cells in rows(RECIPES, "key"))
+    assert all(cells[3] for cells in documented)
 
 
 def test_every_known_task_is_documented() -> None:

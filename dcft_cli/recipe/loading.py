@@ -61,8 +61,11 @@ def recipe_from_mapping(
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Return a recipe as YAML with every setting that is not None; reads back as an equal one."""
-    sections = recipe.model_dump(exclude_none=True)
+    """Return a recipe as YAML with every setting that is not None, except a sweep of it.
+
+    It reads back as an equal one.
+    """
+    sections = recipe.model_dump(exclude_none=True, exclude={"sweep"})
     text = "\n".join(to_yaml({name: values}) for name, values in sections.items())
     return f"# A dcft recipe with every setting resolved.\n\n{text}"
 

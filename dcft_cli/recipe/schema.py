@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from dcft_cli.recipe.methods import METHODS, MethodName, with_method_defaults
+from dcft_cli.recipe.ranges import parse_range
 
 TaskName = Literal[
     "cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "squad_v1", "squad_v2"
@@ -60,6 +61,11 @@ def _delimiter(value: str) -> str:
     value = "\t" if value == r"\t" else value  # as shells pass it
     if len(value) != 1 or value in '"\r\n':
         raise ValueError("must be one character, other than a quotation mark or a line break")
+    return value
+
+
+def _range(value: str) -> str:
+    parse_range(value)
     return value
 
 
@@ -342,6 +348,25 @@ class TrainingSection(_Section):
         return self
 
 
+class SweepSection(_Section):
+    """Runs that `dcft sweep` derives from this recipe.
+
+    All other commands ignore the section: `dcft train` trains the recipe itself. A value that is a
+    mapping replaces the whole section of its key.
+    """
+
+    variants: dict[str, dict[str, Any]] = {}
+    """Settings that belong together, by dotted key, under a name: a run with each."""
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Values of a setting, by dotted key: a run with each combination."""
+    tune: dict[str, Annotated[str, AfterValidator(_range)]] = {}
+    """LOW..HIGH by dotted key: the best number in this range is searched for."""
+    trials: int | None = Field(default=None, ge=1)
+    """Runs of each search; needed with `tune`."""
+    seeds: int = Field(default=1, ge=1)
+    """Runs of each combination; `training.seed` counts up from the recipe's."""
+
+
 class Recipe(_Section):
     """A run: base model, task, data, adapter and training settings."""
 
@@ -351,6 +376,7 @@ class Recipe(_Section):
     adapter: AdapterSection = AdapterSection()
     head: HeadSection = HeadSection()
     training: TrainingSection = TrainingSection()
+    sweep: SweepSection | None = None
 
     @model_validator(mode="before")
     @classmethod

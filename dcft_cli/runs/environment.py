@@ -14,7 +14,7 @@ from dcft_cli.data.cache_folder import cache_folder
 _PACKAGES = (
     "torch", "transformers", "accelerate", "datasets", "huggingface-hub", "tokenizers",
     "safetensors", "numpy", "pyarrow", "scikit-learn", "pydantic", "typer", "rich",
-    "bitsandbytes", "peft", "onnxruntime",
+    "bitsandbytes", "peft", "onnxruntime", "optuna",
 )  # fmt: skip
 # No others: variables may hold tokens, and addresses with passwords.
 _VARIABLES = (

@@ -44,6 +44,7 @@ def probe(*arguments: str, cwd: Path) -> str:
         ),
         (["-h"], ["train", "eval", "merge", "inspect"]),
         (["train", "--help"], ["RECIPE", "KEY=VALUE", "--output", "--dry-run", "--resume"]),
+        (["sweep", "--help"], ["RECIPE", "--grid", "--tune", "--trials", "--seeds", "--jobs"]),
         (["eval", "--help"], ["ADAPTER", "KEY=VALUE", "--json"]),
         (["predict", "--help"], ["ADAPTER", "FILE", "--text", "--output", "--format"]),
         (["merge", "--help"], ["BASE", "ADAPTER", "OUT", "--debug"]),

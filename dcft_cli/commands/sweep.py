@@ -1,0 +1,171 @@
+"""`dcft sweep`."""
+
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dcft_cli.commands.options import Json, Overrides, complete_recipe, complete_setting
+
+
+def sweep(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="YAML file, or name of a recipe that comes with dcft; may have a section sweep.",
+            autocompletion=complete_recipe,
+        ),
+    ],
+    overrides: Overrides = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=V1,V2",
+            help="Values of a setting, as in a YAML list; several: every combination.",
+            show_default=False,
+            autocompletion=complete_setting,
+        ),
+    ] = None,
+    tune: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=LOW..HIGH",
+            help="Search for the best number in a range.",
+            show_default=False,
+            autocompletion=complete_setting,
+        ),
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Runs of each search.", show_default=False),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Runs of each combination, by seed.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the run folders. Default: runs/NAME-sweep.",
+            show_default=False,
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Database that processes share. Default: the file sweep.journal in DIR.",
+            show_default=False,
+        ),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Processes, each with its own device.")
+    ] = 1,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Repeat runs that failed.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all runs and list them; train nothing.")
+    ] = False,
+    json: Json = False,
+    worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
+) -> None:
+    """Train a recipe with several settings and seeds, each combination once.
+
+    The same command, typed again or on other hosts, shares the work and
+    repeats nothing that is finished. Exit code 1 if a run failed.
+
+    dcft sweep my.yaml --grid training.learning_rate=1e-3,5e-3 --seeds 3
+    dcft sweep my.yaml --tune training.learning_rate=1e-4..1e-2 --trials 20
+    """
+    from dcft_cli.recipe import load_recipe
+    from dcft_cli.sweeping.arguments import with_arguments
+    from dcft_cli.sweeping.cells import plan_sweep
+    from dcft_cli.sweeping.storage import require_optuna
+
+    section = with_arguments(
+        load_recipe(recipe, overrides or ()).recipe.sweep,
+        grid=grid or (),
+        tune=tune or (),
+        trials=trials,
+        seeds=seeds,
+    )
+    planned = plan_sweep(recipe, overrides or (), section)
+    require_optuna()
+    _refuse_torchrun()
+    folder = Path(output or f"runs/{planned.name}-sweep").expanduser()
+
+    from dcft_cli.commands.imports import gc_paused
+    from dcft_cli.console.output import print_json, waiting
+    from dcft_cli.console.sweeps import show_cells, show_results, sweep_view
+
+    with waiting("Checking the runs"):
+        with gc_paused():
+            from dcft_cli.sweeping.board import open_board
+            from dcft_cli.sweeping.counts import adapter_parameters
+            from dcft_cli.sweeping.jobs import run_jobs
+            from dcft_cli.sweeping.summary import to_json
+            from dcft_cli.sweeping.worker import Worker
+
+        parameters, missing = adapter_parameters(planned.cells, need_models=not dry_run)
+        board = open_board(planned, storage, folder, dry_run=dry_run)
+    if not dry_run and jobs > 1:
+        options = {"grid": grid, "tune": tune, "trials": trials, "seeds": seeds,
+                   "output": output, "storage": storage}  # fmt: skip
+        arguments = [recipe, *(overrides or ()), *_options(options)]
+        arguments += ["--retry-failed"] * retry_failed
+        with _termination_as_interrupt():
+            run_jobs(["sweep", *arguments, "--worker"], jobs, planned.cells)
+    elif not dry_run:
+        # All rows are tokenized before data loaders start, in which tokenizers would warn.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        with _termination_as_interrupt(), sweep_view(live=not worker) as view:
+            Worker(board, view, retry_failed=retry_failed).work()
+    runs = board.runs()
+    if json:
+        print_json({**to_json(planned, runs), "adapter_parameters": parameters})
+    elif dry_run:
+        show_cells(runs, parameters, missing)
+    elif not worker:
+        show_results(planned, runs)
+    if not dry_run and any(run.status == "failed" for run in runs):
+        raise typer.Exit(1)
+
+
+def _options(given: Mapping[str, object]) -> list[str]:
+    """Return options as arguments of a command; those that are None are not given."""
+    several = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+    return [
+        f"--{name}={value}"
+        for name, values in several.items()
+        for value in values
+        if value is not None
+    ]
+
+
+def _refuse_torchrun() -> None:
+    from dcft_cli.errors import UserError
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "A sweep runs in processes that are independent of each other, not under torchrun.",
+            "Start it without, with --jobs N for N devices.",
+        )
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Context in which SIGTERM, which schedulers of clusters send, is like Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
