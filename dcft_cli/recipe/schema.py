@@ -340,6 +340,25 @@ class TrainingSection(_Section):
         return self
 
 
+class SweepSection(_Section):
+    """Runs that `dcft sweep` derives from this recipe.
+
+    All other commands ignore the section: `dcft train` trains the recipe itself. A value that is a
+    mapping replaces the whole section of its key.
+    """
+
+    variants: dict[str, dict[str, Any]] = {}
+    """Settings that belong together, by dotted key, under a name: a run with each."""
+    grid: dict[str, list[Any]] = {}
+    """Values of a setting, by dotted key: a run with each combination."""
+    tune: dict[str, str] = {}
+    """LOW..HIGH by dotted key: the best number in this range is searched for."""
+    trials: int | None = Field(default=None, ge=1)
+    """Runs of each search; needed with `tune`."""
+    seeds: int = Field(default=1, ge=1)
+    """Runs of each combination; `training.seed` counts up from the recipe's."""
+
+
 class Recipe(_Section):
     """A run: base model, task, data, adapter and training settings."""
 
@@ -349,6 +368,7 @@ class Recipe(_Section):
     adapter: AdapterSection = AdapterSection()
     head: HeadSection = HeadSection()
     training: TrainingSection = TrainingSection()
+    sweep: SweepSection | None = None
 
     @model_validator(mode="before")
     @classmethod

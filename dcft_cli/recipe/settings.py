@@ -52,7 +52,8 @@ def json_schema() -> dict[str, Any]:
             if definition is schema and name not in schema["required"]:
                 # A section whose keys are all commented out is null in YAML.
                 del key["default"]
-                key["anyOf"] = [{"$ref": key.pop("$ref")}, {"type": "null"}]
+                if "$ref" in key:
+                    key["anyOf"] = [{"$ref": key.pop("$ref")}, {"type": "null"}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 
 

@@ -129,7 +129,7 @@ def test_entries_of_lists_and_mappings_are_located() -> None:
             "model.xyz=1",
             "section model takes name, revision, dtype, quantization, classifier_dropout",
         ),
-        ("xyz=1", "a recipe takes model, task, data, adapter, head, training"),
+        ("xyz=1", "a recipe takes model, task, data, adapter, head, training, sweep"),
     ],
 )
 def test_unknown_keys_come_with_the_nearest_valid_one(override: str, advice: str) -> None:
