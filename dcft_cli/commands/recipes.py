@@ -16,17 +16,29 @@ Name = Annotated[
 ]
 
 
-def list_recipes(json: Json = False) -> None:
-    """List the recipes that come with dcft."""
+def list_recipes(
+    folder: Annotated[
+        str,
+        typer.Argument(
+            metavar="FOLDER", help="Only those in it, such as paper.", show_default=False
+        ),
+    ] = "",
+    json: Json = False,
+) -> None:
+    """List the recipes that come with dcft.
+
+    dcft recipes list paper
+    """
     from dcft_cli.console.output import print_json
     from dcft_cli.console.recipes import show_recipes
-    from dcft_cli.recipe.shipped import shipped_recipes
+    from dcft_cli.recipe.shipped import find_folder, shipped_recipes
 
-    recipes = {recipe.name: recipe.summary for recipe in shipped_recipes()}
+    wanted = find_folder(folder)
+    recipes = {recipe.name: recipe.summary for recipe in shipped_recipes(wanted)}
     if json:
         print_json({"recipes": [{"name": n, "summary": text} for n, text in recipes.items()]})
     else:
-        show_recipes(recipes)
+        show_recipes(recipes, wanted)
 
 
 def show_recipe(name: Name) -> None:
@@ -54,6 +66,8 @@ def copy_recipe(
     dcft recipes copy multi_label topics.yaml
     """
     from dcft_cli.console.recipes import show_copy
+    from dcft_cli.recipe import load_recipe
     from dcft_cli.recipe.shipped import copy_shipped
 
-    show_copy(copy_shipped(name, destination, overwrite=overwrite))
+    path = copy_shipped(name, destination, overwrite=overwrite)
+    show_copy(path, "sweep" if load_recipe(str(path)).recipe.sweep else "train")

@@ -15,27 +15,37 @@ from dcft_cli.errors import RecipeError
 from dcft_cli.recipe.settings import SCHEMA_FILE, Setting
 
 
-def show_recipes(summaries: Mapping[str, str]) -> None:
-    """Print names and summaries; those in a folder, which are for one other model, as one line."""
+def show_recipes(summaries: Mapping[str, str], folder: str) -> None:
+    """Print the recipes of a folder with their summaries, and each folder in it as one line.
+
+    Args:
+        summaries: by name, of all recipes in the folder and below it.
+        folder: its full name, such as `recipes/paper`.
+    """
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    for folder, names in groupby(summaries, lambda name: name.rpartition("/")[0]):
-        if "/" in folder:
-            table.add_row(f"{folder}/", ", ".join(name.rpartition("/")[2] for name in names))
+    inner: dict[str, list[str]] = {}
+    for name, summary in summaries.items():
+        below, slash, rest = name.removeprefix(f"{folder}/").partition("/")
+        if slash:
+            inner.setdefault(f"{folder}/{below}", []).append(rest)
         else:
-            for name in names:
-                table.add_row(name, summaries[name])
+            table.add_row(name, summary)
+    for name, files in sorted(inner.items()):
+        nested = any("/" in file for file in files)
+        more = f"{len(files)} recipes: dcft recipes list {name.partition('/')[2]}"
+        table.add_row(f"{name}/", more if nested else ", ".join(files))
     out.print(table)
 
 
-def show_copy(path: Path) -> None:
+def show_copy(path: Path, command: str) -> None:
     """Print where a recipe was written, and the command to run next."""
     out.print(
         facts(
             ("recipe", str(path)),
             ("schema", f"{path.with_name(SCHEMA_FILE)} (completion in editors)"),
-            ("next", f"dcft train {shlex.quote(str(path))} --dry-run"),
+            ("next", f"dcft {command} {shlex.quote(str(path))} --dry-run"),
         )
     )
 

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import RecipeError, UserError
@@ -42,11 +42,30 @@ class ShippedRecipe:
         return re.split(r"(?<=[.?])\s", words, maxsplit=1)[0].strip()
 
 
-def shipped_recipes() -> Iterator[ShippedRecipe]:
-    """Yield the recipes that come with the package, those for the default model first."""
-    files = packaged_folder().rglob("*.yaml")
+def shipped_recipes(folder: str = FOLDER) -> Iterator[ShippedRecipe]:
+    """Yield the recipes that come with the package, those for the default model first.
+
+    Args:
+        folder: yield only those in it and below it; as `find_folder` returns it.
+    """
+    files = packaged_folder().parent.joinpath(folder).rglob("*.yaml")
     for path in sorted(files, key=lambda path: (len(path.parts), path)):
         yield ShippedRecipe(path)
+
+
+def find_folder(name: str) -> str:
+    """Return the full name of a folder of recipes: `recipes/paper` for `paper`.
+
+    Raises:
+        RecipeError: the package has no such folder; the hint lists those that there are.
+    """
+    parts = PurePosixPath(name).parts
+    wanted = (FOLDER, *(parts[1:] if parts[:1] == (FOLDER,) else parts))
+    folders = {PurePosixPath(recipe.name).parts[:-1] for recipe in shipped_recipes()}
+    if not any(folder[: len(wanted)] == wanted for folder in folders):
+        known = ", ".join(sorted({folder[1] for folder in folders if folder[1:]}))
+        raise RecipeError(f"No folder of recipes is called {name}.", f"There are: {known}")
+    return "/".join(wanted)
 
 
 def find_shipped(name: str) -> ShippedRecipe:

@@ -73,13 +73,24 @@ def test_recipes_are_listed_shown_and_copied(
     lines = dict(line.split(maxsplit=1) for line in listed.out.splitlines())
     assert lines["recipes/rte.yaml"].startswith("RTE with DeBERTaV3-base: ")
     assert "mrpc.yaml, qnli.yaml" in lines["recipes/roberta-large/"]
-    assert len(json.loads(run_cli("recipes", "list", "--json").out)["recipes"]) == 29
+    assert lines["recipes/paper/"] == "41 recipes: dcft recipes list paper"
+    assert len(json.loads(run_cli("recipes", "list", "--json").out)["recipes"]) == 70
+    tables = run_cli("recipes", "list", "paper").out.splitlines()
+    assert [line.split(maxsplit=1)[0] for line in tables] == [
+        *("recipes/paper/figure2/", "recipes/paper/figure3/"),
+        *(f"recipes/paper/table{number}/" for number in range(1, 7)),
+    ]
+    strides = run_cli("recipes", "list", "paper/table5").out
+    assert "recipes/paper/table5/rte.yaml" in strides and "strides 1 to 8" in strides
+    assert "There are: " in run_cli("recipes", "list", "papers").err
     shown = run_cli("recipes", "show", "rte")
     assert "task:\n  name: rte\n" in shown.out
     copied = run_cli("recipes", "copy", "rte")
     assert (copied.code, Path("rte.yaml").is_file(), Path(SCHEMA_FILE).is_file()) == (0, True, True)
     assert "dcft train rte.yaml --dry-run" in copied.out
     assert run_cli("recipes", "copy", "rte").code == 2
+    copied = run_cli("recipes", "copy", "paper/table5/rte")
+    assert "dcft sweep paper-table5-rte.yaml --dry-run" in copied.out
 
 
 def test_the_schema_is_printed_as_it_is(run_cli: RunCli) -> None:

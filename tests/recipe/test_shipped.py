@@ -11,13 +11,15 @@ from dcft_cli.recipe.settings import SCHEMA_FILE, json_schema
 from dcft_cli.recipe.shipped import (
     EDITOR_LINE,
     copy_shipped,
+    find_folder,
     find_shipped,
     shipped_recipes,
     short_name,
 )
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-NAMES = sorted(path.relative_to(RECIPES).as_posix() for path in RECIPES.rglob("*.yaml"))
+ALL = sorted(path.relative_to(RECIPES).as_posix() for path in RECIPES.rglob("*.yaml"))
+NAMES = [name for name in ALL if not name.startswith("paper/")]  # those: see test_paper.py
 GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte")
 OWN = ("token_classification.yaml", "multi_label.yaml")
 MODELS = {
@@ -107,7 +109,7 @@ def test_glue_settings_are_the_published_ones(task: str) -> None:
     ) == TABLE_9[task]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_editors_find_the_schema(name: str) -> None:
     first, _, _ = (RECIPES / name).read_text("utf-8").partition("\n")
     start, _, schema = first.partition("$schema=")
@@ -117,10 +119,33 @@ def test_editors_find_the_schema(name: str) -> None:
 
 def test_all_are_listed_with_what_they_are_for() -> None:
     summaries = {recipe.name: recipe.summary for recipe in shipped_recipes()}
-    assert sorted(summaries) == [f"recipes/{name}" for name in NAMES]
-    assert list(summaries)[-1] == "recipes/roberta-large/stsb.yaml"
+    assert sorted(summaries) == [f"recipes/{name}" for name in ALL]
+    assert list(summaries)[len(NAMES) - 1] == "recipes/roberta-large/stsb.yaml"
     assert all(summary[-1] in ".?" for summary in summaries.values())
     assert summaries["recipes/multi_label.yaml"].startswith("Your own texts, each with any number")
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "count"),
+    [
+        ("", "recipes", 70),
+        ("recipes", "recipes", 70),
+        ("paper", "recipes/paper", 41),
+        ("recipes/paper/table1/", "recipes/paper/table1", 16),
+        ("roberta-large", "recipes/roberta-large", 10),
+    ],
+)
+def test_a_folder_is_found_by_several_names(name: str, folder: str, count: int) -> None:
+    assert find_folder(name) == folder
+    names = [recipe.name for recipe in shipped_recipes(folder)]
+    assert len(names) == count and all(found.startswith(f"{folder}/") for found in names)
+
+
+@pytest.mark.parametrize("name", ["pap", "paper/rte", "paper/table1/rte.yaml", "../docs"])
+def test_another_folder_is_an_error_that_names_those_there_are(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"No folder of recipes is called {name}") as caught:
+        find_folder(name)
+    assert caught.value.hint == "There are: deberta-v2-xxlarge, paper, roberta-large"
 
 
 @pytest.mark.parametrize(
@@ -133,14 +158,15 @@ def test_a_recipe_is_found_by_several_names(name: str) -> None:
     assert "recipes/rte.yaml" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_a_copy_is_the_same_recipe_with_its_own_name(name: str, tmp_path: Path) -> None:
     path = copy_shipped(name, str(tmp_path), overwrite=False)
     assert path == tmp_path / f"{short_name(RECIPES / name)}.yaml"
     text = path.read_text("utf-8")
     assert text.startswith(EDITOR_LINE)
     assert text.count("yaml-language-server") == 1
-    assert f"dcft train {path}" in text and f"recipes/{name}" not in text
+    command = "sweep" if name.startswith("paper/") else "train"
+    assert f"dcft {command} {path}" in text and f"recipes/{name}" not in text
     assert load_recipe(str(path)).recipe == load_recipe(str(RECIPES / name)).recipe
     assert json.loads((tmp_path / SCHEMA_FILE).read_text("utf-8")) == json_schema()
 
