@@ -1,0 +1,155 @@
+"""Tables of runs that can be compared, and in each the groups that differ only by seed."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dcft_cli.reporting.collect import Excluded, Run
+
+# How a run was started, not what was trained.
+_NOT_COMPARED = frozenset(
+    f"training.{name}" for name in ("seed", "output", "device", "num_workers", "report_to")
+)
+# Scores of runs that differ in one of these are not comparable.
+_SEPARATE = re.compile(
+    r"model\.(name|revision)|task\.(name|type|metric|unanswerable)"
+    r"|data\.(hub|config|revision|train|validation|text|label|holdout)\b.*"
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs with the same settings, by seed.
+
+    Attributes:
+        name: method, and the settings that differ from those of other groups in the table.
+    """
+
+    name: str
+    method: str
+    runs: Mapping[int, Run]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Groups with the same task, data and base model."""
+
+    groups: tuple[Group, ...]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, group by group."""
+        return [run for group in self.groups for run in group.runs.values()]
+
+    @property
+    def first(self) -> Run:
+        """A run that stands for task, data and base model, which all have."""
+        return self.runs[0]
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """Return all settings of a run's recipe that are not None, by their dotted keys."""
+    flat: dict[str, Any] = {}
+
+    def add(prefix: str, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, Mapping):
+                add(f"{prefix}{name}.", value)
+            elif value is not None:
+                flat[prefix + name] = value
+
+    add("", run.recipe.model_dump())
+    return {key: value for key, value in flat.items() if key not in _NOT_COMPARED}
+
+
+def make_tables(runs: Sequence[Run]) -> tuple[list[Table], list[Excluded]]:
+    """Return the tables, and the runs that repeat another one's settings and seed.
+
+    Of such repeats the latest counts.
+    """
+    cells: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        settings = settings_of(run)
+        same = {key: value for key, value in settings.items() if _SEPARATE.fullmatch(key)}
+        other = {key: value for key, value in settings.items() if key not in same}
+        rows = run.metrics["validation_rows"]  # the file may have changed between runs
+        cells[repr((run.metric, rows, sorted(same.items())))][repr(sorted(other.items()))].append(
+            run
+        )
+    tables, repeated = [], []
+    for groups in cells.values():
+        kept = []
+        for members in groups.values():
+            by_seed, older = _latest(members)
+            kept.append(by_seed)
+            repeated += older
+        names = name_groups([settings_of(next(iter(by_seed.values()))) for by_seed in kept])
+        made = [
+            Group(name, next(iter(by_seed.values())).method, by_seed)
+            for name, by_seed in zip(names, kept, strict=True)
+        ]
+        tables.append(Table(tuple(sorted(made, key=lambda group: _natural(group.name)))))
+    return tables, repeated
+
+
+def _latest(members: Sequence[Run]) -> tuple[dict[int, Run], list[Excluded]]:
+    """Return the latest run of each seed, and the others."""
+    by_seed: dict[int, Run] = {}
+    for run in sorted(members, key=lambda run: run.finished):
+        by_seed[run.metrics["seed"]] = run
+    older = [
+        Excluded(run.folder, f"same settings and seed as {kept.folder}, which is later")
+        for run in members
+        if (kept := by_seed[run.metrics["seed"]]) is not run
+    ]
+    return dict(sorted(by_seed.items())), older
+
+
+def name_groups(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a name for each group: its method, and the settings that differ between groups.
+
+    A setting counts as different if two groups have it with different values, or two groups of
+    one method do not both have it.
+    """
+    keys = list(dict.fromkeys(key for settings in groups for key in settings))
+    shown = [key for key in keys if key != "adapter.method" and _differs(key, groups)]
+    ends = [key.rpartition(".")[2] for key in shown]
+    return [
+        " ".join(
+            [
+                str(settings["adapter.method"]),
+                *(
+                    f"{end if ends.count(end) == 1 else key}={_short(settings[key])}"
+                    for key, end in zip(shown, ends, strict=True)
+                    if key in settings
+                ),
+            ]
+        )
+        for settings in groups
+    ]
+
+
+def _differs(key: str, groups: Sequence[Mapping[str, Any]]) -> bool:
+    if len({repr(settings[key]) for settings in groups if key in settings}) > 1:
+        return True
+    having = [settings["adapter.method"] for settings in groups if key in settings]
+    lacking = {settings["adapter.method"] for settings in groups if key not in settings}
+    return any(method in lacking for method in having)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(_short, value))
+    return str(value)
+
+
+def _natural(name: str) -> list[tuple[int, float, str]]:
+    """Return a sort key by which 2 is before 12."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", name)
+    return [(0, float(p), "") if n % 2 else (1, 0.0, p) for n, p in enumerate(parts)]

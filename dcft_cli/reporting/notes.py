@@ -1,0 +1,48 @@
+"""Sentences that go with a table: how to read it, and what it cannot say."""
+
+from collections.abc import Iterator
+
+from dcft_cli.reporting.report import Report, TableReport
+
+PUBLISHED = (
+    "Published numbers are those of arXiv 2503.01419: the best evaluation on the validation rows, "
+    "of one seed. Compare them with single best scores, not with means over seeds."
+)
+
+
+def reading() -> list[str]:
+    """Return how the numbers are made."""
+    return [
+        "best: the main score of the best checkpoint, which the adapter file holds. It is chosen "
+        "on the rows that it is scored on, so it is higher than on new rows. "
+        "last: the score after the last step, which is not chosen.",
+        "Mean ± standard deviation over n seeds (n - 1 in the denominator).",
+        "Differences are paired: the mean over the seeds that both groups have, with a 95 % "
+        "interval of Student's t in brackets. They are not corrected for several comparisons.",
+        "adapter and head: trained parameters. stored: size of the adapter file. "
+        "memory: peak on a CUDA device.",
+    ]
+
+
+def table_notes(report: TableReport) -> Iterator[str]:
+    """Yield the notes of one table."""
+    if len(report.rows) > 1:
+        yield f"Differences are to {report.reference}."
+    if not report.greater_is_better:
+        yield f"Lower {report.metric} is better."
+    if len(report.devices) > 1:
+        yield f"Times are not comparable: runs used several devices ({', '.join(report.devices)})."
+    reasons: dict[str, list[str]] = {}
+    for row in report.rows:
+        if row.published.reason:
+            reasons.setdefault(row.published.reason, []).append(row.group.name)
+    if any(row.published.numbers for row in report.rows):
+        yield PUBLISHED
+    for reason, names in reasons.items():
+        which = "" if len(names) == len(report.rows) else f"{', '.join(names)}: "
+        yield f"Published numbers: {which}not comparable, {reason}."
+
+
+def excluded_lines(report: Report) -> list[str]:
+    """Return a line for each run that is not counted."""
+    return [f"{run.folder}: {run.reason}" for run in report.excluded]
