@@ -94,8 +94,8 @@ def collect(sources: Sequence[str]) -> tuple[list[Run], list[Excluded]]:
     if not runs:
         lines = [f"{run.folder}: {run.reason}" for run in excluded]
         raise RunError(
-            f"No run is finished.\n{listed(lines, _MAX_LISTED, chr(10))}",
-            "Finish one with: dcft train RECIPE --resume",
+            f"No run can be counted.\n{listed(lines, _MAX_LISTED, chr(10))}",
+            "Finish a run with `dcft train RECIPE --resume`, or repeat it.",
         )
     return runs, excluded
 
@@ -122,7 +122,7 @@ def _read(folder: Path) -> Run | Excluded:
         recipe = load_recipe(str(run.recipe)).recipe
         problem = _problem(metrics, recipe, lines)
     except RecipeError as error:
-        return Excluded(folder, f"damaged: {error.message.splitlines()[0]}")
+        return Excluded(folder, f"its recipe does not fit: {error.message.splitlines()[0]}")
     except (OSError, ValueError, TypeError, KeyError) as error:
         return Excluded(folder, f"damaged: a file cannot be read ({error})")
     if problem:
@@ -144,6 +144,8 @@ def _problem(
     metrics: Mapping[str, Any], recipe: Recipe, lines: Sequence[Mapping[str, Any]]
 ) -> str | None:
     """Return why the files of a run cannot be counted; None if they can."""
+    if not isinstance(metrics, Mapping):
+        return "damaged: metrics.json is not a mapping"
     if missing := sorted(_NEEDED - metrics.keys()):
         return f"damaged: metrics.json has no {listed(missing, _MAX_LISTED)}"
     if not metrics["metrics"]:

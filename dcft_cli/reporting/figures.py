@@ -196,7 +196,9 @@ def _short(value: float) -> str:
 def _unit(report: TableReport) -> tuple[str, int]:
     """Return the unit of the longest time, and its seconds."""
     longest = np.max([row.seconds.mean for row in report.rows])
-    return ("seconds", 1) if longest < 120 else ("minutes", 60) if longest < 7200 else ("hours", 3600)
+    return (
+        ("seconds", 1) if longest < 120 else ("minutes", 60) if longest < 7200 else ("hours", 3600)
+    )
 
 
 def _svg(figure: "Figure", prefix: str, caption: str) -> str:

@@ -112,7 +112,9 @@ def _other_rows(run: Run, task: str) -> str:
     scored = list(run.metrics["validation_rows"].values())
     if scored != validation:
         found = " and ".join(f"{rows:,}" for rows in scored)
-        return f"{found} validation rows, of officially {' and '.join(f'{v:,}' for v in validation)}"
+        return (
+            f"{found} validation rows, of officially {' and '.join(f'{v:,}' for v in validation)}"
+        )
     trained = run.metrics["train_rows"]  # question answering counts windows, which are more
     if trained < train * (1 - _BLANK_ROWS) or (trained > train and not task.startswith("squad")):
         return f"{trained:,} training rows, of officially {train:,}"
@@ -132,6 +134,7 @@ def _same_setting(number: Published, run: Run) -> bool:
     return (
         adapter.rank == 1
         and adapter.kernel_size == int(wanted["kernel_size"])
-        and (adapter.stride or adapter.kernel_size) == int(wanted.get("stride", adapter.kernel_size))
+        and (adapter.stride or adapter.kernel_size)
+        == int(wanted.get("stride", adapter.kernel_size))
         and set(adapter.targets) == set(wanted.get("targets", "Q,K,V,O,FFN").split(","))
     )
