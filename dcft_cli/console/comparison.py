@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from dcft_cli.reporting.columns import Column
     from dcft_cli.reporting.report import Report, TableReport
 
-_NAME_WIDTH = 34  # a longer name of a group is wrapped
+_UNLIMITED = 10_000  # columns: no table is as wide
 
 
 def show_comparison(report: "Report") -> None:
     """Print all tables with their notes; on stderr which runs are not counted."""
-    from dcft_cli.reporting.notes import table_notes
+    from dcft_cli.reporting.notes import PUBLISHED, table_notes
 
     for number, table in enumerate(report.tables):
         if number:
@@ -27,12 +27,13 @@ def show_comparison(report: "Report") -> None:
         out.print(Text(f"{table.title}: {table.metric}", style="bold"), soft_wrap=False)
         shown, left_out = _fitting(table)
         out.print(shown)
-        for note in table_notes(table):
-            out.print(Text(note, style="dim"), soft_wrap=not out.is_terminal)
+        notes = [n for n in table_notes(table) if n != PUBLISHED or "published" not in left_out]
         if left_out:
-            names = ", ".join(left_out)
-            line = f"Not shown at this width: {names}. --html, --markdown and --csv have them."
-            out.print(Text(line, style="dim"), soft_wrap=not out.is_terminal)
+            notes.append(
+                f"Not shown at this width: {', '.join(left_out)} (see --html, --markdown)."
+            )
+        for note in notes:
+            out.print(Text(note, style="dim"), soft_wrap=not out.is_terminal)
     _show_excluded(report)
 
 
@@ -53,18 +54,20 @@ def _show_excluded(report: "Report") -> None:
 
 
 def _fitting(report: "TableReport") -> tuple[Table, list[str]]:
-    """Return the table with the columns that fit, and the names of the others."""
+    """Return the table with the columns that fit, and the headings of the others.
+
+    The most important columns come first; a narrow one may fit where a wide one does not.
+    """
     from dcft_cli.reporting.columns import columns
 
     found = columns(report)
-    dropped: list[str] = []
-    while True:
-        table = _table(report, found)
-        if len(found) <= 2 or Measurement.get(out, out.options, table).maximum <= out.width:
-            return table, dropped
-        least = min(found, key=lambda column: column.importance)
-        found.remove(least)
-        dropped.append(least.heading)
+    unlimited = out.options.update(max_width=_UNLIMITED)
+    shown: list[Column] = []
+    for column in sorted(found, key=lambda column: -column.importance):
+        wider = [c for c in found if c in shown or c is column]
+        if Measurement.get(out, unlimited, _table(report, wider)).maximum <= out.width:
+            shown = wider
+    return _table(report, shown), [c.heading for c in found if c not in shown]
 
 
 def _table(report: "TableReport", found: "Sequence[Column]") -> Table:
@@ -73,7 +76,7 @@ def _table(report: "TableReport", found: "Sequence[Column]") -> Table:
         if number:
             table.add_column(column.heading, justify="right", no_wrap=True)
         else:
-            table.add_column(column.heading, max_width=_NAME_WIDTH)
+            table.add_column(column.heading, max_width=out.width // 4)
     for number, cells in enumerate(zip(*(column.cells for column in found), strict=True)):
         style = "dim" if number < len(report.baselines) else None
         table.add_row(*map(Text, cells), style=style)

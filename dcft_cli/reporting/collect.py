@@ -140,9 +140,7 @@ def _read(folder: Path) -> Run | Excluded:
     )
 
 
-def _problem(
-    metrics: Mapping[str, Any], recipe: Recipe, lines: Sequence[Mapping[str, Any]]
-) -> str | None:
+def _problem(metrics: Any, recipe: Recipe, lines: Sequence[Mapping[str, Any]]) -> str | None:
     """Return why the files of a run cannot be counted; None if they can."""
     if not isinstance(metrics, Mapping):
         return "damaged: metrics.json is not a mapping"

@@ -42,10 +42,10 @@ def columns(report: TableReport) -> list[Column]:
         column("method", 10, lambda row: row.group.name, [name for name, _ in baselines]),
         column("n", 8, lambda row: str(row.best.n), [str(s.n) for _, s in baselines]),
         column("best", 9, lambda row: score(row.best), scores),
-        column("last", 6, lambda row: score(row.last)),
+        column("last", 5, lambda row: score(row.last)),
         column(DIFFERENCE, 7, lambda row: _difference(row, report, row.difference)),
         column("published", 5, lambda row: published_text(row.published)),
-        column("adapter", 5, lambda row: count(row.adapter)),
+        column("adapter", 6, lambda row: count(row.adapter)),
         column("head", 1, lambda row: count(row.head)),
         column("stored", 2, lambda row: size(row.stored)),
         column("time", 4, lambda row: duration(row.seconds)),
@@ -75,8 +75,7 @@ def _difference(row: Row, report: TableReport, difference: Difference | None) ->
     if difference.half is None:
         return f"{mean} (n = 1: no interval)"
     low, high = difference.mean - difference.half, difference.mean + difference.half
-    paired = "" if difference.n == row.best.n else f" (n = {difference.n})"
-    return f"{mean} [{low:+.4f}, {high:+.4f}]{paired}"
+    return f"{mean} [{low:+.4f}, {high:+.4f}]"
 
 
 def published_text(comparison: Comparison) -> str:

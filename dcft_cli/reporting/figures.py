@@ -24,7 +24,8 @@ SERIES = (
 )  # fmt: skip
 _VARIABLES = {_INK: "ink", _GRID: "grid"} | {c: f"c{n}" for n, c in enumerate(SERIES, start=1)}
 _MARKERS = "osD^vPX*"
-_WIDTH, _HEIGHT = 4.6, 3.1  # inches: a phone's width at the size of its text
+_WIDTH, _HEIGHT = 4.0, 2.8  # inches: a phone's width at the size of its text
+_FITTED_HEAD = "fitted head"
 _ROW = 0.2  # inches of a line of a legend, or of half a bar
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "dcft",
@@ -43,7 +44,7 @@ _STYLE: dict[Any, Any] = {
     "grid.color": _GRID,
     "grid.linewidth": 0.5,
     "legend.frameon": False,
-    "legend.fontsize": 9,
+    "legend.fontsize": 9.5,
     "axes.axisbelow": True,
 }
 
@@ -123,11 +124,13 @@ def _curves(report: TableReport) -> "Figure | None":
     drawn: list[tuple[tuple[Row, str, str], Curve]] = [(s, c) for s, c in found if c is not None]
     if not drawn:
         return None
-    figure, axes = _figure(len(drawn))
+    figure, axes = _figure(len(drawn) + 1)
     for (row, color, marker), found_curve in drawn:
         steps, mean, sd = found_curve.steps, found_curve.mean, found_curve.sd
         axes.plot(steps, mean, color=color, marker=marker, ms=4, linewidth=1.5, label=_label(row))
         axes.fill_between(steps, mean - sd, mean + sd, color=color, alpha=0.15, linewidth=0)
+    if (head := report.baselines.get(_FITTED_HEAD)) is not None:
+        axes.axhline(head.mean, color=_INK, linestyle="--", linewidth=1, label=_FITTED_HEAD)
     axes.set(xlabel="step", title=report.metric)
     _legend(figure)
     return figure
@@ -137,7 +140,7 @@ def _times(report: TableReport) -> "Figure":
     from matplotlib.figure import Figure
 
     unit, seconds = _unit(report)
-    labels = [fill(row.group.name, 24) for row in report.rows]
+    labels = [fill(row.group.name, 20) for row in report.rows]
     lines = sum(label.count("\n") + 1 for label in labels)
     figure = Figure((_WIDTH, 0.8 + 0.9 * _ROW * (lines + len(labels))), layout="constrained")
     axes = figure.subplots()
@@ -166,11 +169,11 @@ def _styles(rows: Sequence[Row]) -> Iterator[tuple[Row, str, str]]:
 
 
 def _label(row: Row) -> str:
-    return fill(row.group.name, 52)
+    return fill(row.group.name, 44)
 
 
 def _legend(figure: "Figure") -> None:
-    figure.legend(loc="outside lower left", handlelength=1.6, labelspacing=0.3)
+    figure.legend(loc="outside lower left", handlelength=1.6, labelspacing=0.4)
 
 
 def _log_ticks(axes: "Axes", values: Sequence[float]) -> None:

@@ -20,8 +20,8 @@ def _table(report: TableReport) -> Iterator[str]:
     yield f"## {_escaped(report.title)}: {report.metric}"
     first, *others = columns(report)
     head = [first.heading, *(column.heading for column in others)]
-    lines = [head, ["---", *["---:"] * len(others)]]
-    lines += zip(*(column.cells for column in (first, *others)), strict=True)
+    rows = zip(*(column.cells for column in (first, *others)), strict=True)
+    lines = [head, ["---", *["---:"] * len(others)], *map(list, rows)]
     yield "\n".join(f"| {' | '.join(map(_escaped, cells))} |" for cells in lines)
     if notes := list(table_notes(report)):
         yield "\n".join(f"- {_escaped(note)}" for note in notes)

@@ -28,6 +28,13 @@ def table_notes(report: TableReport) -> Iterator[str]:
     """Yield the notes of one table."""
     if len(report.rows) > 1:
         yield f"Differences are to {report.reference}."
+    fewer = [
+        f"{row.group.name} ({row.difference.n})"
+        for row in report.rows
+        if row.difference is not None and 1 < row.difference.n < row.best.n
+    ]
+    if fewer:
+        yield f"Seeds in common with it, where fewer than n: {', '.join(fewer)}."
     if not report.greater_is_better:
         yield f"Lower {report.metric} is better."
     if len(report.devices) > 1:

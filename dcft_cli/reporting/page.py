@@ -56,7 +56,7 @@ def _table(report: TableReport, prefix: str) -> Iterator[str]:
     yield "</tr>\n</thead>\n<tbody>"
     for number, (name, *cells) in enumerate(zip(*(c.cells for c in found), strict=True)):
         kind = ' class="baseline"' if number < len(report.baselines) else ""
-        values = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        values = "".join(f"<td>{_broken(cell)}</td>" for cell in cells)
         yield f'<tr{kind}><th scope="row">{escape(name)}</th>{values}</tr>'
     yield "</tbody>\n</table>\n</div>"
     yield _list(table_notes(report))
@@ -86,6 +86,11 @@ def commands(report: Report) -> str:
         shlex.join(["dcft", "train", str(folder / "recipe.yaml"), "--output", f"{folder}-again"])
         for folder in folders
     )
+
+
+def _broken(cell: str) -> str:
+    """Return a cell with what is in brackets on a line of its own, so that columns are narrow."""
+    return escape(cell).replace(" [", "<br>[").replace(" (", "<br>(").replace("; ", "<br>")
 
 
 def _list(lines: Iterable[str]) -> str:
