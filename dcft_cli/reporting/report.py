@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dcft_cli.addresses import SCHEME
 from dcft_cli.errors import UserError, did_you_mean, listed
 from dcft_cli.recipe import DataSection, is_file_address
 from dcft_cli.reporting.collect import Excluded, Run, collect
@@ -182,7 +183,9 @@ def _titles(tables: Sequence[Table]) -> list[str]:
 
 def _title(run: Run, *, whole: bool) -> str:
     def name(address: str) -> str:
-        return address if whole else Path(address).name
+        if whole or address.startswith(SCHEME):  # a package's name tells more than a file's
+            return address.removeprefix(SCHEME)
+        return Path(address).name
 
     data = run.recipe.data
     parts = [data.train] if data.train else []
