@@ -1,6 +1,5 @@
 """Finished runs below folders; what is left out, and why."""
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,19 +7,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from dcft_cli.errors import RecipeError, RunError, listed
 from dcft_cli.recipe import Recipe, load_recipe
 from dcft_cli.runs.curves import Points
 from dcft_cli.runs.folder import RunFolder
 
-_NEEDED = frozenset(
-    {
-        *("task", "main_metric", "metrics", "best_step", "last_metrics", "last_step", "baselines"),
-        *("adapter_parameters", "head_parameters", "train_rows", "validation_rows"),
-        *("seconds", "peak_device_bytes", "device", "seed"),
-    }
-)
 _MAX_LISTED = 5
+
+
+class Metrics(BaseModel):
+    """What a report needs of metrics.json; docs/recipes.md says what is in it.
+
+    `metrics`, `last_metrics` and each of `baselines` are scores by name.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    main_metric: str
+    metrics: dict[str, Any]
+    last_metrics: dict[str, Any]
+    last_step: int
+    baselines: dict[str, dict[str, Any]]
+    adapter_parameters: int
+    head_parameters: int
+    train_rows: int
+    validation_rows: dict[str, int]
+    seconds: float
+    peak_device_bytes: int | None
+    device: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -28,7 +46,6 @@ class Run:
     """A finished run.
 
     Attributes:
-        metrics: the content of metrics.json.
         scores: the main metric by optimizer step.
         baselines: the main metric of each baseline, by name.
         stored_bytes: size of the adapter file; None if it was removed.
@@ -37,7 +54,7 @@ class Run:
 
     folder: Path
     recipe: Recipe
-    metrics: Mapping[str, Any]
+    metrics: Metrics
     scores: Points
     baselines: Mapping[str, float]
     stored_bytes: int | None
@@ -51,17 +68,17 @@ class Run:
     @property
     def metric(self) -> str:
         """Name of the main metric."""
-        return str(self.metrics["main_metric"])
+        return self.metrics.main_metric
 
     @property
     def best(self) -> float:
         """The main metric of the best checkpoint, which the adapter file holds."""
-        return float(self.metrics["metrics"][self.metric])
+        return float(self.metrics.metrics[self.metric])
 
     @property
     def last(self) -> float:
         """The main metric after the last step."""
-        return float(self.metrics["last_metrics"][self.metric])
+        return float(self.metrics.last_metrics[self.metric])
 
 
 @dataclass(frozen=True)
@@ -115,45 +132,48 @@ def _read(folder: Path) -> Run | Excluded:
         return Excluded(folder, f"has no {run.recipe.name}")
     try:
         lines = run.log_lines()
+        logged = max((line["step"] for line in lines), default=0)
         if not run.metrics.is_file():
-            steps = max((line["step"] for line in lines), default=0)
-            return Excluded(folder, f"not finished: the last step in its log is {steps}")
-        metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
+            return Excluded(folder, f"not finished: the last step in its log is {logged}")
+        metrics = Metrics.model_validate_json(run.metrics.read_text(encoding="utf-8"))
         recipe = load_recipe(str(run.recipe)).recipe
-        problem = _problem(metrics, recipe, lines)
     except RecipeError as error:
         return Excluded(folder, f"its recipe does not fit: {error.message.splitlines()[0]}")
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"])) or "the file"
+        return Excluded(folder, f"damaged: metrics.json, {place}: {problem['msg']}")
     except (OSError, ValueError, TypeError, KeyError) as error:
         return Excluded(folder, f"damaged: a file cannot be read ({error})")
-    if problem:
-        return Excluded(folder, problem)
-    metric = metrics["main_metric"]
+    if reason := _problem(metrics, recipe, logged):
+        return Excluded(folder, reason)
+    metric = metrics.main_metric
     scored = [line for line in lines if metric in line.get("scores", {})]
     return Run(
         folder=folder,
         recipe=recipe,
         metrics=metrics,
         scores=[(s["step"], s["scores"][metric]) for s in scored if "baseline" not in s],
-        baselines={n: s[metric] for n, s in metrics["baselines"].items() if metric in s},
+        baselines={n: s[metric] for n, s in metrics.baselines.items() if metric in s},
         stored_bytes=run.adapter.stat().st_size if run.adapter.is_file() else None,
         finished=run.metrics.stat().st_mtime,
     )
 
 
-def _problem(metrics: Any, recipe: Recipe, lines: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return why the files of a run cannot be counted; None if they can."""
-    if not isinstance(metrics, Mapping):
-        return "damaged: metrics.json is not a mapping"
-    if missing := sorted(_NEEDED - metrics.keys()):
-        return f"damaged: metrics.json has no {listed(missing, _MAX_LISTED)}"
-    if not metrics["metrics"]:
+def _problem(metrics: Metrics, recipe: Recipe, logged: int) -> str | None:
+    """Return why a run cannot be counted; None if it can.
+
+    Args:
+        logged: the last step in its log.
+    """
+    if not metrics.metrics:
         return "has no scores: it was trained without validation rows"
-    metric = metrics["main_metric"]
-    for scores in (metrics["metrics"], metrics["last_metrics"]):
-        if not math.isfinite(scores.get(metric, math.nan)):
+    metric = metrics.main_metric
+    for scores in (metrics.metrics, metrics.last_metrics):
+        if not isinstance(value := scores.get(metric), (int, float)) or not math.isfinite(value):
             return f"damaged: {metric} is not a number"
-    if metrics["seed"] != recipe.training.seed:
+    if metrics.seed != recipe.training.seed:
         return "damaged: metrics.json and recipe.yaml have different seeds"
-    if max((line["step"] for line in lines), default=0) > metrics["last_step"]:
+    if logged > metrics.last_step:
         return "not finished: it was continued after metrics.json was written"
     return None

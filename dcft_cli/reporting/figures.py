@@ -46,6 +46,7 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 9.5,
     "axes.axisbelow": True,
+    "axes.prop_cycle": f"cycler('color', {list(SERIES)})",  # no other color anywhere
 }
 
 
@@ -108,7 +109,7 @@ def _sizes(report: TableReport) -> "Figure":
             axes.axhline(row.best.mean, color=color, linestyle=":", label=_label(row))
             continue
         axes.errorbar(
-            row.adapter.mean, row.best.mean, yerr=row.best.sd or 0.0, color=color, marker=marker,
+            row.adapter.mean, row.best.mean, yerr=row.best.sd, color=color, marker=marker,
             linestyle="none", capsize=3, label=_label(row),
         )  # fmt: skip
     front = [(row.adapter.mean, row.best.mean) for row in pareto(report) if row.adapter.mean]
@@ -145,8 +146,9 @@ def _times(report: TableReport) -> "Figure":
     figure = Figure((_WIDTH, 0.8 + 0.9 * _ROW * (lines + len(labels))), layout="constrained")
     axes = figure.subplots()
     for place, (row, color, _) in enumerate(_styles(report.rows)):
-        time, sd = row.seconds.mean / seconds, (row.seconds.sd or 0.0) / seconds
-        axes.barh(place, time, color=color, height=0.6, xerr=sd, ecolor=_INK, capsize=3)
+        time, sd = row.seconds.mean / seconds, row.seconds.sd
+        error = None if sd is None else sd / seconds
+        axes.barh(place, time, color=color, height=0.6, xerr=error, ecolor=_INK, capsize=3)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")

@@ -12,6 +12,7 @@ from dcft_cli.reporting.collect import Excluded, Run
 _NOT_COMPARED = frozenset(
     f"training.{name}" for name in ("seed", "output", "device", "num_workers", "report_to")
 )
+_METHOD = "adapter.method"
 # Scores of runs that differ in one of these are not comparable.
 _SEPARATE = re.compile(
     r"model\.(name|revision)|task\.(name|type|metric|unanswerable)"
@@ -74,7 +75,7 @@ def make_tables(runs: Sequence[Run]) -> tuple[list[Table], list[Excluded]]:
         settings = settings_of(run)
         same = {key: value for key, value in settings.items() if _SEPARATE.fullmatch(key)}
         other = {key: value for key, value in settings.items() if key not in same}
-        rows = run.metrics["validation_rows"]  # the file may have changed between runs
+        rows = run.metrics.validation_rows  # the file may have changed between runs
         cells[repr((run.metric, rows, sorted(same.items())))][repr(sorted(other.items()))].append(
             run
         )
@@ -98,35 +99,37 @@ def _latest(members: Sequence[Run]) -> tuple[dict[int, Run], list[Excluded]]:
     """Return the latest run of each seed, and the others."""
     by_seed: dict[int, Run] = {}
     for run in sorted(members, key=lambda run: run.finished):
-        by_seed[run.metrics["seed"]] = run
+        by_seed[run.metrics.seed] = run
     older = [
         Excluded(run.folder, f"same settings and seed as {kept.folder}, which is later")
         for run in members
-        if (kept := by_seed[run.metrics["seed"]]) is not run
+        if (kept := by_seed[run.metrics.seed]) is not run
     ]
     return dict(sorted(by_seed.items())), older
 
 
 def name_groups(groups: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a name for each group: its method, and the settings that differ between groups.
+    """Return a name for each group: its method, and the settings that differ between groups."""
+    return [
+        " ".join([str(settings[_METHOD]), *words])
+        for settings, words in zip(groups, differences(groups), strict=True)
+    ]
 
-    A setting counts as different if two groups have it with different values, or two groups of
-    one method do not both have it.
+
+def differences(groups: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return the settings (`KEY=VALUE`) of each group that differ between groups.
+
+    A setting differs if two groups have it with different values, or if one of two groups of a
+    method lacks it. The method itself is left out.
     """
     keys = list(dict.fromkeys(key for settings in groups for key in settings))
-    shown = [key for key in keys if key != "adapter.method" and _differs(key, groups)]
+    shown = [key for key in keys if key != _METHOD and _differs(key, groups)]
     ends = [key.rpartition(".")[2] for key in shown]
+    names = {
+        key: end if ends.count(end) == 1 else key for key, end in zip(shown, ends, strict=True)
+    }
     return [
-        " ".join(
-            [
-                str(settings["adapter.method"]),
-                *(
-                    f"{end if ends.count(end) == 1 else key}={_short(settings[key])}"
-                    for key, end in zip(shown, ends, strict=True)
-                    if key in settings
-                ),
-            ]
-        )
+        [f"{name}={_short(settings[key])}" for key, name in names.items() if key in settings]
         for settings in groups
     ]
 
@@ -134,8 +137,8 @@ def name_groups(groups: Sequence[Mapping[str, Any]]) -> list[str]:
 def _differs(key: str, groups: Sequence[Mapping[str, Any]]) -> bool:
     if len({repr(settings[key]) for settings in groups if key in settings}) > 1:
         return True
-    having = [settings["adapter.method"] for settings in groups if key in settings]
-    lacking = {settings["adapter.method"] for settings in groups if key not in settings}
+    having = [settings[_METHOD] for settings in groups if key in settings]
+    lacking = {settings[_METHOD] for settings in groups if key not in settings}
     return any(method in lacking for method in having)
 
 

@@ -11,7 +11,6 @@ from functools import cache
 from importlib.resources import files
 from pathlib import PurePath
 
-from dcft_cli.recipe import AdapterSection
 from dcft_cli.reporting.collect import Run
 from dcft_cli.reporting.groups import Group
 
@@ -91,7 +90,7 @@ def compare(group: Group) -> Comparison:
         return Comparison((), "own data")
     numbers = [n for n in published() if n.model == model]
     if not numbers:
-        return Comparison((), f"another base model than the paper's ({model})")
+        return Comparison((), f"{model} is not a base model of the paper")
     if run.recipe.model.quantization:
         return Comparison((), f"the base model is in {run.recipe.model.quantization}")
     numbers = [n for n in numbers if (n.task, n.metric) == (task, run.metric)]
@@ -109,13 +108,13 @@ def compare(group: Group) -> Comparison:
 def _other_rows(run: Run, task: str) -> str:
     """Return how the rows differ from the official ones; "" if they do not."""
     train, *validation = _OFFICIAL_ROWS[task]
-    scored = list(run.metrics["validation_rows"].values())
+    scored = list(run.metrics.validation_rows.values())
     if scored != validation:
         found = " and ".join(f"{rows:,}" for rows in scored)
         return (
             f"{found} validation rows, of officially {' and '.join(f'{v:,}' for v in validation)}"
         )
-    trained = run.metrics["train_rows"]  # question answering counts windows, which are more
+    trained = run.metrics.train_rows  # question answering counts windows, which are more
     if trained < train * (1 - _BLANK_ROWS) or (trained > train and not task.startswith("squad")):
         return f"{trained:,} training rows, of officially {train:,}"
     return ""
@@ -126,8 +125,8 @@ def _same_setting(number: Published, run: Run) -> bool:
 
     Where the paper names no setting, the number of trained parameters stands for it.
     """
-    if number.method != AdapterSection().method:
-        parameters, trained = number.parameters, run.metrics["adapter_parameters"]
+    if number.method != "dcft":
+        parameters, trained = number.parameters, run.metrics.adapter_parameters
         return parameters is not None and abs(trained / parameters - 1) < _TOLERANCE
     wanted = dict(pair.split("=") for pair in number.setting.split())
     adapter = run.recipe.adapter

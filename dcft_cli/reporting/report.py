@@ -9,7 +9,7 @@ from dcft_cli.addresses import SCHEME
 from dcft_cli.errors import UserError, did_you_mean, listed
 from dcft_cli.recipe import DataSection, is_file_address
 from dcft_cli.reporting.collect import Excluded, Run, collect
-from dcft_cli.reporting.groups import Group, Table, make_tables
+from dcft_cli.reporting.groups import Group, Table, differences, make_tables, settings_of
 from dcft_cli.reporting.published import Comparison, compare
 from dcft_cli.reporting.statistics import Difference, Summary, paired_difference, summarize
 from dcft_cli.tasks.metrics import LOWER_IS_BETTER
@@ -125,7 +125,7 @@ def _report(table: Table, title: str, reference: Group) -> TableReport:
         reference=reference.name,
         baselines=_baselines(table.runs),
         rows=tuple(_row(group, reference) for group in table.groups),
-        devices=tuple(dict.fromkeys(str(run.metrics["device"]) for run in table.runs)),
+        devices=tuple(dict.fromkeys(str(run.metrics.device) for run in table.runs)),
     )
 
 
@@ -144,11 +144,11 @@ def _row(group: Group, reference: Group) -> Row:
         last=summarize(last.values()),
         difference=difference,
         last_difference=last_difference,
-        adapter=summarize(run.metrics["adapter_parameters"] for run in runs),
-        head=summarize(run.metrics["head_parameters"] for run in runs),
+        adapter=summarize(run.metrics.adapter_parameters for run in runs),
+        head=summarize(run.metrics.head_parameters for run in runs),
         stored=_known(run.stored_bytes for run in runs),
-        seconds=summarize(run.metrics["seconds"] for run in runs),
-        memory=_known(run.metrics["peak_device_bytes"] for run in runs),
+        seconds=summarize(run.metrics.seconds for run in runs),
+        memory=_known(run.metrics.peak_device_bytes for run in runs),
         published=compare(group),
     )
 
@@ -167,7 +167,7 @@ def _baselines(runs: Sequence[Run]) -> dict[str, Summary]:
         by_seed: dict[int, list[float]] = {}
         for run in runs:
             if name in run.baselines:
-                by_seed.setdefault(run.metrics["seed"], []).append(run.baselines[name])
+                by_seed.setdefault(run.metrics.seed, []).append(run.baselines[name])
         found[name.replace("_", " ")] = summarize(
             summarize(values).mean for values in by_seed.values()
         )
@@ -175,10 +175,16 @@ def _baselines(runs: Sequence[Run]) -> dict[str, Summary]:
 
 
 def _titles(tables: Sequence[Table]) -> list[str]:
-    """Return task, data and base model of each table; with whole paths if names alone repeat."""
+    """Return task, data and base model of each table, with as much detail as tells them apart."""
     short = [_title(table.first, whole=False) for table in tables]
     whole = [_title(table.first, whole=True) for table in tables]
-    return [s if short.count(s) == 1 else w for s, w in zip(short, whole, strict=True)]
+    titles = [s if short.count(s) == 1 else w for s, w in zip(short, whole, strict=True)]
+    settings = [settings_of(table.first) for table in tables]
+    for title in {title for title in titles if titles.count(title) > 1}:
+        alike = [n for n, other in enumerate(titles) if other == title]
+        for n, words in zip(alike, differences([settings[n] for n in alike]), strict=True):
+            titles[n] = " ".join([title, *words])
+    return titles
 
 
 def _title(run: Run, *, whole: bool) -> str:
@@ -193,10 +199,10 @@ def _title(run: Run, *, whole: bool) -> str:
         parts = [name(parts[0])]
     elif data.hub:
         parts = [data.hub, *([data.config] if data.config else []), *parts]
-    rows = run.metrics["validation_rows"]
+    rows = run.metrics.validation_rows
     count = " + ".join(f"{rows:,}" for rows in rows.values())
     return (
-        f"{run.metrics['task']} ({' '.join(parts)}, scored on {count} rows{_source(data, whole)}), "
+        f"{run.metrics.task} ({' '.join(parts)}, scored on {count} rows{_source(data, whole)}), "
         f"{name(run.recipe.model.name)}"
     )
 

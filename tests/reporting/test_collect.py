@@ -54,9 +54,9 @@ def test_unfinished_and_damaged_runs_are_listed(tmp_path: Path) -> None:
     assert found.keys() == {path.name for path in tmp_path.iterdir()} - {"good"}
     assert found["stopped"] == "not finished: the last step in its log is 6"
     assert found["no-recipe"] == "has no recipe.yaml"
-    assert found["cut"].startswith("damaged: a file cannot be read")
+    assert found["cut"].startswith("damaged: metrics.json, the file: Invalid JSON")
     assert found["log"].startswith("damaged: a file cannot be read")
-    assert found["list"] == "damaged: metrics.json is not a mapping"
+    assert found["list"].startswith("damaged: metrics.json, the file: Input should be an object")
     assert found["recipe"].startswith("its recipe does not fit: ")
     assert found["seed"] == "damaged: metrics.json and recipe.yaml have different seeds"
     assert found["nan"] == "damaged: accuracy is not a number"
@@ -71,7 +71,7 @@ def test_missing_entries_are_named(tmp_path: Path, missing: str) -> None:
     content = json.loads(metrics.read_text())
     del content[missing]
     metrics.write_text(json.dumps(content))
-    assert reasons(tmp_path) == {"old": f"damaged: metrics.json has no {missing}"}
+    assert reasons(tmp_path) == {"old": f"damaged: metrics.json, {missing}: Field required"}
 
 
 def test_nothing_to_count_is_an_error(tmp_path: Path) -> None:
