@@ -19,12 +19,14 @@ _UNLIMITED = 10_000  # columns: no table is as wide
 
 def show_comparison(report: "Report") -> None:
     """Print all tables with their notes; on stderr which runs are not counted."""
-    from dcft_cli.reporting.notes import PUBLISHED, table_notes
+    from dcft_cli.reporting.notes import BRIEFLY, PUBLISHED, table_notes
 
     for number, table in enumerate(report.tables):
         if number:
             out.print()
-        out.print(Text(f"{table.title}: {table.metric}", style="bold"), soft_wrap=False)
+        out.print(
+            Text(f"{table.title}: {table.metric}", style="bold"), soft_wrap=not out.is_terminal
+        )
         shown, left_out = _fitting(table)
         out.print(shown)
         notes = [n for n in table_notes(table) if n != PUBLISHED or "published" not in left_out]
@@ -34,6 +36,8 @@ def show_comparison(report: "Report") -> None:
             )
         for note in notes:
             out.print(Text(note, style="dim"), soft_wrap=not out.is_terminal)
+    out.print()
+    out.print(Text(BRIEFLY, style="dim"), soft_wrap=not out.is_terminal)
     _show_excluded(report)
 
 

@@ -10,6 +10,12 @@ PUBLISHED = (
 )
 
 
+BRIEFLY = (
+    "± standard deviation over seeds. [95 % interval] of paired differences. "
+    "The best checkpoint is chosen on the rows that it is scored on."
+)
+
+
 def reading() -> list[str]:
     """Return how the numbers are made."""
     return [
@@ -34,11 +40,16 @@ def table_notes(report: TableReport) -> Iterator[str]:
         if row.difference is not None and 1 < row.difference.n < row.best.n
     ]
     if fewer:
-        yield f"Seeds in common with it, where fewer than n: {', '.join(fewer)}."
+        yield f"Seeds shared with it, where fewer than n: {', '.join(fewer)}."
     if not report.greater_is_better:
         yield f"Lower {report.metric} is better."
     if len(report.devices) > 1:
         yield f"Times are not comparable: runs used several devices ({', '.join(report.devices)})."
+    for row in report.rows:
+        trained = sorted({run.metrics.train_rows for run in row.group.runs.values()})
+        if len(trained) > 1:
+            numbers = ", ".join(f"{rows:,}" for rows in trained)
+            yield f"{row.group.name}: the training rows changed between seeds ({numbers})."
     reasons: dict[str, list[str]] = {}
     for row in report.rows:
         if row.published.reason:

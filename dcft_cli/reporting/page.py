@@ -48,9 +48,11 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _table(report: TableReport, prefix: str) -> Iterator[str]:
-    yield f"<section>\n<h2>{escape(report.title)}: {escape(report.metric)}</h2>"
+    title = escape(f"{report.title}: {report.metric}")
+    yield f"<section>\n<h2>{title.replace('/', '/<wbr>')}</h2>"
     found = columns(report)
-    yield '<div class="scroll" tabindex="0">\n<table>\n<thead>\n<tr>'
+    yield f'<div class="scroll" role="region" aria-label="{title}" tabindex="0">'
+    yield "<table>\n<thead>\n<tr>"
     for column in found:
         yield f'<th scope="col">{escape(column.heading)}</th>'
     yield "</tr>\n</thead>\n<tbody>"

@@ -107,10 +107,13 @@ def test_notes_say_what_cannot_be_compared(tmp_path: Path) -> None:
     mse = {"main_metric": "mse", "validation_rows": {"validation": 12}}
     write_run(tmp_path / "a", "adapter.kernel_size=4", device="CPU", **mse)
     write_run(tmp_path / "b", device="NVIDIA H200", **mse)
+    write_run(tmp_path / "c", device="CPU", seed=2, train_rows=1025, **mse)
     report = make_report([str(tmp_path)])
     assert not report.tables[0].greater_is_better
     text = to_markdown(report)
     assert "- Lower mse is better." in text
+    assert "- dcft kernel_size=8: the training rows changed between seeds (24, 1,025)." in text
+    assert "- Seeds shared with it, where fewer than n: " not in text  # n = 1 is in the table
     assert "Times are not comparable: runs used several devices (CPU, NVIDIA H200)." in text
 
 
