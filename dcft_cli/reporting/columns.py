@@ -111,6 +111,7 @@ def size(summary: Summary | None) -> str:
 def duration(summary: Summary) -> str:
     """Return a mean time in seconds, minutes or hours."""
     seconds = summary.mean
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"

@@ -4,10 +4,9 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from dcft_cli.errors import UserError
 from dcft_cli.reporting.curves import Curve, curve
@@ -32,6 +31,7 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "font.family": "sans-serif",
     "font.size": 10,
+    "text.parse_math": False,  # a pattern of layer names may have dollar signs
     "text.color": _INK,
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
@@ -103,7 +103,7 @@ def pareto(report: TableReport) -> list[Row]:
 
 
 def _sizes(report: TableReport) -> "Figure":
-    figure, axes = _figure(len(report.rows))
+    figure, axes = _figure([_label(row) for row in report.rows])
     for row, color, marker in _styles(report.rows):
         if row.adapter.mean == 0:  # only a head: no place on a log scale
             axes.axhline(row.best.mean, color=color, linestyle=":", label=_label(row))
@@ -125,7 +125,7 @@ def _curves(report: TableReport) -> "Figure | None":
     drawn: list[tuple[tuple[Row, str, str], Curve]] = [(s, c) for s, c in found if c is not None]
     if not drawn:
         return None
-    figure, axes = _figure(len(drawn) + 1)
+    figure, axes = _figure([_FITTED_HEAD, *(_label(row) for (row, _, _), _ in drawn)])
     for (row, color, marker), found_curve in drawn:
         steps, mean, sd = found_curve.steps, found_curve.mean, found_curve.sd
         axes.plot(steps, mean, color=color, marker=marker, ms=4, linewidth=1.5, label=_label(row))
@@ -142,8 +142,8 @@ def _times(report: TableReport) -> "Figure":
 
     unit, seconds = _unit(report)
     labels = [fill(row.group.name, 20) for row in report.rows]
-    lines = sum(label.count("\n") + 1 for label in labels)
-    figure = Figure((_WIDTH, 0.8 + 0.9 * _ROW * (lines + len(labels))), layout="constrained")
+    height = 0.8 + 0.9 * _ROW * (_lines(labels) + len(labels))
+    figure = Figure((_WIDTH, height), layout="constrained")
     axes = figure.subplots()
     for place, (row, color, _) in enumerate(_styles(report.rows)):
         time, sd = row.seconds.mean / seconds, row.seconds.sd
@@ -156,10 +156,11 @@ def _times(report: TableReport) -> "Figure":
     return figure
 
 
-def _figure(entries: int) -> "tuple[Figure, Axes]":
+def _figure(legend: Sequence[str]) -> "tuple[Figure, Axes]":
+    """Return a figure with room for the lines of its legend."""
     from matplotlib.figure import Figure
 
-    figure = Figure((_WIDTH, _HEIGHT + entries * _ROW), layout="constrained")
+    figure = Figure((_WIDTH, _HEIGHT + _lines(legend) * _ROW), layout="constrained")
     return figure, figure.subplots()
 
 
@@ -168,6 +169,10 @@ def _styles(rows: Sequence[Row]) -> Iterator[tuple[Row, str, str]]:
     for number, row in enumerate(rows):
         turn, place = divmod(number, len(SERIES))
         yield row, SERIES[place], _MARKERS[(place + turn) % len(_MARKERS)]
+
+
+def _lines(labels: Sequence[str]) -> int:
+    return sum(label.count("\n") + 1 for label in labels)
 
 
 def _label(row: Row) -> str:
@@ -200,16 +205,15 @@ def _short(value: float) -> str:
 
 def _unit(report: TableReport) -> tuple[str, int]:
     """Return the unit of the longest time, and its seconds."""
-    longest = np.max([row.seconds.mean for row in report.rows])
-    return (
-        ("seconds", 1) if longest < 120 else ("minutes", 60) if longest < 7200 else ("hours", 3600)
-    )
+    longest = max(row.seconds.mean for row in report.rows)
+    for unit, seconds in (("hours", 3600), ("minutes", 60)):
+        if longest >= 2 * seconds:
+            return unit, seconds
+    return "seconds", 1
 
 
 def _svg(figure: "Figure", prefix: str, caption: str) -> str:
     """Return a figure as an SVG element that neither names nor loads anything outside itself."""
-    from html import escape
-
     written = io.StringIO()
     figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
     svg = written.getvalue()

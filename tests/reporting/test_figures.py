@@ -77,6 +77,17 @@ def test_many_groups_and_one_run(tmp_path: Path) -> None:
     assert len(draw(one, "a")) == 3
 
 
+def test_long_names_and_patterns_are_text(tmp_path: Path) -> None:
+    for kernel in range(1, 9):
+        targets = f"adapter.targets=[Q, 'layer.[{kernel}$].*', 'attention.output.dense$', pooler]"
+        write_run(tmp_path / str(kernel), targets, f"adapter.kernel_size={kernel}")
+    (found,) = make_report([str(tmp_path)]).tables
+    sizes, *_ = draw(found, "a")
+    assert "layer.[8$].*" in sizes.svg and "dense$" in sizes.svg
+    height = float(re.search(r'viewBox="0 0 \S+ (\S+)"', sizes.svg)[1])  # type: ignore[index]
+    assert height > 72 * (2.8 + 16 * 0.2 - 0.1)  # two lines in the legend for each
+
+
 def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match="need the package matplotlib") as error:
