@@ -25,12 +25,17 @@ class Group:
     """Runs with the same settings, by seed.
 
     Attributes:
-        name: method, and the settings that differ from those of other groups in the table.
+        name: method, and the settings that differ from those of its other groups in the table.
     """
 
     name: str
     method: str
     runs: Mapping[int, Run]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that all its runs have, by dotted keys."""
+        return settings_of(next(iter(self.runs.values())))
 
 
 @dataclass(frozen=True)
@@ -109,37 +114,59 @@ def _latest(members: Sequence[Run]) -> tuple[dict[int, Run], list[Excluded]]:
 
 
 def name_groups(groups: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a name for each group: its method, and the settings that differ between groups."""
-    return [
-        " ".join([str(settings[_METHOD]), *words])
-        for settings, words in zip(groups, differences(groups), strict=True)
+    """Return a name for each group: its method, and what differs between groups of this method."""
+    names = [str(settings[_METHOD]) for settings in groups]
+    for method in set(names):
+        alike = [n for n, settings in enumerate(groups) if settings[_METHOD] == method]
+        for n, words in zip(alike, differences([groups[n] for n in alike]), strict=True):
+            names[n] = " ".join([method, *words])
+    return names
+
+
+def method_settings(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return by method the settings (`KEY=VALUE`) that several methods have, but not the same.
+
+    Settings that differ within a method are in its groups' names. Empty for a single method.
+    """
+    by_method: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for settings in groups:
+        by_method[settings[_METHOD]].append(settings)
+    fixed = {method: _shared(members) for method, members in by_method.items()}
+    keys = list(dict.fromkeys(key for settings in fixed.values() for key in settings))
+    differing = [
+        key
+        for key in keys
+        if key != _METHOD and len({repr(s[key]) for s in fixed.values() if key in s}) > 1
     ]
+    names = _short_names(differing)
+    found = {
+        method: [f"{names[key]}={_short(settings[key])}" for key in differing if key in settings]
+        for method, settings in fixed.items()
+    }
+    return {method: words for method, words in found.items() if words}
+
+
+def _shared(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings that all members have with the same value."""
+    first, *others = members
+    return {k: v for k, v in first.items() if all(k in o and o[k] == v for o in others)}
 
 
 def differences(groups: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return the settings (`KEY=VALUE`) of each group that differ between groups.
-
-    A setting differs if two groups have it with different values, or if one of two groups of a
-    method lacks it. The method itself is left out.
-    """
+    """Return the settings (`KEY=VALUE`) of each group that others lack or have otherwise."""
     keys = list(dict.fromkeys(key for settings in groups for key in settings))
-    shown = [key for key in keys if key != _METHOD and _differs(key, groups)]
-    ends = [key.rpartition(".")[2] for key in shown]
-    names = {
-        key: end if ends.count(end) == 1 else key for key, end in zip(shown, ends, strict=True)
-    }
+    shown = [key for key in keys if len({repr(settings.get(key)) for settings in groups}) > 1]
+    names = _short_names(shown)
     return [
-        [f"{name}={_short(settings[key])}" for key, name in names.items() if key in settings]
+        [f"{names[key]}={_short(settings[key])}" for key in shown if key in settings]
         for settings in groups
     ]
 
 
-def _differs(key: str, groups: Sequence[Mapping[str, Any]]) -> bool:
-    if len({repr(settings[key]) for settings in groups if key in settings}) > 1:
-        return True
-    having = [settings[_METHOD] for settings in groups if key in settings]
-    lacking = {settings[_METHOD] for settings in groups if key not in settings}
-    return any(method in lacking for method in having)
+def _short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Return the last part of each dotted key, or the whole key if that part is not unique."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return {key: end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)}
 
 
 def _short(value: Any) -> str:

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 
+from dcft_cli.reporting.groups import method_settings
 from dcft_cli.reporting.report import Report, TableReport
 
 PUBLISHED = (
     "Published numbers are those of arXiv 2503.01419: the best evaluation on the validation rows, "
     "of one seed. Compare them with single best scores, not with means over seeds."
 )
-
-
 BRIEFLY = (
     "± standard deviation over seeds. [95 % interval] of paired differences. "
     "The best checkpoint is chosen on the rows that it is scored on."
@@ -42,6 +41,9 @@ def table_notes(report: TableReport) -> Iterator[str]:
     ]
     if fewer:
         yield f"Seeds shared with it, where fewer than n: {', '.join(fewer)}."
+    if methods := method_settings([group.settings for group in report.table.groups]):
+        found = "; ".join(f"{method}: {' '.join(words)}" for method, words in methods.items())
+        yield f"Settings that differ between methods: {found}."
     if not report.greater_is_better:
         yield f"Lower {report.metric} is better."
     if len(report.devices) > 1:

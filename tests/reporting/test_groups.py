@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dcft_cli.reporting.collect import collect
-from dcft_cli.reporting.groups import Table, make_tables, name_groups
+from dcft_cli.reporting.groups import Table, make_tables, method_settings, name_groups
 from tests.reporting.runs import write_run
 
 
@@ -36,9 +36,8 @@ def test_names_of_several_methods() -> None:
     dcft = {"adapter.method": "dcft", "adapter.kernel_size": 8, "training.learning_rate": 5e-3}
     lora = {"adapter.method": "lora", "adapter.rank": 1, "training.learning_rate": 1e-3}
     larger = lora | {"adapter.rank": 8}
-    assert name_groups([dcft, lora]) == ["dcft learning_rate=0.005", "lora learning_rate=0.001"]
-    dcft = dcft | {"training.learning_rate": 1e-3}
-    assert name_groups([dcft, lora, larger]) == ["dcft", "lora rank=1", "lora rank=8"]
+    assert name_groups([dcft, lora]) == ["dcft", "lora"]
+    assert name_groups([lora, dcft, larger]) == ["lora rank=1", "dcft", "lora rank=8"]
     unset = {"adapter.method": "dcft", "adapter.kernel_size": 8}
     assert name_groups([unset | {"adapter.stride": 4}, unset]) == ["dcft stride=4", "dcft"]
     near = [{"adapter.method": "dcft", "adapter.scale": v} for v in (1.0, 1.00000001)]
@@ -46,6 +45,20 @@ def test_names_of_several_methods() -> None:
     same_end = {"adapter.method": "dcft", "training.seed": 1, "data.seed": 1}
     other = {"adapter.method": "dcft", "training.seed": 2, "data.seed": 2}
     assert name_groups([same_end, other])[1] == "dcft training.seed=2 data.seed=2"
+
+
+def test_settings_that_differ_between_methods() -> None:
+    dcft = {"adapter.method": "dcft", "adapter.kernel_size": 8, "training.learning_rate": 5e-3}
+    lora = {"adapter.method": "lora", "adapter.rank": 1, "training.learning_rate": 1e-3}
+    lora |= {"training.epochs": 3.0}
+    smaller = dcft | {"adapter.kernel_size": 2}
+    assert method_settings([dcft, smaller]) == {}
+    assert method_settings([dcft, lora, smaller]) == {
+        "dcft": ["learning_rate=0.005"],
+        "lora": ["learning_rate=0.001"],
+    }
+    slower = lora | {"training.learning_rate": 1e-4}  # in the names of the groups
+    assert method_settings([dcft, lora, slower]) == {}
 
 
 def test_tasks_data_models_and_rows_are_separate(tmp_path: Path) -> None:
