@@ -125,6 +125,8 @@ def _curves(report: TableReport) -> "Figure | None":
     drawn: list[tuple[tuple[Row, str, str], Curve]] = [(s, c) for s, c in found if c is not None]
     if not drawn:
         return None
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _figure([_FITTED_HEAD, *(_label(row) for (row, _, _), _ in drawn)])
     for (row, color, marker), found_curve in drawn:
         steps, mean, sd = found_curve.steps, found_curve.mean, found_curve.sd
@@ -133,6 +135,7 @@ def _curves(report: TableReport) -> "Figure | None":
     if (head := report.baselines.get(_FITTED_HEAD)) is not None:
         axes.axhline(head.mean, color=_INK, linestyle="--", linewidth=1, label=_FITTED_HEAD)
     axes.set(xlabel="step", title=report.metric)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     _legend(figure)
     return figure
 

@@ -3,7 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dcft_cli.reporting.collect import Excluded, Run
@@ -77,27 +77,28 @@ def make_tables(runs: Sequence[Run]) -> tuple[list[Table], list[Excluded]]:
     """
     cells: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        settings = settings_of(run)
-        same = {key: value for key, value in settings.items() if _SEPARATE.fullmatch(key)}
-        other = {key: value for key, value in settings.items() if key not in same}
-        rows = run.metrics.validation_rows  # the file may have changed between runs
-        cells[repr((run.metric, rows, sorted(same.items())))][repr(sorted(other.items()))].append(
-            run
-        )
+        table, group = _keys(run)
+        cells[table][group].append(run)
     tables, repeated = [], []
     for groups in cells.values():
         kept = []
         for members in groups.values():
             by_seed, older = _latest(members)
-            kept.append(by_seed)
+            kept.append(Group("", members[0].method, by_seed))
             repeated += older
-        names = name_groups([settings_of(next(iter(by_seed.values()))) for by_seed in kept])
-        made = [
-            Group(name, next(iter(by_seed.values())).method, by_seed)
-            for name, by_seed in zip(names, kept, strict=True)
-        ]
-        tables.append(Table(tuple(sorted(made, key=lambda group: _natural(group.name)))))
+        names = name_groups([group.settings for group in kept])
+        named = [replace(group, name=name) for group, name in zip(kept, names, strict=True)]
+        tables.append(Table(tuple(sorted(named, key=lambda group: _natural(group.name)))))
     return tables, repeated
+
+
+def _keys(run: Run) -> tuple[str, str]:
+    """Return what a run shares with all others in its table, and in its group."""
+    settings = settings_of(run)
+    separate = {key: value for key, value in settings.items() if _SEPARATE.fullmatch(key)}
+    others = {key: value for key, value in settings.items() if key not in separate}
+    rows = run.metrics.validation_rows  # a file may have changed between runs
+    return repr((run.metric, rows, sorted(separate.items()))), repr(sorted(others.items()))
 
 
 def _latest(members: Sequence[Run]) -> tuple[dict[int, Run], list[Excluded]]:
