@@ -23,6 +23,7 @@ from dcft_cli.commands.plot import plot
 from dcft_cli.commands.predict import predict
 from dcft_cli.commands.push import push
 from dcft_cli.commands.recipes import copy_recipe, list_recipes, show_recipe
+from dcft_cli.commands.report import report
 from dcft_cli.commands.schema import schema
 from dcft_cli.commands.sweep import sweep
 from dcft_cli.commands.train import train
@@ -151,6 +152,7 @@ _command("sweep", sweep, _TRAIN)
 _command("eval", evaluate, _TRAIN)
 _command("inspect", inspect, _TRAIN)
 _command("plot", plot, _TRAIN)
+_command("report", report, _TRAIN)
 _command("predict", predict)
 _command("merge", merge)
 _command("export", export)

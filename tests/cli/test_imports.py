@@ -49,6 +49,7 @@ def probe(*arguments: str, cwd: Path) -> str:
         (["predict", "--help"], ["ADAPTER", "FILE", "--text", "--output", "--format"]),
         (["merge", "--help"], ["BASE", "ADAPTER", "OUT", "--debug"]),
         (["inspect", "--help"], ["SOURCE", "KEY=VALUE", "--json"]),
+        (["report", "--help"], ["RUNS", "--html", "--markdown", "--csv", "--reference", "--json"]),
         (["init", "--help"], ["DATA", "--text", "--label", "--task", "--validation"]),
         (["train", "--help-settings"], ["training.learning_rate", "default 0.005"]),
         (["recipes", "list"], ["recipes/rte.yaml"]),

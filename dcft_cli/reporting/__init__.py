@@ -1,0 +1,1 @@
+"""Comparison of finished runs: groups, statistics, published numbers, tables, figures, a page."""
