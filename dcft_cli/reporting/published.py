@@ -29,7 +29,7 @@ _OFFICIAL_ROWS = {
     "squad_v2": (130_319, 11_873),
 }
 _BLANK_ROWS = 0.001  # a few official training rows are blank, and left out
-_TOLERANCE = 0.1  # the paper's counts of DCFT differ from the factors' by up to 9 %
+_TOLERANCE = 0.15  # counts of the paper differ from the factors' by up to 9 %, Table 3's by 13 %
 _UNITS = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9}
 _FULL = {"%": 184e6 / 100}  # Table 3 gives shares of DeBERTaV3-base
 

@@ -339,6 +339,6 @@ def _metrics(
         "precision": machine.precision,
         "seed": recipe.training.seed,
         "base": recipe.model.name,
-        "settings": recipe.model_dump(mode="json", exclude_none=True),
+        "settings": recipe.model_dump(mode="json", exclude_none=True, exclude={"sweep"}),
         "notes": notes,
     }

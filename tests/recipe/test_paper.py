@@ -204,15 +204,14 @@ def test_the_readme_and_the_files_have_the_same_rows_and_scores(folder: str) -> 
 
 
 @pytest.mark.parametrize("folder", EXPERIMENTS)
-def test_the_readme_counts_what_dcft_trains(folder: str) -> None:
+def test_the_readme_counts_what_is_trained(folder: str) -> None:
     experiment = EXPERIMENTS[folder]
     task = experiment.tasks.split()[0]
     auto = "QuestionAnswering" if "squad" in task else "SequenceClassification"
     for row in table(folder):
         recipe = runs(folder, task)[row["variant"].strip("`")]
-        if recipe.adapter.method == "dcft":
-            plan = plan_adapter(recipe.adapter, published(experiment.model), f"AutoModelFor{auto}")
-            assert row["trained here"] == f"{plan.adapter_parameters:,}"
+        plan = plan_adapter(recipe.adapter, published(experiment.model), f"AutoModelFor{auto}")
+        assert row["trained here"] == f"{plan.adapter_parameters:,}", row["row"]
 
 
 def test_the_commands_in_the_readme_name_files() -> None:
