@@ -5,16 +5,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from dcft_cli.adapter_file.load import load_adapter
-from dcft_cli.adapter_file.read import read_adapter
+from dcft_cli.adapter_file.read import read_contents
 from dcft_cli.addresses import local_path
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import ExportError, UserError
 from dcft_cli.exporting.onnx import MODEL_FILE, write_onnx
 from dcft_cli.exporting.peft import write_peft
+from dcft_cli.exporting.peft_methods import write_peft_method
 from dcft_cli.exporting.readme import readme
 from dcft_cli.merging.merge import base_section, new_folder, trained_config
 from dcft_cli.merging.proof import TOLERANCE, probes
+from dcft_cli.methods.build import build
+from dcft_cli.methods.load import load_method, settings_of
+from dcft_cli.methods.method import Method
+from dcft_cli.methods.peft_method import PEFTMethod
 from dcft_cli.models.loading import load_model, quiet_transformers
 from dcft_cli.models.tokenizers import load_tokenizer
 from dcft_cli.recipe import ModelSection
@@ -34,21 +38,24 @@ class ExportResult:
     Attributes:
         difference: largest logit difference between base + adapter and what was written, in
             float32.
+        method: that trained the adapter.
         layers: number of adapted layers.
-        ranks: smallest and largest rank of the LoRA matrices; None for ONNX.
+        ranks: smallest and largest rank of the LoRA matrices; None for ONNX and if PEFT computes
+            the method itself.
         bytes: of all files written.
     """
 
     folder: Path
     to: Format
     difference: float
+    method: str
     layers: int
     ranks: tuple[int, int] | None
     bytes: int
 
 
 def export(adapter: str, out: str, *, to: Format, base: str | None = None) -> ExportResult:
-    """Write an adapter as PEFT's LoRA, or its base with the adapter merged as an ONNX model.
+    """Write an adapter for PEFT, or its base with the adapter merged as an ONNX model.
 
     The folder also gets the tokenizer, and a README with a script that predicts without dcft. It
     is written under a temporary name and renamed after the proof: what was written is loaded by
@@ -70,12 +77,14 @@ def export(adapter: str, out: str, *, to: Format, base: str | None = None) -> Ex
     _require_packages(to)
     quiet_transformers()
     folder = new_folder(out)
-    contents = read_adapter(adapter_file(adapter))
+    contents = read_contents(adapter_file(adapter))
+    _refuse(build(settings_of(contents), seed=0), to)
     section = _findable(base_section(base, contents))
     tokenizer = load_tokenizer(section)
     config = trained_config(section, contents, tokenizer)
     loaded = load_model(section, config, str(contents.model["class"]))
-    model = load_adapter(loaded.model, contents.path)
+    model = loaded.model
+    method = load_method(model, contents)
     model.train(False)
     ranks: tuple[int, int] | None = None
     with atomic_path(folder) as part:
@@ -83,9 +92,12 @@ def export(adapter: str, out: str, *, to: Format, base: str | None = None) -> Ex
         tokenizer.save_pretrained(part)
         if to == "peft":
             head = loaded.missing_keys | contents.head.keys()
-            difference, ranks = write_peft(model, section, head, probes(model), part)
+            if isinstance(method, PEFTMethod):
+                difference = write_peft_method(method, section, head, probes(model), part)
+            else:
+                difference, ranks = write_peft(model, section, head, probes(model), part)
         else:
-            difference = write_onnx(model, tokenizer, part)
+            difference = write_onnx(model, tokenizer, part, method.merge)
         if not difference <= TOLERANCE:  # NaN is a failure
             raise ExportError(
                 f"The exported model differs from base + adapter by {difference:.2e} in its logits "
@@ -101,10 +113,21 @@ def export(adapter: str, out: str, *, to: Format, base: str | None = None) -> Ex
         folder=Path(out),
         to=to,
         difference=difference,
+        method=contents.method,
         layers=len(contents.modules),
         ranks=ranks,
         bytes=sum(file.stat().st_size for file in folder.iterdir()),
     )
+
+
+def _refuse(method: Method, to: Format) -> None:
+    """Raise an error, before anything is loaded, if a format cannot hold what a method trains."""
+    name = method.settings.method
+    if to == "onnx":
+        method.refuse_unmergeable()
+    elif name != "dcft" and not isinstance(method, PEFTMethod):
+        hint = "Merge the adapter instead (dcft merge)." if method.can_merge else ""
+        raise ExportError(f"PEFT has no adapters of {name}. Nothing was written.", hint)
 
 
 def _require_packages(to: Format) -> None:

@@ -3,7 +3,7 @@
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dcft_cli.adapter.merge import merge
 from dcft_cli.errors import ExportError
 from dcft_cli.merging.proof import largest_difference, logits, probes
 from dcft_cli.models.loading import HEAD_OUTPUTS, head_outputs
@@ -32,13 +31,19 @@ class _HeadOutputs(nn.Module):
         return tuple(head_outputs(self.model(**inputs)))
 
 
-def write_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> float:
+def write_onnx(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    merge: Callable[[], object],
+) -> float:
     """Merge the adapter, write model.onnx and config.json, and run the model in onnxruntime.
 
     Args:
         model: base + adapter; merged in place.
         tokenizer: whose inputs the ONNX model takes.
         folder: of the files.
+        merge: merges the adapter.
 
     Returns:
         The largest logit difference to base + adapter, over inputs of several shapes.
@@ -48,8 +53,9 @@ def write_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     """
     batches = [_inputs(model, tokenizer, rows, length) for rows, length in _SHAPES]
     expected = [logits(model, inputs) for inputs in batches]
+    merge()
     with torch.no_grad():
-        outputs = [name for name in HEAD_OUTPUTS if name in merge(model)(**batches[0])]
+        outputs = [name for name in HEAD_OUTPUTS if name in model(**batches[0])]
     try:
         _export(model, batches[0], outputs, folder / MODEL_FILE)
         found = _run(folder / MODEL_FILE, batches)

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from dcft_cli.adapter_file.read import AdapterContents
+from dcft_cli.adapter_file.read import Contents
 from dcft_cli.models.loading import revision_of
 from dcft_cli.recipe import ModelSection
 from dcft_cli.tasks.known import known_task
@@ -121,7 +121,7 @@ class _Task:
 
 
 def readme(
-    contents: AdapterContents,
+    contents: Contents,
     section: ModelSection,
     config: PreTrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
@@ -170,7 +170,7 @@ def readme(
     )
 
 
-def _task(contents: AdapterContents, tokenizer: PreTrainedTokenizerBase) -> _Task:
+def _task(contents: Contents, tokenizer: PreTrainedTokenizerBase) -> _Task:
     model_class = str(contents.model["class"])
     settings: dict[str, Any] = contents.info.get("task", {})
     decision: dict[str, Any] = contents.info.get("decision", {})

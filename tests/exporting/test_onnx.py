@@ -1,5 +1,6 @@
 """ONNX models of the common encoders, with each kind of head."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from dcft_cli import DCFTConfig, inject
+from dcft_cli.adapter.merge import merge
 from dcft_cli.errors import ExportError
 from dcft_cli.exporting.onnx import MODEL_FILE, write_onnx
 from tests.architectures import tiny
@@ -44,7 +46,7 @@ def test_onnxruntime_gives_the_same_logits(model_type: str, head: str, tmp_path:
     ids = torch.randint(10, 90, (2, 9))
     with torch.no_grad():
         expected = model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    assert write_onnx(model, tokenizer, tmp_path) <= 1e-5
+    assert write_onnx(model, tokenizer, tmp_path, partial(merge, model)) <= 1e-5
 
     session = onnxruntime.InferenceSession(tmp_path / MODEL_FILE)
     inputs = {node.name: np.zeros((2, 9), dtype=np.int64) for node in session.get_inputs()}
@@ -65,5 +67,6 @@ def test_a_model_that_torch_cannot_export(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(
         ExportError, match=r"cannot be exported to ONNX.*no such operator"
     ) as caught:
-        write_onnx(adapted("bert", "SequenceClassification"), tiny_tokenizer(), tmp_path)
+        model = adapted("bert", "SequenceClassification")
+        write_onnx(model, tiny_tokenizer(), tmp_path, partial(merge, model))
     assert "dcft merge" in caught.value.hint
