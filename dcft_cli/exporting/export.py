@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from dcft_cli.adapter_file.read import read_contents
+from dcft_cli.adapter_file.read import Contents, read_contents
 from dcft_cli.addresses import local_path
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import ExportError, UserError
@@ -16,8 +16,8 @@ from dcft_cli.exporting.readme import readme
 from dcft_cli.merging.merge import base_section, new_folder, trained_config
 from dcft_cli.merging.proof import TOLERANCE, probes
 from dcft_cli.methods.build import build
+from dcft_cli.methods.dcft import DCFT
 from dcft_cli.methods.load import load_method, settings_of
-from dcft_cli.methods.method import Method
 from dcft_cli.methods.peft_method import PEFTMethod
 from dcft_cli.models.loading import load_model, quiet_transformers
 from dcft_cli.models.tokenizers import load_tokenizer
@@ -40,8 +40,7 @@ class ExportResult:
             float32.
         method: that trained the adapter.
         layers: number of adapted layers.
-        ranks: smallest and largest rank of the LoRA matrices; None for ONNX and if PEFT computes
-            the method itself.
+        ranks: smallest and largest rank of the matrices of a DCFT adapter as LoRA; None else.
         bytes: of all files written.
     """
 
@@ -78,26 +77,24 @@ def export(adapter: str, out: str, *, to: Format, base: str | None = None) -> Ex
     quiet_transformers()
     folder = new_folder(out)
     contents = read_contents(adapter_file(adapter))
-    _refuse(build(settings_of(contents), seed=0), to)
+    _refuse_method(contents, to)
     section = _findable(base_section(base, contents))
     tokenizer = load_tokenizer(section)
     config = trained_config(section, contents, tokenizer)
     loaded = load_model(section, config, str(contents.model["class"]))
-    model = loaded.model
-    method = load_method(model, contents)
-    model.train(False)
+    method = load_method(loaded.model, contents)
+    model = loaded.model.train(False)
     ranks: tuple[int, int] | None = None
     with atomic_path(folder) as part:
         part.mkdir()
         tokenizer.save_pretrained(part)
-        if to == "peft":
-            head = loaded.missing_keys | contents.head.keys()
-            if isinstance(method, PEFTMethod):
-                difference = write_peft_method(method, section, head, probes(model), part)
-            else:
-                difference, ranks = write_peft(model, section, head, probes(model), part)
+        head = loaded.missing_keys | contents.head.keys()
+        if to == "onnx":
+            difference = write_onnx(model, method.merge, tokenizer, part)
+        elif isinstance(method, PEFTMethod):
+            difference = write_peft_method(method, section, head, probes(model), part)
         else:
-            difference = write_onnx(model, tokenizer, part, method.merge)
+            difference, ranks = write_peft(model, section, head, probes(model), part)
         if not difference <= TOLERANCE:  # NaN is a failure
             raise ExportError(
                 f"The exported model differs from base + adapter by {difference:.2e} in its logits "
@@ -120,14 +117,16 @@ def export(adapter: str, out: str, *, to: Format, base: str | None = None) -> Ex
     )
 
 
-def _refuse(method: Method, to: Format) -> None:
-    """Raise an error, before anything is loaded, if a format cannot hold what a method trains."""
-    name = method.settings.method
+def _refuse_method(contents: Contents, to: Format) -> None:
+    """Raise UserError, before anything is loaded, if a file's method cannot be exported."""
+    method = build(settings_of(contents), seed=0)
     if to == "onnx":
         method.refuse_unmergeable()
-    elif name != "dcft" and not isinstance(method, PEFTMethod):
-        hint = "Merge the adapter instead (dcft merge)." if method.can_merge else ""
-        raise ExportError(f"PEFT has no adapters of {name}. Nothing was written.", hint)
+    elif not isinstance(method, DCFT | PEFTMethod):
+        raise ExportError(
+            f"PEFT has no {contents.method}: {contents.path} cannot become one of its adapters.",
+            "Use `dcft predict`, or `dcft merge` if the method can be merged.",
+        )
 
 
 def _require_packages(to: Format) -> None:

@@ -33,17 +33,17 @@ class _HeadOutputs(nn.Module):
 
 def write_onnx(
     model: PreTrainedModel,
+    merge: Callable[[], object],
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
-    merge: Callable[[], object],
 ) -> float:
     """Merge the adapter, write model.onnx and config.json, and run the model in onnxruntime.
 
     Args:
-        model: base + adapter; merged in place.
+        model: base + adapter.
+        merge: merges the adapter, in place.
         tokenizer: whose inputs the ONNX model takes.
         folder: of the files.
-        merge: merges the adapter.
 
     Returns:
         The largest logit difference to base + adapter, over inputs of several shapes.

@@ -13,8 +13,9 @@ from statistics import median
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from dcft_cli.acceleration.batched_factors import autocast_dtype
 from dcft_cli.errors import ModelError, TargetError, UserError
 from dcft_cli.methods.linear import linear_layers
 from dcft_cli.methods.method import Method
@@ -64,8 +65,10 @@ class PEFTMethod(Method):
         with quiet():
             self.wrapper = get_peft_model(model, self.config(), ADAPTER)
         self._check_wrapped()
-        for name in self.layers:  # dropout is made in training mode
-            model.get_submodule(name).train(model.training)
+        for name in self.layers:
+            layer = model.get_submodule(name)
+            layer.train(model.training)  # dropout is made in training mode
+            layer.register_forward_hook(_as_under_autocast)
 
     def check(self, name: str, matrix: Matrix) -> None:
         """Raise TargetError if the method cannot adapt a layer."""
@@ -158,3 +161,12 @@ def quiet() -> Iterator[None]:
         for category in (FutureWarning, DeprecationWarning, ResourceWarning):
             warnings.simplefilter("ignore", category)
         yield
+
+
+def _as_under_autocast(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    """Cast the output of a linear layer to the type that autocast would compute it in.
+
+    PEFT's LoKr and VeRA return float32, which DeBERTa's attention does not take.
+    """
+    dtype = autocast_dtype(output.device.type)
+    return output if dtype is None else output.to(dtype)

@@ -219,9 +219,9 @@ class AdapterSection(_Section):
     """adalora: when the ranks are final; below 1 a share of all steps, else a step."""
     pruning_interval: int = Field(default=1, ge=1)
     """adalora: steps from one pruning to the next."""
-    gate_penalty: float = Field(default=10.0, ge=0)
+    gate_penalty: float = Field(default=0.1, ge=0)
     """sora: weight of the mean absolute gate in the loss (lambda)."""
-    gate_threshold: float = Field(default=1e-3, ge=0)
+    gate_threshold: float = Field(default=3e-4, ge=0)
     """sora: by how much each step shrinks the gates (xi)."""
     bases: int = Field(default=1024, ge=1)
     """nola: number of random matrices that A, and B, is a combination of (k)."""

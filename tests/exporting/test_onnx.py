@@ -9,8 +9,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from dcft_cli import DCFTConfig, inject
-from dcft_cli.adapter.merge import merge
+from dcft_cli import DCFTConfig, inject, merge
 from dcft_cli.errors import ExportError
 from dcft_cli.exporting.onnx import MODEL_FILE, write_onnx
 from tests.architectures import tiny
@@ -46,7 +45,7 @@ def test_onnxruntime_gives_the_same_logits(model_type: str, head: str, tmp_path:
     ids = torch.randint(10, 90, (2, 9))
     with torch.no_grad():
         expected = model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    assert write_onnx(model, tokenizer, tmp_path, partial(merge, model)) <= 1e-5
+    assert write_onnx(model, partial(merge, model), tokenizer, tmp_path) <= 1e-5
 
     session = onnxruntime.InferenceSession(tmp_path / MODEL_FILE)
     inputs = {node.name: np.zeros((2, 9), dtype=np.int64) for node in session.get_inputs()}
@@ -64,9 +63,9 @@ def test_a_model_that_torch_cannot_export(tmp_path: Path, monkeypatch: pytest.Mo
         raise RuntimeError("no such operator\n")
 
     monkeypatch.setattr(torch.onnx, "export", fail)
+    model = adapted("bert", "SequenceClassification")
     with pytest.raises(
         ExportError, match=r"cannot be exported to ONNX.*no such operator"
     ) as caught:
-        model = adapted("bert", "SequenceClassification")
-        write_onnx(model, tiny_tokenizer(), tmp_path, partial(merge, model))
+        write_onnx(model, partial(merge, model), tiny_tokenizer(), tmp_path)
     assert "dcft merge" in caught.value.hint

@@ -17,7 +17,8 @@ from dcft_cli.adapter_file.read import (
     read_adapter,
     read_contents,
 )
-from dcft_cli.errors import AdapterFileError, MergeError, RunError
+from dcft_cli.errors import AdapterFileError, MergeError, RunError, UserError
+from dcft_cli.exporting.export import export
 from dcft_cli.merging.merge import merge
 from dcft_cli.prediction.predictor import load
 from dcft_cli.recipe.methods import METHODS
@@ -125,9 +126,24 @@ def test_merging_gives_the_same_predictions_or_is_refused(method: str, tmp_path:
 @pytest.mark.parametrize("method", METHODS)
 def test_it_trains_in_mixed_precision(method: str, tmp_path: Path) -> None:
     """DeBERTa's attention fails if a layer returns float32 there."""
-    job = job_of(method, tmp_path, "training.precision=bfloat16", family="deberta-v2")
+    settings = ("training.precision=bfloat16", "training.acceleration=off")
+    job = job_of(method, tmp_path, *settings, family="deberta-v2")
     assert all(math.isfinite(p.loss or math.nan) for p in job.watcher.losses)
     assert {p.dtype for p in job.trainer.method.parameters().values()} <= {torch.float32}
+
+
+@pytest.mark.parametrize("to", ["peft", "onnx"])
+@pytest.mark.parametrize("method", ["lora", "psoft", "full", "houlsby"])
+def test_exports_predict_the_same_or_are_refused(method: str, to: Any, tmp_path: Path) -> None:
+    job, out = job_of(method, tmp_path), tmp_path / "out"
+    refused = {("full", "peft"): "PEFT has no full", ("houlsby", "peft"): "PEFT has no houlsby",
+               ("houlsby", "onnx"): "houlsby adds layers"}  # fmt: skip
+    if message := refused.get((method, to)):
+        with pytest.raises(DcftError, match=message):
+            export(str(job.folder), str(out), to=to)
+        assert not out.exists()
+    else:
+        assert export(str(job.folder), str(out), to=to).difference <= 1e-5
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -1,0 +1,90 @@
+"""A frozen linear layer plus a low-rank update: what SoRA and NOLA share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dcft_cli.adapter.inject import replace_modules
+from dcft_cli.errors import ModelError
+from dcft_cli.targets.weights import Matrix
+
+
+class LowRankLinear(nn.Module, ABC):
+    """A layer y = W x + bias + scale * B A x with W and bias frozen (LoRA's form).
+
+    Attributes that are not found here (`weight`, `in_features`, ...) are those of `base`.
+
+    Args:
+        matrix: the weight of a linear layer.
+        scale: alpha / r.
+        dropout: rate of the dropout of x on its way to the update.
+    """
+
+    def __init__(self, matrix: Matrix, *, scale: float, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.base, self.matrix, self.scale = matrix.module, matrix, scale
+        self.dropout = nn.Dropout(dropout)
+
+    @abstractmethod
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Return A (r, in) and B (out, r), in the type of the parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
+        A, B = self.factors()
+        update = F.linear(F.linear(self.dropout(x), A.to(x.dtype)), B.to(x.dtype))
+        y: Tensor = self.base(x)
+        return y + self.scale * update
+
+    def change(self) -> float:
+        """Return the Frobenius norm of dW = scale * B A, relative to that of W."""
+        A, B = (factor.double() for factor in self.factors())
+        # |B A|^2 = <B^T B, A A^T>: small matrices only.
+        delta = self.scale * (B.mT @ B).mul(A @ A.mT).sum().clamp(min=0).sqrt()
+        return float(delta / self.matrix.parameter.double().norm())
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+
+def lowrank_layers(model: nn.Module) -> Iterator[LowRankLinear]:
+    """Iterate over the layers with a low-rank update, in the model's order."""
+    return (module for module in model.modules() if isinstance(module, LowRankLinear))
+
+
+@torch.no_grad()
+def median_change(model: nn.Module) -> float | None:
+    """Return the median of |dW| / |W| over the layers; None if a weight is quantized."""
+    layers = list(lowrank_layers(model))
+    if any(layer.matrix.is_quantized for layer in layers):
+        return None
+    return median(layer.change() for layer in layers)
+
+
+@torch.no_grad()
+def fold(model: nn.Module) -> None:
+    """Add every dW to its weight, in float64 and rounded once, and restore the plain layers.
+
+    Raises:
+        ModelError: a weight is quantized; nothing is changed then.
+    """
+    layers = list(lowrank_layers(model))
+    for layer in layers:
+        if layer.matrix.is_quantized:
+            raise ModelError(
+                f"The weight of {layer.matrix.name} is quantized: nothing can be added to it.",
+                "Load the base model in full precision, load the adapter, and merge that.",
+            )
+    for layer in layers:
+        A, B = (factor.double() for factor in layer.factors())
+        stored = layer.matrix.parameter
+        stored.copy_(layer.matrix.as_stored(layer.scale * (B @ A)).add_(stored))
+    replace_modules(model, {layer: layer.base for layer in layers})

@@ -1,0 +1,104 @@
+"""SoRA, sparse low-rank adaptation (Ding et al. 2023): LoRA whose rank is learned by gates."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dcft_cli.adapter.inject import replace_modules
+from dcft_cli.methods.linear import linear_layers
+from dcft_cli.methods.lowrank import LowRankLinear, fold, lowrank_layers, median_change
+from dcft_cli.methods.method import Method
+from dcft_cli.targets.resolve import Target
+from dcft_cli.targets.weights import Matrix
+
+
+class SoRA(Method):
+    """Add scale * W_u (g * W_d x) to each layer, and shrink the gates g towards zero.
+
+    arXiv 2311.11696, section 3.2 and algorithm 1, with what the authors' code adds to it: a term
+    in the loss beside the proximal step, and a threshold that the learning rate does not scale.
+    """
+
+    def insert(self, model: nn.Module, targets: Sequence[Target]) -> None:
+        """Wrap the targets.
+
+        Raises:
+            TargetError: a target is no plain linear layer.
+        """
+        rank, scale, dropout = self.settings.rank, self.settings.scale, self.settings.dropout
+        new = {
+            matrix.module: GatedLinear(matrix, rank, scale=scale, dropout=dropout)
+            for matrix in linear_layers("sora", targets).values()
+        }
+        replace_modules(model, new)
+
+    def layers(self) -> list["GatedLinear"]:
+        """Return the wrapped layers, in the model's order."""
+        return [layer for layer in lowrank_layers(self.model) if isinstance(layer, GatedLinear)]
+
+    def penalty(self) -> Tensor | None:
+        """Return lambda / N times the sum of |g| over all N gates of the model."""
+        if not self.settings.gate_penalty:
+            return None
+        gates = torch.cat([layer.gate_norm for layer in self.layers()])
+        return self.settings.gate_penalty * gates.abs().mean()
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Shrink every gate by the threshold."""
+        for layer in self.layers():
+            layer.gate_norm.copy_(shrunk(layer.gate_norm, self.settings.gate_threshold))
+
+    def weight_change(self) -> float | None:
+        """Return the median of |dW| / |W|."""
+        return median_change(self.model)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the gates, those that are not zero, and the values of W_d and W_u at these."""
+        open_gates = [int(layer.gate_norm.count_nonzero()) for layer in self.layers()]
+        sizes = [layer.matrix.in_features + layer.matrix.out_features for layer in self.layers()]
+        return {
+            "gates": self.settings.rank * len(open_gates),
+            "nonzero_gates": sum(open_gates),
+            "values_left": sum(g * size for g, size in zip(open_gates, sizes, strict=True)),
+        }
+
+    def fold(self) -> None:
+        """Add every dW to its weight; a rank whose gate is zero adds nothing."""
+        fold(self.model)
+
+
+def shrunk(gate: Tensor, threshold: float) -> Tensor:
+    """Return gates closer to zero by a threshold, or at zero: the proximal step.
+
+    As in the authors' code, all that is left below the threshold is zeroed as well. So gates
+    vanish from twice the threshold on; with the paper's soft threshold they do from once.
+    """
+    moved = torch.where(gate > threshold, gate - threshold, gate)
+    moved = torch.where(gate < -threshold, gate + threshold, moved)
+    return torch.where(moved.abs() < threshold, 0.0, moved)
+
+
+class GatedLinear(LowRankLinear):
+    """A frozen linear layer plus scale * W_u (g * W_d x), W_u zero at the start.
+
+    Args:
+        rank: r, the largest that training can end with.
+    """
+
+    def __init__(self, matrix: Matrix, rank: int, *, scale: float, dropout: float) -> None:
+        super().__init__(matrix, scale=scale, dropout=dropout)
+        new: dict[str, Any] = {"device": matrix.parameter.device, "dtype": torch.float32}
+        self.down = nn.Parameter(torch.empty(rank, matrix.in_features, **new))
+        self.up = nn.Parameter(torch.zeros(matrix.out_features, rank, **new))
+        # Gates have no weight decay, and transformers exempts what is named as a norm's weights.
+        self.gate_norm = nn.Parameter(torch.empty(rank, **new))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        nn.init.normal_(self.gate_norm)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Return A = diag(g) W_d and B = W_u."""
+        return self.gate_norm[:, None] * self.down, self.up
