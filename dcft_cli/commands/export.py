@@ -11,7 +11,8 @@ def export(
     to: Annotated[
         Literal["peft", "onnx"],
         typer.Option(
-            help="peft: a LoRA adapter with its head; onnx: the merged model.", show_default=False
+            help="peft: an adapter for PEFT with its head; onnx: the merged model.",
+            show_default=False,
         ),
     ],
     base: Annotated[

@@ -206,10 +206,12 @@ def show_push(result: "PushResult") -> None:
 def show_export(result: "ExportResult") -> None:
     """Print what was written, how it was verified, and how to load it."""
     what, load = "ONNX model", f'onnxruntime.InferenceSession("{result.folder}/model.onnx")'
-    if result.ranks is not None:
-        smallest, largest = result.ranks
-        ranks = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
-        what = f"LoRA of rank {ranks}"
+    if result.to == "peft":
+        what = f"PEFT adapter, {result.method}"
+        if result.ranks is not None:
+            smallest, largest = result.ranks
+            ranks = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
+            what = f"LoRA of rank {ranks}"
         load = f'PeftModel.from_pretrained(base, "{result.folder}")'
     out.print(
         facts(

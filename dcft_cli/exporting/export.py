@@ -38,21 +38,23 @@ class ExportResult:
     Attributes:
         difference: largest logit difference between base + adapter and what was written, in
             float32.
+        method: that trained the adapter.
         layers: number of adapted layers.
-        ranks: smallest and largest rank of the LoRA matrices; None for ONNX.
+        ranks: smallest and largest rank of the matrices of a DCFT adapter as LoRA; None else.
         bytes: of all files written.
     """
 
     folder: Path
     to: Format
     difference: float
+    method: str
     layers: int
     ranks: tuple[int, int] | None
     bytes: int
 
 
 def export(adapter: str, out: str, *, to: Format, base: str | None = None) -> ExportResult:
-    """Write an adapter as PEFT's LoRA, or its base with the adapter merged as an ONNX model.
+    """Write an adapter for PEFT, or its base with the adapter merged as an ONNX model.
 
     The folder also gets the tokenizer, and a README with a script that predicts without dcft. It
     is written under a temporary name and renamed after the proof: what was written is loaded by
@@ -108,6 +110,7 @@ def export(adapter: str, out: str, *, to: Format, base: str | None = None) -> Ex
         folder=Path(out),
         to=to,
         difference=difference,
+        method=contents.method,
         layers=len(contents.modules),
         ranks=ranks,
         bytes=sum(file.stat().st_size for file in folder.iterdir()),

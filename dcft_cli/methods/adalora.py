@@ -26,16 +26,7 @@ class AdaLoRA(PEFTMethod):
     def initial_rank(self) -> int:
         """Return the rank of each layer at the start."""
         rank = self.settings.rank
-        initial = self.settings.initial_rank
-        if initial is None:
-            return rank + max(1, rank // 2)
-        if initial <= rank:
-            raise RecipeError(
-                f"adapter.initial_rank={initial} is not above adapter.rank={rank}: adalora would "
-                "have nothing to prune.",
-                f"Choose {rank + 1} or more, or lora, whose ranks stay.",
-            )
-        return initial
+        return self.settings.initial_rank or rank + max(1, rank // 2)
 
     def schedule(self) -> tuple[int, int, int]:
         """Return the last step before pruning, the one that makes ranks final, and all steps.

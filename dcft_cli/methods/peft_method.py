@@ -104,14 +104,15 @@ class PEFTMethod(Method):
 
     @torch.no_grad()
     def weight_change(self) -> float | None:
-        """Return the median of |W' - W| / |W| over the layers; None if a weight is quantized."""
+        """Return the median of |W' - W| / |W| (Frobenius); None if all weights are quantized."""
         changes = []
         for name, matrix in self.layers.items():
             if matrix.is_quantized:
-                return None
+                continue
             weight, merged = self.base_layer(name).weight, self.merged_layer(name).weight
             weight = weight.to("cpu", torch.float64)
-            changes.append(float((merged - weight).norm() / weight.norm()))
+            if size := float(weight.norm()):
+                changes.append(float((merged - weight).norm()) / size)
         return median(changes) if changes else None
 
     def base_layer(self, name: str) -> Any:

@@ -263,6 +263,20 @@ class AdapterSection(_Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _ranks_shrink(self) -> Self:
+        if self.method != "adalora":
+            return self
+        if self.initial_rank is not None and self.initial_rank <= self.rank:
+            raise ValueError(
+                f"`initial_rank: {self.initial_rank}` is not above `rank: {self.rank}`; "
+                "there would be nothing to prune"
+            )
+        start, end = self.pruning_start, self.pruning_end
+        if (start < 1) == (end < 1) and start >= end:
+            raise ValueError(f"`pruning_end: {end}` is not after `pruning_start: {start}`")
+        return self
+
     @model_serializer(mode="wrap")
     def _without_others(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         own = METHODS[self.method].keys

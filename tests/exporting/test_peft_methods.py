@@ -9,6 +9,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from dcft_cli.errors import ExportError
+from dcft_cli.exporting.export import export
 from dcft_cli.exporting.peft_methods import write_peft_method
 from dcft_cli.merging.proof import probes
 from dcft_cli.methods.build import build
@@ -16,8 +18,12 @@ from dcft_cli.methods.peft_method import PEFTMethod
 from dcft_cli.models.loading import load_config, load_model
 from dcft_cli.recipe import AdapterSection, ModelSection
 from dcft_cli.targets.head import find_parts
+from tests.exporting.scripts import script_with
 from tests.families import save_base
+from tests.jobs import Job, recipe
+from tests.jobs import train as run
 from tests.methods.peft_models import ALL, SEED, SETTINGS, STEPS, logits, train
+from tests.samples import rows_of
 
 FAMILIES = ("bert", "deberta-v2", "roberta")
 TYPES = {
@@ -132,3 +138,45 @@ def test_the_probes_tell_models_apart(root: Path, tmp_path: Path) -> None:
     method, head = trained("lora", root, "bert")
     method.model.bert.embeddings.word_embeddings.weight.data.neg_()  # another base
     assert write(method, head, root, "bert", tmp_path / "out") > 1e-2
+
+
+def job_of(method: str, root: Path, folder: Path) -> Job:
+    adapter = f"adapter={{method: {method}}}"
+    return run(recipe("rte", folder, root / "base-bert", adapter), folder / "run")
+
+
+@pytest.mark.parametrize("method", ["lora", "vera", "road"])
+def test_an_exported_run_predicts_without_dcft(method: str, root: Path, tmp_path: Path) -> None:
+    job = job_of(method, root, tmp_path)
+    result = export(str(job.folder), str(tmp_path / "out"), to="peft")
+    assert (result.method, result.layers, result.ranks) == (method, 12, None)
+    assert result.difference <= 1e-5
+    rows = rows_of("rte", 12, seed=1)  # those that the run was scored on
+    texts = {
+        "firsts": [row["sentence1"] for row in rows],
+        "seconds": [row["sentence2"] for row in rows],
+    }
+    script = script_with(result.folder, **texts)
+    script += "\nimport sys\nassert 'dcft_cli' not in sys.modules\n"
+    script += "print(*probabilities.argmax(-1))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=result.folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = map(int, done.stdout.splitlines()[-1].split())
+    right = [number == row["label"] for number, row in zip(found, rows, strict=True)]
+    assert sum(right) / len(right) == pytest.approx(job.metrics["metrics"]["accuracy"])
+
+
+def test_onnx_of_a_method_of_peft(root: Path, tmp_path: Path) -> None:
+    job = job_of("dora", root, tmp_path)
+    result = export(str(job.folder), str(tmp_path / "out"), to="onnx")
+    assert (result.method, result.difference <= 1e-5) == ("dora", True)
+
+
+def test_methods_that_peft_does_not_have(root: Path, tmp_path: Path) -> None:
+    job = job_of("bitfit", root, tmp_path)
+    with pytest.raises(ExportError, match="PEFT has no bitfit") as caught:
+        export(str(job.folder), str(tmp_path / "out"), to="peft")
+    assert "dcft merge" in caught.value.hint
+    assert not (tmp_path / "out").exists()

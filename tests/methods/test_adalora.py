@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from dcft_cli.errors import RecipeError
@@ -157,11 +158,23 @@ def test_shares_of_short_runs(total: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"initial_rank": 2}, "adapter.initial_rank=2 is not above adapter.rank=2"),
-        ({"pruning_start": 8.0}, "would prune from step 8 to step 8, of 12"),
+        ({"pruning_start": 0.9}, "would prune from step 11 to step 8, of 12"),
         ({"pruning_end": 13.0}, "would prune from step 3 to step 13, of 12"),
     ],
 )
-def test_settings_that_cannot_work(settings: dict[str, object], message: str) -> None:
+def test_schedules_that_do_not_fit_the_steps(settings: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
+        adalora(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"initial_rank": 2}, "`initial_rank: 2` is not above `rank: 2`"),
+        ({"pruning_start": 8.0}, "`pruning_end: 8.0` is not after `pruning_start: 8.0`"),
+        ({"pruning_start": 0.5, "pruning_end": 0.4}, "`pruning_end: 0.4` is not after"),
+    ],
+)
+def test_settings_that_cannot_work(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         adalora(**settings)  # type: ignore[arg-type]
