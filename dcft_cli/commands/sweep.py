@@ -2,14 +2,18 @@
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dcft_cli.commands.options import Json, Overrides, complete_recipe, complete_setting
+
+if TYPE_CHECKING:
+    from dcft_cli.sweeping.board import Board
+    from dcft_cli.sweeping.cells import Sweep
 
 
 def sweep(
@@ -86,34 +90,20 @@ def sweep(
     dcft sweep my.yaml --grid training.learning_rate=1e-3,5e-3 --seeds 3
     dcft sweep my.yaml --tune training.learning_rate=1e-4..1e-2 --trials 20
     """
-    from dcft_cli.recipe import load_recipe
-    from dcft_cli.sweeping.arguments import with_arguments
-    from dcft_cli.sweeping.cells import plan_sweep
-    from dcft_cli.sweeping.storage import require_optuna
-
-    section = with_arguments(
-        load_recipe(recipe, overrides or ()).recipe.sweep,
-        grid=grid or (),
-        tune=tune or (),
-        trials=trials,
-        seeds=seeds,
+    planned = _plan(
+        recipe, overrides or (), grid=grid or (), tune=tune or (), trials=trials, seeds=seeds
     )
-    planned = plan_sweep(recipe, overrides or (), section)
-    require_optuna()
-    _refuse_torchrun()
     folder = Path(output or f"runs/{planned.name}-sweep").expanduser()
 
     from dcft_cli.commands.imports import gc_paused
     from dcft_cli.console.output import print_json, waiting
-    from dcft_cli.console.sweeps import show_cells, show_results, sweep_view
+    from dcft_cli.console.sweeps import show_cells, show_results
 
     with waiting("Checking the runs"):
         with gc_paused():
             from dcft_cli.sweeping.board import open_board
             from dcft_cli.sweeping.counts import adapter_parameters
-            from dcft_cli.sweeping.jobs import run_jobs
             from dcft_cli.sweeping.summary import to_json
-            from dcft_cli.sweeping.worker import Worker
 
         parameters, missing = adapter_parameters(planned.cells, need_models=not dry_run)
         board = open_board(planned, storage, folder, dry_run=dry_run)
@@ -121,14 +111,9 @@ def sweep(
         options = {"grid": grid, "tune": tune, "trials": trials, "seeds": seeds,
                    "output": output, "storage": storage}  # fmt: skip
         arguments = [recipe, *(overrides or ()), *_options(options)]
-        arguments += ["--retry-failed"] * retry_failed
-        with _termination_as_interrupt():
-            run_jobs(["sweep", *arguments, "--worker"], jobs, planned.cells)
+        _train_in_processes([*arguments, *["--retry-failed"] * retry_failed], jobs, planned)
     elif not dry_run:
-        # All rows are tokenized before data loaders start, in which tokenizers would warn.
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        with _termination_as_interrupt(), sweep_view(live=not worker) as view:
-            Worker(board, view, retry_failed=retry_failed).work()
+        _train(board, retry_failed=retry_failed, live=not worker)
     runs = board.runs()
     if json:
         print_json({**to_json(planned, runs), "adapter_parameters": parameters})
@@ -140,6 +125,42 @@ def sweep(
         raise typer.Exit(1)
 
 
+def _plan(recipe: str, overrides: Sequence[str], **arguments: Any) -> "Sweep":
+    """Check all that needs no slow imports: mistakes show at once."""
+    from dcft_cli.errors import UserError
+    from dcft_cli.recipe import load_recipe
+    from dcft_cli.sweeping.arguments import with_arguments
+    from dcft_cli.sweeping.cells import plan_sweep
+    from dcft_cli.sweeping.storage import require_optuna
+
+    section = with_arguments(load_recipe(recipe, overrides).recipe.sweep, **arguments)
+    planned = plan_sweep(recipe, overrides, section)
+    require_optuna()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "A sweep runs in processes that are independent of each other, not under torchrun.",
+            "Start it without, with --jobs N for N devices.",
+        )
+    return planned
+
+
+def _train(board: "Board", *, retry_failed: bool, live: bool) -> None:
+    from dcft_cli.console.sweeps import sweep_view
+    from dcft_cli.sweeping.worker import Worker
+
+    # All rows are tokenized before data loaders start, in which tokenizers would warn.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with _termination_as_interrupt(), sweep_view(live=live) as view:
+        Worker(board, view, retry_failed=retry_failed).work()
+
+
+def _train_in_processes(arguments: Sequence[str], jobs: int, planned: "Sweep") -> None:
+    from dcft_cli.sweeping.jobs import run_jobs
+
+    with _termination_as_interrupt():
+        run_jobs(["sweep", *arguments, "--worker"], jobs, planned.cells)
+
+
 def _options(given: Mapping[str, object]) -> list[str]:
     """Return options as arguments of a command; those that are None are not given."""
     several = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
@@ -149,16 +170,6 @@ def _options(given: Mapping[str, object]) -> list[str]:
         for value in values
         if value is not None
     ]
-
-
-def _refuse_torchrun() -> None:
-    from dcft_cli.errors import UserError
-
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(
-            "A sweep runs in processes that are independent of each other, not under torchrun.",
-            "Start it without, with --jobs N for N devices.",
-        )
 
 
 @contextmanager

@@ -115,9 +115,8 @@ def show_cells(runs: Sequence[Run], parameters: Mapping[str, int], missing: Sequ
         ends = {key: (number(numbers.low), number(numbers.high)) for key, numbers in tune.items()}
         searched = ((key, f"{low} to {high}, searched for") for key, (low, high) in ends.items())
         out.print("", facts(*searched))
-    out.print(
-        f"\n{len(runs)} runs: {_counted(runs)}. Folder: {runs[0].folder.parent}", markup=False
-    )
+    total = f"{len(runs)} run{'s' * (len(runs) > 1)}"
+    out.print(f"\n{total}: {_counted(runs)}. Folder: {runs[0].folder.parent}", markup=False)
 
 
 def _cells(runs: Sequence[Run], parameters: Mapping[str, int], keys: Sequence[str]) -> Table:

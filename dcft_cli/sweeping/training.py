@@ -42,7 +42,7 @@ def train_run(
         DCFTError: the run cannot start or be finished.
     """
     resume = resume and RunFolder(folder).last_checkpoint() is not None
-    if torch.cuda.is_available():
+    if _has_used_cuda():
         torch.cuda.reset_peak_memory_stats()  # each run reports its own
     plan = plan_training(loaded, output=str(folder), overwrite=not resume, resume=resume)
     if not plan.preparation.evaluation_sets:
@@ -83,9 +83,13 @@ def free_memory() -> None:
             further runs would fail, too.
     """
     gc.collect()
-    if torch.cuda.is_available():
+    if _has_used_cuda():
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
+
+
+def _has_used_cuda() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 class RunReporter(Reporter):

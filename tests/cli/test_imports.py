@@ -76,6 +76,8 @@ def test_mistakes_in_a_recipe_need_no_torch(tmp_path: Path) -> None:
     assert "code 2" in probe("train", "recipes/rte.yaml", "training.epoch=3", cwd=tmp_path)
     assert "code 2" in probe("train", "recipes/rta.yaml", cwd=tmp_path)
     assert "code 2" in probe("inspect", "nowhere", cwd=tmp_path)
+    sweep = ("sweep", "recipes/rte.yaml", "--grid", "adapter.rank=0,1")
+    assert "code 2" in probe(*sweep, cwd=tmp_path)
     assert "code 2" in probe("train", "recipes/rte.yaml", "--lr", "3", cwd=tmp_path)
 
 
