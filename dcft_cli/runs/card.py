@@ -8,11 +8,13 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from dcft_cli.adapter_file.hub import SCHEME
-from dcft_cli.adapter_file.read import AdapterContents
+from dcft_cli.adapter_file.read import AdapterContents, Contents
 from dcft_cli.addresses import SCHEME as PACKAGE
 from dcft_cli.addresses import local_path
 from dcft_cli.errors import listed
-from dcft_cli.recipe import Recipe
+from dcft_cli.methods.build import build
+from dcft_cli.methods.load import settings_of
+from dcft_cli.recipe import AdapterSection, Recipe
 from dcft_cli.tasks import FAMILIES
 
 _PIPELINES = {
@@ -26,7 +28,7 @@ _PRIVATE = {"output", "device", "report_to", "num_workers"}
 
 
 def write_card(
-    contents: AdapterContents,
+    contents: Contents,
     repository: str,
     *,
     auto_class: str,
@@ -61,7 +63,7 @@ def _metadata(
     auto_class: str,
     recipe: Recipe,
     metrics: Mapping[str, Any],
-    contents: AdapterContents,
+    contents: Contents,
 ) -> ModelCardData:
     data, task = recipe.data, recipe.task
     pipeline = _PIPELINES.get(auto_class)
@@ -87,14 +89,17 @@ def _metadata(
 
 
 def _sections(
-    contents: AdapterContents, repository: str, recipe: Recipe, metrics: Mapping[str, Any]
+    contents: Contents, repository: str, recipe: Recipe, metrics: Mapping[str, Any]
 ) -> Iterator[str]:
     base = str(contents.base["name"] or "")
     shown = base if base.startswith(PACKAGE) else public_base(base) or "a local base model"
     task = f"{recipe.task.name} ({recipe.task.kind})" if recipe.task.name else recipe.task.kind
     yield f"# {repository.partition('/')[2]}"
+    kind = f"A {contents.method} adapter"
+    if contents.method == "dcft":
+        kind = "A DCFT adapter ([arXiv 2503.01419](https://arxiv.org/abs/2503.01419))"
     yield (
-        f"A DCFT adapter ([arXiv 2503.01419](https://arxiv.org/abs/2503.01419)) of {shown} for "
+        f"{kind} of {shown} for "
         f"{task.replace('_', ' ')}: {contents.adapter_parameters:,} adapter and "
         f"{contents.head_parameters:,} head parameters in {contents.file_bytes / 1000:,.0f} kB."
     )
@@ -106,7 +111,7 @@ def _sections(
     yield "## Data"
     yield _data(recipe, metrics)
     yield "## Use"
-    yield _use(repository)
+    yield _use(repository, settings_of(contents))
     yield "## Settings"
     yield _table(("setting", "value"), _settings(recipe, contents))
     yield (
@@ -143,14 +148,16 @@ def _data(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
     return ", ".join([name, *counts]) + "."
 
 
-def _use(repository: str) -> str:
+def _use(repository: str, settings: AdapterSection) -> str:
     address = f"{SCHEME}{repository}"
     folder = shlex.quote(repository.partition("/")[2])
-    return f"""With dcft:
+    commands = [f'dcft predict {address} --text "..."']
+    if build(settings, seed=0).can_merge:
+        commands.append(f"dcft merge {address} {folder}-merged")
+    with_dcft = f"""With dcft:
 
 ```sh
-dcft predict {address} --text "..."
-dcft merge {address} {folder}-merged
+{chr(10).join(commands)}
 ```
 
 ```python
@@ -158,7 +165,10 @@ import dcft_cli
 
 predictor = dcft_cli.load("{address}")
 predictor(["..."])
-```
+```"""
+    if settings.method != "dcft":
+        return with_dcft
+    return f"""{with_dcft}
 
 With PEFT, by the script in the README of this export:
 
@@ -167,21 +177,31 @@ dcft export {address} {folder}-peft --to peft
 ```"""
 
 
-def _settings(recipe: Recipe, contents: AdapterContents) -> list[tuple[str, str]]:
-    config = contents.config
-    values: dict[str, object] = {
-        "adapter.kernel_size": config.kernel_size,
-        "adapter.stride": config.effective_stride,
-        "adapter.rank": config.rank,
-        "adapter.scale": f"{config.scale:g}",
-        "adapter.targets": ", ".join(config.targets),
-        "data.max_length": recipe.data.max_length,
-    }
+def _settings(recipe: Recipe, contents: Contents) -> list[tuple[str, str]]:
+    values: dict[str, object] = _method_settings(contents)
+    values["data.max_length"] = recipe.data.max_length
     training = recipe.training
     changed = training.model_dump(exclude_defaults=True, exclude=_PRIVATE)
     main = {key: getattr(training, key) for key in _MAIN_SETTINGS}
     values |= {f"training.{k}": v for k, v in (main | changed).items() if v is not None}
     return [(f"`{key}`", str(value)) for key, value in values.items()]
+
+
+def _method_settings(contents: Contents) -> dict[str, object]:
+    """Return the method's settings by recipe key."""
+    if isinstance(contents, AdapterContents):
+        config = contents.config
+        return {
+            "adapter.kernel_size": config.kernel_size,
+            "adapter.stride": config.effective_stride,
+            "adapter.rank": config.rank,
+            "adapter.scale": f"{config.scale:g}",
+            "adapter.targets": ", ".join(config.targets),
+        }
+    settings = settings_of(contents).model_dump(exclude={"file_dtype"}, exclude_none=True)
+    if "targets" in settings:
+        settings["targets"] = ", ".join(settings["targets"])
+    return {f"adapter.{key}": value for key, value in settings.items()}
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -8,7 +8,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from dcft_cli.adapter_file.hub import SCHEME, is_hub_address, is_repository
-from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
+from dcft_cli.adapter_file.read import ADAPTER_FILE, read_contents
 from dcft_cli.data.quiet import quiet
 from dcft_cli.errors import RunError, UserError
 from dcft_cli.runs.adapted import recipe_of
@@ -71,7 +71,7 @@ def push(
     if not is_repository(repository):
         raise UserError(f"{repository} is not the name of a repository.", "Write USER/NAME.")
     path = adapter_file(source)
-    contents = read_adapter(path)
+    contents = read_contents(path)
     recipe = recipe_of(path, contents)
     file = RunFolder(path.parent).metrics
     metrics = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

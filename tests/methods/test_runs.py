@@ -23,6 +23,7 @@ from dcft_cli.merging.merge import merge
 from dcft_cli.prediction.predictor import load
 from dcft_cli.recipe.methods import METHODS
 from dcft_cli.runs.adapted import load_adapted
+from dcft_cli.runs.push import push
 from tests.families import save_base
 from tests.jobs import Job, recipe, train
 from tests.methods.small import small
@@ -127,6 +128,17 @@ def test_exports_predict_the_same_or_are_refused(method: str, to: Any, tmp_path:
         assert not out.exists()
     else:
         assert export(str(job.folder), str(out), to=to).difference <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("method", "merges"), [("lora", True), ("houlsby", False), ("dcft", True)]
+)
+def test_a_card_names_the_method(method: str, merges: bool, tmp_path: Path) -> None:
+    card = push(str(job_of(method, tmp_path).folder), "user/name", dry_run=True).card
+    assert f"A {method} adapter" in card or (method == "dcft" and "A DCFT adapter" in card)
+    assert ("dcft merge hub://user/name" in card) == merges
+    settings = {"lora": "| `adapter.rank` | 8 |", "houlsby": "| `adapter.bottleneck` | 8 |"}
+    assert settings.get(method, "| `adapter.kernel_size` | 4 |") in card
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
