@@ -130,9 +130,7 @@ def test_exports_predict_the_same_or_are_refused(method: str, to: Any, tmp_path:
         assert export(str(job.folder), str(out), to=to).difference <= 1e-5
 
 
-@pytest.mark.parametrize(
-    ("method", "merges"), [("lora", True), ("houlsby", False), ("dcft", True)]
-)
+@pytest.mark.parametrize(("method", "merges"), [("lora", True), ("houlsby", False), ("dcft", True)])
 def test_a_card_names_the_method(method: str, merges: bool, tmp_path: Path) -> None:
     card = push(str(job_of(method, tmp_path).folder), "user/name", dry_run=True).card
     assert f"A {method} adapter" in card or (method == "dcft" and "A DCFT adapter" in card)
