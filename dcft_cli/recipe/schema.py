@@ -195,8 +195,6 @@ class AdapterSection(_Section):
 
     method: MethodName = "dcft"
     """Fine-tuning method; docs/methods.md describes them, and the settings of each."""
-    targets: list[str] = Field(default=["Q", "K", "V", "O", "FFN"], min_length=1)
-    """Roles (Q, K, V, O, FFN_IN, FFN_OUT, FFN, CROSS) or patterns of layer names."""
     kernel_size: int = Field(default=8, ge=1)
     """d, size of the deconvolution kernel; a larger kernel makes a smaller adapter."""
     stride: int | None = Field(default=None, ge=1)
@@ -206,6 +204,8 @@ class AdapterSection(_Section):
     (LoRA and its kin), 1 (lokr), 32 (psoft) or 256 (vera)."""
     scale: float = Field(default=4.0, gt=0)
     """Constant factor of dW: alpha / r. 4 for dcft and lokr, 2 for LoRA and its kin, 1 for nola."""
+    targets: list[str] = Field(default=["Q", "K", "V", "O", "FFN"], min_length=1)
+    """Roles (Q, K, V, O, FFN_IN, FFN_OUT, FFN, CROSS) or patterns of layer names."""
     init: Literal["gradient", "zero", "normal"] = "gradient"
     """gradient: A and B from the first gradient of the frozen weights, C = 0, so dW = 0. zero:
     random orthonormal A and B, C = 0. normal: A, B, C from N(0, 0.02^2), as the paper."""
