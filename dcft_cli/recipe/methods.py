@@ -36,7 +36,7 @@ class MethodSettings:
     head_learning_rate: float | None = 5e-3
 
 
-# Learning rates: the best of most sets in docs/findings.md, else the papers'.
+# Learning rates: those that learn on all sets measured (docs/findings.md), else the papers'.
 METHODS: dict[str, MethodSettings] = {
     "dcft": MethodSettings(
         _PLACED

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from dcft_cli.errors import RecipeError
+from dcft_cli.recipe.methods import METHODS
 
 KeyPath = tuple[str | int, ...]
 
@@ -60,7 +61,7 @@ class PlainYamlError(ValueError):
         self.hint = hint
 
 
-# Settings of the adapter section that do not belong to one method.
+# Settings of the adapter section that stay with another method, if it has them.
 _OF_ANY_METHOD = frozenset({"method", "targets", "file_dtype"})
 
 
@@ -128,7 +129,9 @@ class Source:
     def _remove_settings_of_method(self, given: Collection[tuple[str, ...]]) -> None:
         """Remove what a recipe sets for its method, unless it was `given` as an override."""
         if ("adapter",) not in given:
-            for key in set(self.values["adapter"]) - _OF_ANY_METHOD:
+            method = METHODS.get(str(self._method()))
+            kept = _OF_ANY_METHOD & method.keys if method else _OF_ANY_METHOD
+            for key in set(self.values["adapter"]) - kept:
                 self._remove(("adapter", key), unless=given)
         for key in ("learning_rate", "head_learning_rate"):
             self._remove(("training", key), unless=given)

@@ -51,6 +51,15 @@ def test_naming_another_method_removes_what_was_chosen_for_the_first() -> None:
     assert found.training.epochs == 4
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_any_method_can_be_named_for_any_recipe(method: str) -> None:
+    found = recipe(f"adapter.method={method}", sections=TUNED)
+    assert found.adapter.method == method
+    assert found.adapter.targets == (
+        ["Q"] if "targets" in METHODS[method].keys else ["Q", "K", "V", "O", "FFN"]
+    )
+
+
 def test_overrides_of_the_new_method_stay() -> None:
     given = ("training.learning_rate=0.3", "adapter.method=lora", "adapter.rank=5")
     found = recipe(*given, sections=TUNED)
