@@ -13,6 +13,7 @@ from rich.text import Text
 from dcft_cli.console.output import err, out, print_note
 from dcft_cli.console.reports import calibration_fact, decision_facts, report_tables
 from dcft_cli.errors import listed
+from dcft_cli.recipe.methods import METHODS
 
 if TYPE_CHECKING:
     from dcft_cli.exporting.export import ExportResult
@@ -32,6 +33,7 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
     recipe, adapter, preparation = plan.recipe, plan.adapter, plan.preparation
     training = recipe.training
     settings = recipe.adapter.model_dump(mode="json", exclude={"method"}, exclude_none=True)
+    places = METHODS[recipe.adapter.method].places or recipe.adapter.targets
     task = preparation.loaded
     for note in preparation.notes:
         print_note(note)
@@ -63,7 +65,7 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
             *class_counts(task),
             ("data", "\n".join(rows)),
             ("adapter", method_facts(recipe.adapter.method, settings)
-                        + (f" in {len(adapter.modules)} layers ({' '.join(recipe.adapter.targets)})"
+                        + (f" in {len(adapter.modules)} layers ({' '.join(places)})"
                            if adapter.modules else "")),
             ("trained", f"{adapter.adapter_parameters:,} adapter "
                         f"+ {adapter.head_parameters:,} head parameters"),
