@@ -41,14 +41,16 @@ def start(
         base: with adapters, on its device.
         prior: of the training rows.
     """
+    # Where only the head is trained, there is nothing that a fitted one would keep from learning.
+    share = HEAD_SHARE if trainer.method.trained_parameters() else 1.0
     if fitted := fit_task_head(base, preparation, machine, prior):
 
         def score_fitted_head() -> None:
             fitted.scale(1.0)
             trainer.add_baseline(FITTED_HEAD, trainer.score(), write=True)
-            fitted.scale(HEAD_SHARE)
+            fitted.scale(share)
 
-        fitted.scale(HEAD_SHARE)
+        fitted.scale(share)
         if preparation.evaluation_sets:
             trainer.add_callback(BeforeFirstStep(score_fitted_head))
     elif (

@@ -78,6 +78,12 @@ def test_the_first_factor_of_lora_fa_does_not_move(tmp_path: Path) -> None:
         assert np.array_equal(last[name], tensor) == ("lora_A" in name), name
 
 
+def test_training_the_head_only_starts_from_the_fitted_head(tmp_path: Path) -> None:
+    still = ("training.fit_head=auto", "training.head_learning_rate=1e-9", "training.max_steps=1")
+    metrics = job_of("head", tmp_path, *still).metrics
+    assert metrics["metrics"] == metrics["baselines"]["fitted_head"]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_resuming_gives_what_an_uninterrupted_run_gives(method: str, tmp_path: Path) -> None:
     whole = job_of(method, tmp_path, run="whole")
