@@ -8,7 +8,6 @@ from torch import nn
 
 from dcft_cli.adapter.inject import M, adapted_weights, remove_adapters
 from dcft_cli.adapter.layer import AdaptedWeight, DCFTLinear
-from dcft_cli.errors import ModelError
 
 # Of W + dW, which is held in addition to W. Larger models are evaluated unmerged.
 _MAX_BYTES = 2 * 1024**3
@@ -27,11 +26,7 @@ def merge(model: M) -> M:
     # Layers that share a weight are merged once.
     weights = {id(w.matrix.parameter): w for w in adapted_weights(model)}.values()
     for weight in weights:
-        if weight.matrix.is_quantized:
-            raise ModelError(
-                f"The weight of {weight.matrix.name} is quantized: nothing can be added to it.",
-                "Load the base model in full precision, load the adapter, and merge that.",
-            )
+        weight.matrix.refuse_quantized()
     for weight in weights:
         merge_weight(weight)
     return remove_adapters(model)

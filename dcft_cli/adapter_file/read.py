@@ -3,6 +3,7 @@
 import json
 import math
 import zlib
+from abc import ABC, abstractmethod
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Contents:
+class Contents(ABC):
     """A whole, checked adapter file of any method.
 
     Attributes:
@@ -64,9 +65,9 @@ class Contents:
         return self.fixed | frozenset(self.head)
 
     @property
+    @abstractmethod
     def adapter_parameters(self) -> int:
         """Return the number of trained values without the head, as published counts do."""
-        raise NotImplementedError
 
     @property
     def head_parameters(self) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dcft_cli.commands.options import Json, Overrides, complete_recipe, complete_setting
+from dcft_cli.commands.tokenizers import stop_parallelism
 
 if TYPE_CHECKING:
     from dcft_cli.sweeping.board import Board
@@ -148,8 +149,7 @@ def _train(board: "Board", *, retry_failed: bool, live: bool) -> None:
     from dcft_cli.console.sweeps import sweep_view
     from dcft_cli.sweeping.worker import Worker
 
-    # All rows are tokenized before data loaders start, in which tokenizers would warn.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    stop_parallelism()
     with _termination_as_interrupt(), sweep_view(live=live) as view:
         Worker(board, view, retry_failed=retry_failed).work()
 

@@ -1,11 +1,11 @@
 """`dcft train`."""
 
-import os
 from typing import Annotated
 
 import typer
 
 from dcft_cli.commands.options import Overrides, complete_recipe
+from dcft_cli.commands.tokenizers import stop_parallelism
 
 
 def _show_settings(wanted: bool) -> None:
@@ -83,8 +83,7 @@ def train(
         show_plan(plan, dry_run=dry_run)
     if dry_run:
         return
-    # All rows are tokenized by now, and the tokenizers library would warn in every data loader.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    stop_parallelism()
     with reporter(active=is_main) as view:
         result = run(plan, view, resume=resume)
     if is_main:

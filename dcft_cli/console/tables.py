@@ -32,7 +32,7 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
     """Print what training will do; to stdout for a dry run, whose result it is."""
     recipe, adapter, preparation = plan.recipe, plan.adapter, plan.preparation
     training = recipe.training
-    settings = recipe.adapter.model_dump(mode="json", exclude={"method"}, exclude_none=True)
+    settings = recipe.adapter.own_settings()
     places = METHODS[recipe.adapter.method].places or recipe.adapter.targets
     task = preparation.loaded
     for note in preparation.notes:

@@ -64,8 +64,8 @@ def write_peft_method(
 def peft_config(method: PEFTMethod) -> Any:
     """Return the `PeftConfig` by which PEFT computes the same; PSOFT becomes LoRA.
 
-    PEFT computes PSOFT's singular vectors anew when it loads a file, and their signs differ
-    between machines: the same file would compute something else there, unnoticed.
+    PEFT recomputes PSOFT's singular vectors when it loads a file, and their signs differ between
+    machines: the same file would give other outputs there, without a warning.
     """
     from peft import LoraConfig
 

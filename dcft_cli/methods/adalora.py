@@ -115,7 +115,7 @@ class AdaLoRA(PEFTMethod):
         ):
             for name, value in _under(prefix, state).items():
                 smoothed[name] = value.to(parameters[name].device)
-        # Computed anew at each step; PEFT only looks whether it is there.
+        # Recomputed at each step; PEFT only checks that it is there.
         allocator.ipt = {name: torch.zeros_like(v) for name, v in allocator.exp_avg_ipt.items()}
         kept = {name: mask.tolist() for name, mask in _under(_KEPT, state).items()}
         self._config.rank_pattern = kept or None

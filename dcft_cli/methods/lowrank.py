@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcft_cli.adapter.inject import replace_modules
-from dcft_cli.errors import ModelError
 from dcft_cli.targets.weights import Matrix
 
 
@@ -78,11 +77,7 @@ def fold(model: nn.Module) -> None:
     """
     layers = list(lowrank_layers(model))
     for layer in layers:
-        if layer.matrix.is_quantized:
-            raise ModelError(
-                f"The weight of {layer.matrix.name} is quantized: nothing can be added to it.",
-                "Load the base model in full precision, load the adapter, and merge that.",
-            )
+        layer.matrix.refuse_quantized()
     for layer in layers:
         A, B = (factor.double() for factor in layer.factors())
         stored = layer.matrix.parameter

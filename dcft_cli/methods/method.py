@@ -61,7 +61,7 @@ class Method(ABC):
         for name in parts.fixed:
             fix(self.base[name])
         model.requires_grad_(False)
-        with torch.random.fork_rng():  # as many draws as it takes leave the rest of a run alone
+        with torch.random.fork_rng():  # data order and dropout do not depend on the method
             torch.manual_seed(self.seed)
             self.insert(model, parts.targets)
         for name in parts.trained:
@@ -142,7 +142,7 @@ class Method(ABC):
             path / ADAPTER_FILE if path.is_dir() else path,
             self.model,
             method=self.settings.method,
-            settings=self._stored_settings(),
+            settings=self.settings.own_settings(),
             seed=self.seed,
             targets=self.parts.targets,
             tensors=self.parameters(),
@@ -158,7 +158,7 @@ class Method(ABC):
         """Return whether a file of this method has these settings, tensors and head."""
         return (
             isinstance(contents, BaselineContents)
-            and dict(contents.settings) == self._stored_settings()
+            and dict(contents.settings) == self.settings.own_settings()
             and contents.seed == self.seed
             and _shapes(contents.tensors) == _shapes(self.parameters())
             and _shapes(contents.head) == _shapes(self.head())
@@ -178,9 +178,6 @@ class Method(ABC):
             parameter.copy_(torch.tensor(contents.tensors[name]))
         for name, parameter in self.head().items():
             parameter.copy_(torch.tensor(contents.head[name]))
-
-    def _stored_settings(self) -> dict[str, Any]:
-        return self.settings.model_dump(mode="json", exclude={"method"}, exclude_none=True)
 
     def merge(self) -> None:
         """Turn the model into one of the base's architecture, in place, with equal outputs.

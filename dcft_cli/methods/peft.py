@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from dcft_cli.errors import UserError
-from dcft_cli.methods.peft_method import PEFTMethod
+from dcft_cli.methods.peft_method import ADAPTER, PEFTMethod
 from dcft_cli.targets.resolve import Target
 from dcft_cli.targets.weights import Matrix
 
@@ -123,8 +123,8 @@ class PSOFT(PEFTMethod):
 class VeRA(PEFTMethod):
     """dW = diag(b) B diag(d) A. Kopiczko et al. 2023 (arXiv 2310.11454), section 3.
 
-    A and B are random, frozen, and one pair for all layers. They come from the seed, by torch's
-    generator on the CPU, and are not in the file.
+    A and B are random, frozen, and one pair for all layers. The file holds them, as PEFT's does:
+    torch does not promise that its versions draw the same from a seed.
     """
 
     def config(self) -> Any:
@@ -134,6 +134,15 @@ class VeRA(PEFTMethod):
         return VeraConfig(
             **self.targets_as_stored(), r=self.settings.rank, projection_prng_key=self.seed
         )
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return b and d of each layer, and A and B as frozen parameters on the same memory."""
+        shared = self.wrapper.base_model
+        projections = {
+            name: nn.Parameter(getattr(shared, name)[ADAPTER], requires_grad=False)
+            for name in ("vera_A", "vera_B")
+        }
+        return super().parameters() | projections
 
 
 class RoAd(PEFTMethod):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dcft_cli.acceleration.batched_factors import autocast_dtype
-from dcft_cli.errors import ModelError, TargetError, UserError
+from dcft_cli.errors import TargetError, UserError
 from dcft_cli.methods.linear import linear_layers
 from dcft_cli.methods.method import Method
 from dcft_cli.recipe import AdapterSection
@@ -141,11 +141,7 @@ class PEFTMethod(Method):
             ModelError: a weight is quantized; nothing is changed then.
         """
         for name in names:
-            if self.layers[name].is_quantized:
-                raise ModelError(
-                    f"The weight of {name} is quantized: nothing can be added to it.",
-                    "Load the base model in full precision, load the adapter, and merge that.",
-                )
+            self.layers[name].refuse_quantized()
         for name in names:
             plain = self.base_layer(name)
             for own, value in self.merged_layer(name).named_parameters():

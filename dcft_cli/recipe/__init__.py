@@ -1,8 +1,8 @@
 """Recipes: schema, reading from YAML files and `KEY=VALUE` overrides, and writing."""
 
+from dcft_cli.recipe.adapter import AdapterSection
 from dcft_cli.recipe.loading import LoadedRecipe, dump_recipe, load_recipe, recipe_from_mapping
 from dcft_cli.recipe.schema import (
-    AdapterSection,
     DataSection,
     HeadSection,
     HoldoutSection,

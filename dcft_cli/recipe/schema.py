@@ -13,15 +13,14 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
-from dcft_cli.recipe.methods import METHODS, MethodName, with_method_defaults
+from dcft_cli.recipe.adapter import AdapterSection
+from dcft_cli.recipe.methods import with_method_defaults
 from dcft_cli.recipe.ranges import parse_range
+from dcft_cli.recipe.section import DType, Fraction, Section
 
 TaskName = Literal[
     "cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "squad_v1", "squad_v2"
@@ -29,7 +28,6 @@ TaskName = Literal[
 TaskType = Literal[
     "classification", "multi_label", "regression", "token_classification", "question_answering"
 ]
-DType = Literal["float32", "bfloat16"]
 
 _TASK_TYPES: dict[str, TaskType] = {
     "stsb": "regression",
@@ -44,8 +42,6 @@ _FILE_SUFFIXES = frozenset(
     }
 )
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-_NotNegative = Annotated[float, Field(ge=0)]
 _OneOrTwo = Annotated[list[str], Field(min_length=1, max_length=2)]
 TextColumns = Annotated[
     _OneOrTwo,
@@ -69,13 +65,7 @@ def _range(value: str) -> str:
     return value
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
-class ModelSection(_Section):
+class ModelSection(Section):
     """The frozen base model."""
 
     name: str
@@ -90,7 +80,7 @@ class ModelSection(_Section):
     """Dropout before the task head. Unset: the base model's own."""
 
 
-class TaskSection(_Section):
+class TaskSection(Section):
     """The task: a known one by `name`, or a `type` for your own data."""
 
     name: TaskName | None = None
@@ -134,7 +124,7 @@ class TaskSection(_Section):
         return self.type
 
 
-class HoldoutSection(_Section):
+class HoldoutSection(Section):
     """A validation set split off the training data."""
 
     fraction: float = Field(gt=0, lt=1)
@@ -146,7 +136,7 @@ class HoldoutSection(_Section):
     """Seed of the split."""
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """The data: a Hub data set or local files."""
 
     hub: str | None = None
@@ -190,100 +180,7 @@ class DataSection(_Section):
         return self
 
 
-class AdapterSection(_Section):
-    """The adapter: DCFT (arXiv 2503.01419, section 3), or another method to compare it with."""
-
-    method: MethodName = "dcft"
-    """Fine-tuning method; docs/methods.md describes them, and the settings of each."""
-    kernel_size: int = Field(default=8, ge=1)
-    """d, size of the deconvolution kernel; a larger kernel makes a smaller adapter."""
-    stride: int | None = Field(default=None, ge=1)
-    """Step of the transposed convolution, 1 to `kernel_size`. Unset: `kernel_size`."""
-    rank: int = Field(default=1, ge=1)
-    """DCFT: k, rank of the subspace matrix B A. Others: r, the rank of the update, by default 8
-    (LoRA and its kin), 1 (lokr), 32 (psoft) or 256 (vera)."""
-    scale: float = Field(default=4.0, gt=0)
-    """Constant factor of dW: alpha / r. 4 for dcft and lokr, 2 for LoRA and its kin, 1 for nola."""
-    targets: list[str] = Field(default=["Q", "K", "V", "O", "FFN"], min_length=1)
-    """Roles (Q, K, V, O, FFN_IN, FFN_OUT, FFN, CROSS) or patterns of layer names."""
-    init: Literal["gradient", "zero", "normal"] = "gradient"
-    """gradient: A and B from the first gradient of the frozen weights, C = 0, so dW = 0. zero:
-    random orthonormal A and B, C = 0. normal: A, B, C from N(0, 0.02^2), as the paper."""
-    orthogonality: float = Field(default=0.0, ge=0)
-    """Weight of the orthogonality term in the loss (the reference's gamma); adalora: 0.1."""
-    orthogonality_form: Literal["mean_norm", "squared"] = "mean_norm"
-    """mean_norm: mean of ||Gram - I|| over all A and B. squared: Eq. 4, summed."""
-    dropout: Fraction = 0.0
-    """LoRA and its kin: dropout of the layer's input on the way to the update."""
-    bottleneck: int = Field(default=16, ge=1)
-    """Size of the bottlenecks; houlsby: 8, pfeiffer: 16."""
-    initial_rank: int | None = Field(default=None, ge=1)
-    """adalora: rank at the start, which `rank` is the average of at the end. Unset: 1.5 times
-    `rank`, and at least 1 more."""
-    pruning_start: float = Field(default=0.1, ge=0)
-    """adalora: when pruning starts; below 1 a share of all steps, else a step."""
-    pruning_end: float = Field(default=0.7, ge=0)
-    """adalora: when the ranks are final; below 1 a share of all steps, else a step."""
-    pruning_interval: int = Field(default=1, ge=1)
-    """adalora: steps from one pruning to the next."""
-    gate_penalty: float = Field(default=0.1, ge=0)
-    """sora: weight of the mean absolute gate in the loss (lambda)."""
-    gate_threshold: _NotNegative | Annotated[list[_NotNegative], Field(min_length=1)] = 3e-4
-    """sora: by how much each step shrinks the gates (xi). A list: one after another, each for an
-    equal share of the steps."""
-    bases: int = Field(default=1024, ge=1)
-    """nola: number of random matrices that A, and B, is a combination of (k)."""
-    factor: int = Field(default=8, ge=2)
-    """lokr: size of the smaller Kronecker factor."""
-    file_dtype: DType = "float32"
-    """Type of the values in adapter.safetensors; checkpoints are float32."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own_settings(cls, values: Any) -> Any:
-        """Refuse another method's settings, and fill in the method's own defaults."""
-        if not isinstance(values, dict):
-            return values
-        method = METHODS.get(str(values.get("method", "dcft")))
-        if method is None:
-            return values
-        if others := values.keys() & cls.model_fields.keys() - method.keys:
-            name, own = values.get("method", "dcft"), sorted(method.keys - {"method"})
-            raise ValueError(
-                f"{name} has no setting {', '.join(sorted(others))}; it has {', '.join(own)}"
-            )
-        return {**method.defaults, **values}
-
-    @model_validator(mode="after")
-    def _stride_within_kernel(self) -> Self:
-        if self.stride is not None and self.stride > self.kernel_size:
-            raise ValueError(
-                f"`stride: {self.stride}` is larger than `kernel_size: {self.kernel_size}`; "
-                "entries between the windows would never be trained"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _ranks_shrink(self) -> Self:
-        if self.method != "adalora":
-            return self
-        if self.initial_rank is not None and self.initial_rank <= self.rank:
-            raise ValueError(
-                f"`initial_rank: {self.initial_rank}` is not above `rank: {self.rank}`; "
-                "there would be nothing to prune"
-            )
-        start, end = self.pruning_start, self.pruning_end
-        if (start < 1) == (end < 1) and start >= end:
-            raise ValueError(f"`pruning_end: {end}` is not after `pruning_start: {start}`")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _without_others(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        own = METHODS[self.method].keys
-        return {key: value for key, value in write(self).items() if key in own}
-
-
-class HeadSection(_Section):
+class HeadSection(Section):
     """The task head: the parameters outside the encoder."""
 
     reuse: Literal["auto", "keep", "replace"] = "auto"
@@ -294,7 +191,7 @@ class HeadSection(_Section):
     the identity, with adapters or without."""
 
 
-class TrainingSection(_Section):
+class TrainingSection(Section):
     """The training loop."""
 
     class_weights: dict[str, Annotated[float, Field(gt=0)]] | Literal["balanced"] | None = None
@@ -350,7 +247,7 @@ class TrainingSection(_Section):
     """Compile the model with torch.compile."""
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Processes that load batches. auto: two for a CUDA device, else none."""
-    report_to: list[str] = []
+    report_to: list[str] = Field(default=[])
     """Experiment trackers by their names in transformers, such as tensorboard or wandb."""
     output: str | None = None
     """Run folder. Unset: runs/NAME."""
@@ -362,18 +259,18 @@ class TrainingSection(_Section):
         return self
 
 
-class SweepSection(_Section):
+class SweepSection(Section):
     """Runs that `dcft sweep` derives from this recipe.
 
     All other commands ignore the section: `dcft train` trains the recipe itself. A value that is a
     mapping replaces the whole section of its key.
     """
 
-    variants: dict[str, dict[str, Any]] = {}
+    variants: dict[str, dict[str, Any]] = Field(default={})
     """Settings that belong together, by dotted key, under a name: a run with each."""
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default={})
     """Values of a setting, by dotted key: a run with each combination."""
-    tune: dict[str, Annotated[str, AfterValidator(_range)]] = {}
+    tune: dict[str, Annotated[str, AfterValidator(_range)]] = Field(default={})
     """LOW..HIGH by dotted key: the best number in this range is searched for."""
     trials: int | None = Field(default=None, ge=1)
     """Runs of each search; needed with `tune`."""
@@ -381,7 +278,7 @@ class SweepSection(_Section):
     """Runs of each combination; `training.seed` counts up from the recipe's."""
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A run: base model, task, data, adapter and training settings."""
 
     model: ModelSection

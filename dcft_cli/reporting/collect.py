@@ -118,7 +118,7 @@ def collect(sources: Sequence[str]) -> tuple[list[Run], list[Excluded]]:
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
-    """Yield the folders of runs, finished or not. A recipe alone makes no run."""
+    """Yield the folders of runs, finished or not. A folder with only a recipe is no run."""
     for path, names, files in os.walk(root):
         run = RunFolder(Path(path))
         if run.metrics.name in files or run.log.name in files or run.checkpoints.name in names:

@@ -51,7 +51,7 @@ class Table:
 
     @property
     def first(self) -> Run:
-        """A run that stands for task, data and base model, which all have."""
+        """Any run: task, data and base model are the same in all."""
         return self.runs[0]
 
 

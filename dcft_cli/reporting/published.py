@@ -123,7 +123,7 @@ def _other_rows(run: Run, task: str) -> str:
 def _same_setting(number: Published, run: Run) -> bool:
     """Return whether the run has the settings of a published number.
 
-    Where the paper names no setting, the number of trained parameters stands for it.
+    Where the paper names no setting, the number of trained parameters is compared instead.
     """
     if number.method != "dcft":
         parameters, trained = number.parameters, run.metrics.adapter_parameters

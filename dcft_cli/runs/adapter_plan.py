@@ -45,18 +45,27 @@ class AdapterPlan:
 
 
 def plan_adapter(
-    section: AdapterSection, config: PreTrainedConfig, auto_class: str, *, dense: Dense = "full"
+    section: AdapterSection,
+    config: PreTrainedConfig,
+    auto_class: str,
+    *,
+    dense: Dense = "full",
+    total_steps: int | None = None,
 ) -> AdapterPlan:
     """Find the targets in a model of this configuration and count parameters.
 
     Args:
         dense: what to do with the dense layers of the head (`find_parts`).
+        total_steps: of the training, for schedules; None: they are not checked.
 
     Raises:
         TargetError: a target matches no layer.
-        RecipeError: the head needs an adapter, and the method has none to put there.
+        RecipeError: a schedule does not fit the steps; or the head needs an adapter, and the
+            method has none to put there.
     """
     model = skeleton(config, auto_class)
+    if section.method != "dcft":
+        model = copy.deepcopy(model)  # the skeleton is shared, and a method is attached to this one
     parts = find_parts(model, targets_of(section), head=outside_encoder(model), dense=dense)
     if dense == "adapter" and "targets" not in METHODS[section.method].keys:
         raise RecipeError(
@@ -70,13 +79,8 @@ def plan_adapter(
         found = adapter_config(section)
         count = sum(module.parameters(found) for module in modules)
     else:
-        method = build(section, seed=0)
-        # The skeleton is shared. Only the copy's parameters are new.
-        attached = copy.deepcopy(model)
-        again = find_parts(
-            attached, targets_of(section), head=outside_encoder(attached), dense=dense
-        )
-        method.attach(attached, again)
+        method = build(section, seed=0, total_steps=total_steps)
+        method.attach(model, parts)
         count = method.trained_parameters()
     return AdapterPlan(
         settings=section,

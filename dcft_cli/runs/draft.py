@@ -10,8 +10,9 @@ from typing import Any
 from dcft_cli.data.reading import read_file
 from dcft_cli.errors import RecipeError, UserError
 from dcft_cli.recipe import Recipe, recipe_from_mapping
+from dcft_cli.recipe.adapter import AdapterSection
 from dcft_cli.recipe.loading import to_yaml
-from dcft_cli.recipe.schema import AdapterSection, DataSection, TaskType, TrainingSection
+from dcft_cli.recipe.schema import DataSection, TaskType, TrainingSection
 from dcft_cli.recipe.shipped import write_recipe
 from dcft_cli.tasks import LoadedTask, load_task
 from dcft_cli.tasks.guess import Guess, guess_task

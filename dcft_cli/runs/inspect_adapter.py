@@ -173,7 +173,7 @@ def _inspect_recipe(name: str, overrides: Sequence[str]) -> Inspection:
         source=loaded.path,
         planned=True,
         method=recipe.adapter.method,
-        settings=recipe.adapter.model_dump(mode="json", exclude={"method"}, exclude_none=True),
+        settings=recipe.adapter.own_settings(),
         config=plan.config,
         modules=plan.modules,
         adapter_parameters=plan.adapter_parameters,

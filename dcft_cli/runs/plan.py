@@ -103,7 +103,13 @@ def plan_training(
     )
     return TrainingPlan(
         preparation=preparation,
-        adapter=plan_adapter(recipe.adapter, config, auto_class, dense=recipe.head.dense),
+        adapter=plan_adapter(
+            recipe.adapter,
+            config,
+            auto_class,
+            dense=recipe.head.dense,
+            total_steps=total_steps,
+        ),
         machine=machine,
         folder=folder,
         steps_per_epoch=steps_per_epoch,

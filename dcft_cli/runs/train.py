@@ -312,6 +312,7 @@ def _metrics(
         constant_loss=constant_loss,
         weight_change=weight_change,
         learning_rate=recipe.training.learning_rate,
+        method=recipe.adapter.method,
     )
     on_cuda = machine.device.type == "cuda"
     return {

@@ -91,7 +91,7 @@ class Board:
         return [(cell, slot) for cell in self.sweep.cells for slot in range(self.sweep.trials)]
 
     def run(self, cell: Cell, slot: int) -> Run:
-        """Return a run as it stands."""
+        """Return the current state of a run."""
         found = self.standing(cell, slot)
         result = found.result
         known = {

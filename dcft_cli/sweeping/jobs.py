@@ -32,7 +32,7 @@ def run_jobs(arguments: Sequence[str], jobs: int, cells: Iterable[Cell]) -> None
     ]
     try:
         codes = [process.wait() for process in processes]
-    except BaseException:
+    except BaseException:  # Ctrl-C above all: nothing goes on without this process
         for process in processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)

@@ -29,7 +29,7 @@ def run_names(settings: Sequence[Mapping[str, Any]], fallback: str) -> list[str]
     its settings.
 
     Args:
-        settings: by dotted key; the empty key stands for the name of a variant.
+        settings: by dotted key; the empty key has the name of the variant.
         fallback: the name where no setting differs.
     """
     names = [_name(own) or fallback for own in settings]

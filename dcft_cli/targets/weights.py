@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from dcft_cli.errors import ModelError
+
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
@@ -50,6 +52,14 @@ class Matrix:
     def is_quantized(self) -> bool:
         """Return whether the weight is packed (bitsandbytes, float8): nothing can be added."""
         return is_packed(self.parameter)
+
+    def refuse_quantized(self) -> None:
+        """Raise ModelError if nothing can be added to the weight."""
+        if self.is_quantized:
+            raise ModelError(
+                f"The weight of {self.name} is quantized: nothing can be added to it.",
+                "Load the base model in full precision, load the adapter, and merge that.",
+            )
 
     def as_stored(self, matrix: Tensor) -> Tensor:
         """Reshape (..., out, in) to the shape that the weight is stored in."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from dcft_cli.recipe.schema import TrainingSection
+from dcft_cli.recipe.methods import METHODS
 
 # Baselines that a run must beat.
 CONSTANT = "constant"
@@ -25,6 +25,7 @@ def diagnose(
     constant_loss: float | None,
     weight_change: float | None,
     learning_rate: float,
+    method: str = "dcft",
 ) -> list[str]:
     """Return what a finished run did not learn and the setting to change; empty if it learned.
 
@@ -37,8 +38,9 @@ def diagnose(
         constant_loss: mean training loss of the constant prediction, if it is known.
         weight_change: see `Method.weight_change`.
         learning_rate: the highest of the run.
+        method: as in a recipe's `adapter.method`; its default learning rate is the measure.
     """
-    default_rate = TrainingSection.model_fields["learning_rate"].default
+    default_rate = METHODS[method].learning_rate
     rate = f"training.learning_rate from {learning_rate:g}"
     higher = f"{max(10 * learning_rate, default_rate):.2g}"
     raise_it = f"Raise {rate}, to {higher} for example, or train for more epochs."
@@ -76,8 +78,9 @@ def diagnose(
     else:
         hint = (
             f"Try training.learning_rate={3 * learning_rate:.2g} and {learning_rate / 3:.2g}, "
-            "more epochs, or more rows; adapter.kernel_size=2 trains more parameters."
+            "more epochs, or more rows"
         )
+        hint += "; adapter.kernel_size=2 trains more parameters." if method == "dcft" else "."
     return [f"This run did not learn: {'; '.join(problems)}. {hint}"]
 
 

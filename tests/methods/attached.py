@@ -38,6 +38,18 @@ def logits(model: nn.Module, **inputs: Tensor) -> Tensor:
     return output
 
 
+def assert_merges(method: Method, plain: nn.Module, inputs: dict[str, Tensor]) -> None:
+    """Merging gives the modules of the plain model, and the outputs of the attached one."""
+    model = method.model
+    expected = logits(model, **inputs)
+    assert (expected - logits(plain, **inputs)).abs().max() > 1e-3
+    method.merge()
+    assert [(n, type(m)) for n, m in model.named_modules()] == [
+        (n, type(m)) for n, m in plain.named_modules()
+    ]
+    torch.testing.assert_close(logits(model, **inputs), expected, atol=1e-12, rtol=0)
+
+
 def gradients(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, bool]:
     """Whether the gradient of each parameter that has one is other than zero."""
     model.zero_grad()

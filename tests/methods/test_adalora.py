@@ -11,8 +11,10 @@ from dcft_cli.errors import RecipeError
 from dcft_cli.methods.adalora import AdaLoRA
 from dcft_cli.methods.build import build
 from dcft_cli.recipe import AdapterSection
+from dcft_cli.runs.plan import plan_training
 from dcft_cli.targets.head import find_parts, outside_encoder
-from tests.families import tokens
+from tests.families import save_base, tokens
+from tests.jobs import recipe
 from tests.methods.peft_models import ALL, batch, logits, model_of, optimizer_of, train
 
 TOTAL = 12
@@ -178,3 +180,10 @@ def test_schedules_that_do_not_fit_the_steps(settings: dict[str, object], messag
 def test_settings_that_cannot_work(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         adalora(**settings)  # type: ignore[arg-type]
+
+
+def test_a_schedule_that_does_not_fit_shows_before_any_weights_are_loaded(tmp_path: Path) -> None:
+    adapter = "{method: adalora, rank: 1, initial_rank: 2, pruning_start: 2, pruning_end: 50}"
+    loaded = recipe("rte", tmp_path, save_base(tmp_path / "base"), f"adapter={adapter}")
+    with pytest.raises(RecipeError, match="prune from step 2 to step 50, of 6"):
+        plan_training(loaded, output=str(tmp_path / "run"))

@@ -13,7 +13,14 @@ from dcft_cli.methods.nola import CombinedLinear
 from dcft_cli.methods.seeded import SeededUniform
 from tests.architectures.tiny import tiny_model as tiny_architecture
 from tests.families import tiny_model, tokens
-from tests.methods.attached import attach, gradients, logits, nola_digest, perturb
+from tests.methods.attached import (
+    assert_merges,
+    attach,
+    gradients,
+    logits,
+    nola_digest,
+    perturb,
+)
 
 FAMILIES = ("bert", "deberta-v2", "modernbert", "gpt2")
 CPU = torch.device("cpu")
@@ -147,13 +154,7 @@ def test_merged_model_is_the_bases(family: str) -> None:
     plain = deepcopy(model)
     method = perturb(attach("nola", model, bases=5), std=1.0)
     model.double()
-    expected = logits(model, **inputs)
-    assert (expected - logits(plain, **inputs)).abs().max() > 1e-3
-    method.merge()
-    assert [(n, type(m)) for n, m in model.named_modules()] == [
-        (n, type(m)) for n, m in plain.named_modules()
-    ]
-    torch.testing.assert_close(logits(model, **inputs), expected, atol=1e-12, rtol=0)
+    assert_merges(method, plain, inputs)
 
 
 def test_bases_stay_in_full_precision_in_a_mixed_one() -> None:

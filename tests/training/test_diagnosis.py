@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from dcft_cli.recipe.methods import METHODS
 from dcft_cli.training.diagnosis import (
     CONSTANT,
     FITTED_HEAD,
@@ -74,6 +75,25 @@ def test_a_note_names_the_problem_and_the_setting_to_change(
 ) -> None:
     (note,) = notes(best, change, **settings)
     assert said in note and setting in note
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "dcft"])
+def test_the_hint_fits_the_method(method: str) -> None:
+    rate = METHODS[method].learning_rate
+    (note,) = diagnose(
+        [{"loss": 0.5, "grad_norm": 1.0}, {"eval_score": 0.3}],
+        0.5,
+        {CONSTANT: 0.5},
+        metric="score",
+        greater_is_better=True,
+        failure="",
+        constant_loss=0.7,
+        weight_change=None,
+        learning_rate=rate,
+        method=method,
+    )
+    assert f"Try training.learning_rate={3 * rate:.2g} and {rate / 3:.2g}, more epochs" in note
+    assert ("adapter.kernel_size" in note) == (method == "dcft")
 
 
 @pytest.mark.parametrize(
