@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from dcft_cli.merging.merge import merge
+from dcft_cli.recipe.methods import METHODS
 from dcft_cli.runs.evaluate import evaluate
 from tests.acceleration.both_ways import assert_same_both_ways
 from tests.families import save_base, tiny_model, tokens
 from tests.jobs import Watcher, recipe, tensors, train
+from tests.methods.small import small
 from tests.small import adapt
 
 pytestmark = [
@@ -63,6 +65,18 @@ def test_a_half_precision_base(tmp_path: Path) -> None:
     on_cpu = evaluate(str(job.folder), ["training.device=cpu"], Watcher())
     assert on_cpu.metrics["pearson"] == pytest.approx(job.metrics["metrics"]["pearson"], abs=0.1)
     assert merge(str(base), str(job.folder), str(tmp_path / "merged")).difference <= 1e-5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_on_cuda(method: str, tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", initializer_range=0.1)
+    settings = (f"adapter={small(method)}", "training.precision=float32", *STEPS)
+    job = train(recipe("stsb", tmp_path, base, *settings), tmp_path / "run")
+    assert {p.device.type for p in job.model.parameters()} == {"cuda"}
+    assert job.metrics["weight_change"] is None or job.metrics["weight_change"] > 0
+    assert evaluate(str(job.folder), (), Watcher()).metrics == job.metrics["metrics"]
+    on_cpu = evaluate(str(job.folder), ["training.device=cpu"], Watcher())
+    assert on_cpu.metrics["pearson"] == pytest.approx(job.metrics["metrics"]["pearson"], abs=1e-3)
 
 
 def test_auto_selects_cuda_and_bfloat16(tmp_path: Path) -> None:
