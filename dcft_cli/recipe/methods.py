@@ -35,6 +35,14 @@ class MethodSettings:
     learning_rate: float = 1e-3
     head_learning_rate: float | None = 5e-3
 
+    @property
+    def rates(self) -> dict[str, float]:
+        """The learning rates, by key of the training section."""
+        rates = {"learning_rate": self.learning_rate}
+        if self.head_learning_rate is not None:
+            rates["head_learning_rate"] = self.head_learning_rate
+        return rates
+
 
 # Learning rates: those that learn on all sets measured (docs/findings.md), else the papers'.
 METHODS: dict[str, MethodSettings] = {
@@ -73,16 +81,21 @@ assert METHODS.keys() == set(get_args(MethodName))
 
 
 def with_method_defaults(values: Any) -> Any:
-    """Return a recipe's sections with the learning rates of its method, where it has none."""
+    """Return a recipe's sections with the settings of other sections that its method sets.
+
+    These are the learning rates where the recipe has none, and `head.dense` where the method has
+    no adapters for single layers.
+    """
     if not isinstance(values, Mapping):
         return values
-    adapter, training = values.get("adapter") or {}, values.get("training") or {}
-    if not isinstance(adapter, Mapping) or not isinstance(training, Mapping):
+    adapter, head, training = (values.get(name) or {} for name in ("adapter", "head", "training"))
+    if not all(isinstance(section, Mapping) for section in (adapter, head, training)):
         return values
     method = METHODS.get(str(adapter.get("method", "dcft")))
-    if method is None or "learning_rate" in training:
+    if method is None:
         return values
-    rates = {"learning_rate": method.learning_rate}
-    if method.head_learning_rate is not None:
-        rates["head_learning_rate"] = method.head_learning_rate
-    return {**values, "training": {**rates, **training}}
+    if "targets" not in method.keys:
+        head = {"dense": "full", **head}
+    if "learning_rate" not in training:
+        training = {**method.rates, **training}
+    return {**values, "head": head, "training": training}
