@@ -186,7 +186,7 @@ class HeadSection(Section):
     reuse: Literal["auto", "keep", "replace"] = "auto"
     """What becomes of the last layer of a task head that the base model has. auto: continue it if
     its classes are those of the task, else replace it."""
-    dense: Literal["full", "adapter", "frozen"] = "adapter"
+    dense: Literal["adapter", "frozen", "full"] = "adapter"
     """What to do with the square linear layers before the last one: train them, or set them to
     the identity, with adapters or without. Methods that adapt no single layers train them."""
 

@@ -43,6 +43,15 @@ def test_a_given_rate_is_that_of_the_head_too() -> None:
     assert (training.learning_rate, training.head_learning_rate) == (1e-3, 0.3)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_only_methods_for_single_layers_adapt_the_head(method: str) -> None:
+    sections = {name: section for name, section in SECTIONS.items() if name != "head"}
+    found = recipe(f"adapter={{method: {method}}}", sections=sections)
+    assert found.head.dense == ("adapter" if "targets" in METHODS[method].keys else "full")
+    given = recipe(f"adapter={{method: {method}}}", "head.dense=frozen", sections=sections)
+    assert given.head.dense == "frozen"
+
+
 def test_naming_another_method_removes_what_was_chosen_for_the_first() -> None:
     found = recipe("adapter.method=lora", sections=TUNED)
     assert (found.adapter.rank, found.adapter.scale) == (8, 2.0)
