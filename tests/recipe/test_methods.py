@@ -45,10 +45,9 @@ def test_a_given_rate_is_that_of_the_head_too() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_only_methods_for_single_layers_adapt_the_head(method: str) -> None:
-    sections = {name: section for name, section in SECTIONS.items() if name != "head"}
-    found = recipe(f"adapter={{method: {method}}}", sections=sections)
+    found = recipe(f"adapter={{method: {method}}}")
     assert found.head.dense == ("adapter" if "targets" in METHODS[method].keys else "full")
-    given = recipe(f"adapter={{method: {method}}}", "head.dense=frozen", sections=sections)
+    given = recipe(f"adapter={{method: {method}}}", "head.dense=frozen")
     assert given.head.dense == "frozen"
 
 
