@@ -1,4 +1,7 @@
-"""The tests at both ends of the ranges in pyproject.toml: `nox -s oldest`, `nox -s newest`."""
+"""The tests at both ends of the ranges in pyproject.toml, and known vulnerabilities.
+
+`nox -s oldest`, `nox -s newest`, `nox -s audit`.
+"""
 
 import re
 import tomllib
@@ -37,6 +40,13 @@ def newest(session: nox.Session) -> None:
     """With the last releases that our ranges admit."""
     session.install("--upgrade", "-e", ".[test]")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Look up known vulnerabilities of every package that the tests and the quickstart install."""
+    session.install("--upgrade", "-e", ".[quickstart,test]", "pip-audit>=2.9,<3")
+    session.run("pip-audit", "--skip-editable", *session.posargs)
 
 
 def extra(name: str) -> Iterator[Requirement]:

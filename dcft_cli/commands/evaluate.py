@@ -15,8 +15,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write every row with its true label and what is predicted: jsonl, csv, tsv or "
-            "parquet.",
+            help="Write every row, with its true label and what is predicted, as jsonl, csv, tsv "
+            "or parquet.",
             show_default=False,
         ),
     ] = None,

@@ -144,12 +144,16 @@ def show_training(result: "TrainingResult") -> None:
 
 def show_evaluation(result: "EvaluationResult", predictions: Path | None) -> None:
     """Print scores and data, where predictions fail, and the file with the predictions."""
-    rows = "\n".join(f"{result.data[name]}: {count:,} rows" for name, count in result.rows.items())
+    width = max(map(len, result.rows)) if len(result.rows) > 1 else 0
+    rows = [
+        (f"{name:<{width}}  " if width else "") + f"{result.data[name]}: {count:,} rows"
+        for name, count in result.rows.items()
+    ]
     out.print(
         facts(
             ("adapter", str(result.adapter)),
             ("base", result.base),
-            ("data", rows),
+            ("data", "\n".join(rows)),
             *decision_facts(result.decision, result.chosen),
             *((name, f"{value:.4f}") for name, value in result.metrics.items()),
             *(map(calibration_fact, result.reports.values()) if len(result.reports) == 1 else ()),
@@ -215,6 +219,14 @@ def show_export(result: "ExportResult") -> None:
             ranks = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
             what = f"LoRA of rank {ranks}"
         load = f'PeftModel.from_pretrained(base, "{result.folder}")'
+    if result.local_base is not None:
+        named = (
+            "adapter_config.json and README.md name" if result.to == "peft" else "README.md names"
+        )
+        print_note(
+            f"{named} the base model by its path on this machine, {result.local_base}; to share "
+            "the folder, export with --base and its name on the Hub"
+        )
     out.print(
         facts(
             ("exported", f"{result.folder} ({what}, {result.layers} layers, "

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from dcft_cli.data.rows import Rows, format_value
+from dcft_cli.data.rows import FIX, Rows, format_value, is_blank
 from dcft_cli.errors import DataError, listed
 
 _MAX_DIGITS = 18
@@ -96,16 +96,18 @@ class LabelColumn:
         self, numbers: Sequence[Sequence[int | None]], labels: Sequence[str], order: Sequence[str]
     ) -> None:
         """Report the first label of each row that has no number."""
-        unusable, unknown = [""] * len(numbers), [""] * len(numbers)
+        missing, unusable, unknown = ([""] * len(numbers) for _ in range(3))
         names = set()
         for index, (row, values) in enumerate(zip(numbers, self.values, strict=True)):
             if None in row:
                 bad = row.index(None)
                 name = label_name(values[bad])
                 names.add(name)
-                problems = unusable if name is None else unknown
+                no_class = missing if is_blank(values[bad]) else unusable
+                problems = no_class if name is None else unknown
                 text = self.problem.format(value=format_value(values[bad]), number=bad + 1)
                 problems[index] = f"`{self.name}` {text}"
+        self.rows.report(missing, "missing label", FIX)
         self.rows.report(unusable, "no usable label", self.hint)
         self.rows.report(unknown, "unknown label", _known_labels(labels, order, names - {None}))
 

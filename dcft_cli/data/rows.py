@@ -14,6 +14,10 @@ MAX_LISTED = 5
 """Rows that an error lists for each kind of problem; the remaining ones are counted."""
 
 
+FIX = "Fix or remove these rows."
+"""What to do about rows whose problem says it all."""
+
+
 class Record(NamedTuple):
     """A row of a file: the line where it starts, if files of its format have lines, and values."""
 
@@ -41,10 +45,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class RowSet:
-    """Checked rows, and where they come from, as errors name it."""
+    """Checked rows, and where they come from, as errors name it.
+
+    Attributes:
+        records: the same rows as they were read, of validation sets.
+    """
 
     dataset: "Dataset"
     source: str
+    records: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ class Rows:
             if isinstance(row, BadRow):
                 problem = problems.setdefault(row.what, Problem(row.what, row.hint))
                 problem.rows.append(f"{_location(number, row.line)}: {row.detail}")
-            elif all(map(_is_blank, row.values.values())):
+            elif all(map(is_blank, row.values.values())):
                 blank += 1
             else:
                 kept.append((number, row))
@@ -135,17 +144,21 @@ class Rows:
         Raises:
             DataError: there is no such column; the hint names `setting`, which chooses it.
         """
-        if column not in self.columns:
-            by_form = {unicodedata.normalize("NFC", name): name for name in self.columns}
-            found = by_form.get(unicodedata.normalize("NFC", column))
-            if found is None:
-                raise DataError(
-                    f"{self.source} has no column `{column}`. It has: {', '.join(self.columns)}.",
-                    f"{did_you_mean(column, self.columns)}Choose columns with {setting}; if the"
-                    " file has no header line, name its columns with data.columns.",
-                )
-            column = found
-        return [record.get(column) for record in self.records]
+        found = self.find_column(column)
+        if found is None:
+            raise DataError(
+                f"{self.source} has no column `{column}`. It has: {', '.join(self.columns)}.",
+                f"{did_you_mean(column, self.columns)}Choose columns with {setting}; if the"
+                " file has no header line, name its columns with data.columns.",
+            )
+        return [record.get(found) for record in self.records]
+
+    def find_column(self, column: str) -> str | None:
+        """Return the name of a column as the source writes it; None if there is none."""
+        if column in self.columns:
+            return column
+        by_form = {unicodedata.normalize("NFC", name): name for name in self.columns}
+        return by_form.get(unicodedata.normalize("NFC", column))
 
     def texts(self, column: str) -> list[Any]:
         """Return the values of the text column `column`; report those that are no text, or empty.
@@ -154,8 +167,7 @@ class Rows:
             DataError: there is no such column.
         """
         values = self.values(column, "data.text")
-        hint = "Fix or remove these rows."
-        self.check(column, values, self.text_problem, "no usable text", hint)
+        self.check(column, values, self.text_problem, "no usable text", FIX)
         return values
 
     def check(
@@ -230,5 +242,6 @@ def _location(number: int, line: int | None) -> str:
     return f"row {number}" + (f" (line {line})" if line is not None else "")
 
 
-def _is_blank(value: object) -> bool:
+def is_blank(value: object) -> bool:
+    """Return whether a raw value is none: null, or a text of blanks."""
     return value is None or (isinstance(value, str) and not value.strip())

@@ -42,6 +42,7 @@ class ExportResult:
         layers: number of adapted layers.
         ranks: smallest and largest rank of the matrices of a DCFT adapter as LoRA; None else.
         bytes: of all files written.
+        local_base: path of the base model, if the files name it by one; None: a name on the Hub.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class ExportResult:
     layers: int
     ranks: tuple[int, int] | None
     bytes: int
+    local_base: str | None
 
 
 def export(adapter: str, out: str, *, to: Format, base: str | None = None) -> ExportResult:
@@ -114,6 +116,7 @@ def export(adapter: str, out: str, *, to: Format, base: str | None = None) -> Ex
         layers=len(contents.modules),
         ranks=ranks,
         bytes=sum(file.stat().st_size for file in folder.iterdir()),
+        local_base=section.name if Path(section.name).is_absolute() else None,
     )
 
 

@@ -4,17 +4,23 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.data.writing import Row, check_output, write_rows
+from dcft_cli.errors import DataError
 from dcft_cli.runs.adapted import load_adapted
 from dcft_cli.runs.prepare import Preparation
+from dcft_cli.tasks import LoadedTask
 from dcft_cli.training.arguments import evaluation_arguments
 from dcft_cli.training.callbacks import ReportingCallback
 from dcft_cli.training.reporting import Reporter
 from dcft_cli.training.trainer import AdapterTrainer
+
+_SET, _LABEL = "set", "label"
+"""Columns that are written beside those of the rows: name of the set, true label."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,12 @@ def evaluate(
         source: run folder, checkpoint folder or adapter file. The recipe is the run's, or else
             comes from the adapter file.
         overrides: `KEY=VALUE` for the recipe, such as `data.validation=test.jsonl`.
-        predictions: file to write the rows to, with their true label and what is predicted; its
-            ending names the format.
+        predictions: file to write the rows to, as they were read, with their true label and what
+            is predicted; its ending names the format.
 
     Raises:
-        UserError: no adapter, no data, another base model than it was trained on, or a file that
-            cannot be written.
+        UserError: no adapter, no data, another base model than it was trained on, a file that
+            cannot be written, or a column of the rows that has the name of one to be written.
     """
     if predictions is not None:
         check_output(predictions)
@@ -75,6 +81,8 @@ def evaluate(
     assert adapted.method is not None
     preparation, machine = adapted.preparation, adapted.machine
     recipe, task = preparation.recipe, preparation.loaded.task
+    if predictions is not None:
+        _check_columns(preparation.loaded)
     if machine.is_main:
         for note in preparation.notes:
             reporter.noted(note)
@@ -121,12 +129,31 @@ def _kept(eval_set: EvaluationSet, outputs: dict[str, Any]) -> EvaluationSet:
     return replace(eval_set, score=score)
 
 
+def _check_columns(loaded: LoadedTask) -> None:
+    """Check that no column of the rows is one of those that are written beside them.
+
+    Raises:
+        DataError: there is one; names it.
+    """
+    task, sets = loaded.task, loaded.validation
+    for name, rows in sets.items():
+        added = {_LABEL, *task.predicted_columns, *({_SET} if name else ())}
+        if task.label == (_LABEL,):  # replaced: the class that the value means
+            added.remove(_LABEL)
+        if taken := added.intersection(chain.from_iterable(rows.records)):
+            raise DataError(
+                f"{rows.source} has a column `{min(taken)}`, which --predictions would replace.",
+                "Rename the column.",
+            )
+
+
 def _labeled(preparation: Preparation, outputs: dict[str, Any]) -> Iterator[Row]:
-    """Yield the rows of all sets: inputs, true label (`label`), and what is predicted."""
+    """Yield the rows of all sets as they were read, with true label and what is predicted."""
     task = preparation.loaded.task
     for name, rows in preparation.loaded.validation.items():
         found = task.prediction_set(rows.dataset, preparation.tokenizer)
         predictions = found.predict(outputs[name])
-        for row, prediction in zip(rows.dataset, predictions, strict=True):
-            label = task.describe_target(row.pop(task.target_column))
-            yield {**({"set": name} if name else {}), **row, "label": label, **prediction}
+        targets = rows.dataset[task.target_column]
+        for record, target, prediction in zip(rows.records, targets, predictions, strict=True):
+            of_set = {_SET: name} if name else {}
+            yield of_set | {**record, _LABEL: task.describe_target(target), **prediction}

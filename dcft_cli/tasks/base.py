@@ -30,9 +30,10 @@ Tensor: TypeAlias = "torch.Tensor"
 class Task(ABC):
     """A task: one family with the settings of one recipe.
 
-    A family sets `kind`, `auto_class`, `group_column`, `target_column` and `metrics`, and
-    implements the abstract methods; all other attributes have defaults. The training loss is that
-    of `auto_class` for its `problem_type`: a family cannot bring its own, except to weight classes.
+    A family sets `kind`, `auto_class`, `group_column`, `target_column`, `predicted_columns` and
+    `metrics`, and implements the abstract methods; all other attributes have defaults. The training
+    loss is that of `auto_class` for its `problem_type`: a family cannot bring its own, except to
+    weight classes.
 
     Attributes:
         kind: the family's name.
@@ -48,6 +49,7 @@ class Task(ABC):
         default_label: label column, unless the recipe names another.
         several_label_columns: whether there may be more than one.
         txt_format: format of files that end in .txt.
+        predicted_columns: that predictions have, or may have.
         text: names of the text columns.
         label: names of the label columns.
         labels: class names in the order of their numbers; empty without classes.
@@ -72,6 +74,7 @@ class Task(ABC):
     default_label: ClassVar[str] = "label"
     several_label_columns: ClassVar[bool] = False
     txt_format: ClassVar[str | None] = None
+    predicted_columns: ClassVar[tuple[str, ...]]
     metrics: tuple[str, ...]
 
     def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str] = ()) -> None:

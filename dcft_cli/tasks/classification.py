@@ -32,6 +32,7 @@ class Classification(TextTask):
     label_feature = Value("int64")
     class_column = "label"
     choosable = ("temperature",)
+    predicted_columns = ("prediction", "probability", "probabilities")
 
     def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str]) -> None:
         super().__init__(task, data, labels)

@@ -7,7 +7,7 @@ from dcft_cli.data.holdout import hold_out
 from dcft_cli.data.reading import read_file, read_hub
 from dcft_cli.data.rows import MAX_LISTED, Rows, RowSet, format_value
 from dcft_cli.data.similar_names import similar_names
-from dcft_cli.errors import DataError, RecipeError, listed
+from dcft_cli.errors import DataError, RecipeError, did_you_mean, listed
 from dcft_cli.recipe import is_file_address
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import Task
@@ -80,9 +80,9 @@ def load_task(
         held_out = rows.select(indices[1])
         parts = [train.dataset.select(side) for side in indices]
         train = RowSet(parts[0], f"{rows.source} (training part)")
-        validation = {"": RowSet(parts[1], f"{rows.source} (held-out part)")}
+        validation = {"": RowSet(parts[1], f"{rows.source} (held-out part)", held_out.records)}
     else:
-        validation, more = _validation_sets(task, data, built)
+        validation, more = _validation_sets(task, data, built, training=training)
         notes += more
     if not training:
         train = None
@@ -122,7 +122,7 @@ def _training_rows(task: TaskSection, data: DataSection) -> Rows:
 
 
 def _validation_sets(
-    task: TaskSection, data: DataSection, built: Task
+    task: TaskSection, data: DataSection, built: Task, *, training: bool
 ) -> tuple[dict[str, RowSet], list[str]]:
     """Return the validation sets, and notes on their rows."""
     known = known_task(task.name)
@@ -134,9 +134,23 @@ def _validation_sets(
     sets, notes = {}, []
     for name, address in addresses.items():
         rows = _read(task, data, address)
-        sets[name] = RowSet(built.prepare(rows), rows.source)
+        if not training:
+            _require_labels(rows, built)
+        sets[name] = RowSet(built.prepare(rows), rows.source, rows.records)
         notes += rows.notes
     return sets, notes
+
+
+def _require_labels(rows: Rows, task: Task) -> None:
+    """Raise DataError if rows to score have no label column: they can only be predicted."""
+    missing = [column for column in task.label if rows.find_column(column) is None]
+    if missing:
+        raise DataError(
+            f"{rows.source} has no column `{missing[0]}`, so there are no labels to score with. "
+            f"It has: {', '.join(rows.columns)}.",
+            f"{did_you_mean(missing[0], rows.columns)}Name the label column with data.label, or "
+            "predict rows without labels: dcft predict ADAPTER FILE",
+        )
 
 
 def _read(task: TaskSection, data: DataSection, address: str) -> Rows:

@@ -56,6 +56,7 @@ class MultiLabel(TextTask):
         "subset_accuracy",
         "best_micro_f1",
     )
+    predicted_columns = ("prediction", "probabilities")
 
     def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str]) -> None:
         super().__init__(task, data, labels)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dcft_cli.data.columns import finite_number
 from dcft_cli.data.prediction_set import Prediction, shortened
-from dcft_cli.data.rows import Rows, RowSet, format_value
+from dcft_cli.data.rows import FIX, Rows, RowSet, format_value, is_blank
 from dcft_cli.errors import DataError
 from dcft_cli.tasks.base import Tensor
 from dcft_cli.tasks.prior import Prior, prior_of_numbers
@@ -24,6 +24,7 @@ class Regression(TextTask):
     has_classes = False
     label_feature = Value("float32")
     metrics = ("pearson", "spearman", "mse")
+    predicted_columns = ("prediction",)
 
     @property
     def model_settings(self) -> dict[str, Any]:
@@ -32,14 +33,12 @@ class Regression(TextTask):
 
     def read_labels(self, rows: Rows) -> list[float]:
         """See `TextTask.read_labels`; a number may be written as a text."""
-        values = rows.values(self.label[0], "data.label")
-        rows.check(
-            self.label[0],
-            values,
-            lambda value: f"is {format_value(value)}" if finite_number(value) is None else "",
-            "label that is not a (finite) number",
-            "To predict classes, set task.type=classification.",
-        )
+        column = self.label[0]
+        values = rows.values(column, "data.label")
+        rows.check(column, values, _missing, "missing label", FIX)
+        what = "label that is not a (finite) number"
+        hint = "To predict classes, set task.type=classification."
+        rows.check(column, values, _no_number, what, hint)
         return [finite_number(value) or 0.0 for value in values]
 
     def check_training(self, rows: RowSet) -> None:
@@ -81,3 +80,12 @@ class Regression(TextTask):
     def describe_target(self, target: float) -> float:
         """See `Task.describe_target`."""
         return shortened(target)
+
+
+def _missing(value: object) -> str:
+    return f"is {format_value(value)}" if is_blank(value) else ""
+
+
+def _no_number(value: object) -> str:
+    is_number = finite_number(value) is not None
+    return "" if is_number or is_blank(value) else f"is {format_value(value)}"

@@ -101,14 +101,13 @@ def test_all_mistakes_in_a_file_are_reported_together(
         "  row 6 (line 6): at character 14 (Expecting value)",
         f"{path}: no usable text in 1 row:",
         "  row 3 (line 3): `sentence1` is empty",
-        f"{path}: no usable label in 1 row:",
+        f"{path}: missing label in 1 row:",
         "  row 4 (line 4): `label` is None",
         f"{path}: unknown label in 1 row:",
         "  row 2 (line 2): `label` is 7",
         "Hint: Each line is one JSON object: the row, by column name."
         " Or the whole file is one array of such objects.",
         "Fix or remove these rows.",
-        "A class is a text or a whole number; to predict numbers, set task.type=regression.",
         "Known labels: entailment (0), not_entailment (1).",
     ]
 

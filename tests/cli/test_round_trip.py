@@ -126,6 +126,16 @@ def test_eval_of_a_file_with_moved_base_and_data(
     assert lines["base"].rstrip() == "../base"
 
 
+def test_eval_names_several_sets(
+    home: Path, trained: Output, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    sets = "data.validation={seen: train.jsonl, new: dev.jsonl}"
+    output = ok(run_cli("eval", "runs/rte", sets))
+    assert "data           seen  train.jsonl: 21 rows\n" in output.out
+    assert "               new   dev.jsonl: 12 rows\n" in output.out
+
+
 def test_merge(home: Path, merged: Output) -> None:
     assert "merged (12 layers, " in merged.out
     proof = next(line for line in merged.out.splitlines() if line.startswith("verified"))
@@ -185,7 +195,11 @@ def test_export_prints_what_was_verified(
     to: str, what: str, load: str, home: Path, trained: Output
 ) -> None:
     output = ok(shell("export", "runs/rte", f"rte-{to}", "--to", to, cwd=home))
-    assert output.err == ""
+    named = "adapter_config.json and README.md name" if to == "peft" else "README.md names"
+    (note,) = output.err.splitlines()
+    assert note.startswith(
+        f"Note: {named} the base model by its path on this machine, {home}/base;"
+    )
     lines = dict(line.split(maxsplit=1) for line in output.out.splitlines())
     lines = {name: text.rstrip() for name, text in lines.items()}
     assert lines["exported"].startswith(f"rte-{to} ({what}, ")

@@ -17,13 +17,14 @@ from tests.cli.conftest import RunCli, shell
 from tests.families import published, tiny_tokenizer
 from tests.sweeping.sweeps import write_recipe
 
-GRID = ("--grid", "adapter.kernel_size=2,4", "--grid", "training.learning_rate=1e-3,1e-2")
+GRID = ("--grid", "training.learning_rate=1e-3,1e-2")
 PATIENCE = 300  # seconds in which a few tiny runs must be done
 
 
 @pytest.fixture
-def home(tmp_path: Path, base: Path) -> Path:
+def home(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_recipe(tmp_path, base)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -55,24 +56,26 @@ def wait_for_starts(output: Path, count: int, process: subprocess.Popen[str]) ->
 
 
 @pytest.mark.parametrize("kind", ["journal", "sqlite"])
-def test_killed_and_started_twice_each_run_is_done_once(home: Path, kind: str) -> None:
+def test_killed_and_started_twice_each_run_is_done_once(
+    home: Path, run_cli: RunCli, kind: str
+) -> None:
     output = home / "out"
     command = [*GRID, "--seeds", "2", "--output", "out"]
     if kind == "sqlite":
         command += ["--storage", f"sqlite:///{home}/sweep.db"]
     killed = start(*command, cwd=home)
-    wait_for_starts(output, 3, killed)
+    wait_for_starts(output, 2, killed)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     before = records(output)
     finished = {name for name, events in before.items() if events[-1]["event"] == "done"}
-    assert len(before) == 3 and len(finished) >= 2
+    assert len(before) == 2 and finished
 
     processes = [start(*command, cwd=home) for _ in range(2)]
     results = [process.communicate(timeout=PATIENCE) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], results
     found = records(output)
-    assert len(found) == 8
+    assert len(found) == 4
     for name, events in found.items():
         starts = 2 if name in before and name not in finished else 1
         assert [event["event"] for event in events] == ["started"] * starts + ["done"], name
@@ -81,12 +84,12 @@ def test_killed_and_started_twice_each_run_is_done_once(home: Path, kind: str) -
     (first, _), (second, _) = results
     assert first == second, "both know the whole result"
     assert first.splitlines()[0].split() == ["setting", "accuracy", "std", "n", "time"]
-    assert len(re.findall(r" 2  \d+:\d\d:\d\d", first)) == 4, "four settings with two seeds each"
-    assert shell("sweep", "tiny.yaml", *command, cwd=home).code == 0
+    assert len(re.findall(r" 2  \d+:\d\d:\d\d", first)) == 2, "two settings with two seeds each"
+    assert run_cli("sweep", "tiny.yaml", *command).code == 0
     assert records(output) == found, "nothing is left to do"
 
 
-def test_a_failed_run_and_json(home: Path) -> None:
+def test_a_failed_run_and_json(home: Path, run_cli: RunCli) -> None:
     command = ("sweep", "tiny.yaml", "--grid", "training.learning_rate=1e9,1e-2")
     done = shell(*command, "--json", cwd=home)
     assert done.code == 1, done.err
@@ -99,7 +102,7 @@ def test_a_failed_run_and_json(home: Path) -> None:
     assert good["settings"] == {"training.learning_rate": 0.01}
     assert (home / "runs" / "tiny-sweep" / "lr0.01" / "metrics.json").is_file()
     assert result["best"]["command"] == "dcft train tiny.yaml training.learning_rate=0.01"
-    again = shell(*command, cwd=home)
+    again = run_cli(*command)
     assert again.code == 1, "a failure is never hidden"
     assert "lr1e9 failed: Training diverged" in again.out
     assert "--retry-failed" in again.out
@@ -109,10 +112,10 @@ def test_a_failed_run_and_json(home: Path) -> None:
     assert max(map(len, lines)) <= 100
     # What it trained is a run like any other.
     run = "runs/tiny-sweep/lr0.01"
-    assert shell("eval", run, cwd=home).code == 0
+    assert run_cli("eval", run).code == 0
 
 
-def test_ctrl_c_and_on(home: Path) -> None:
+def test_ctrl_c_and_on(home: Path, run_cli: RunCli) -> None:
     command = ["training.max_steps=100000", "training.eval_steps=2", "--output", "out"]
     process = start(*command, cwd=home)
     wait_for_starts(home / "out", 1, process)
@@ -125,7 +128,7 @@ def test_ctrl_c_and_on(home: Path) -> None:
     assert process.returncode == 130, err
     assert err.endswith("\nStopped. The same command goes on from here.\n")
     assert [event["event"] for event in records(home / "out")["tiny"]] == ["started", "interrupted"]
-    listed = shell("sweep", "tiny.yaml", *command, "--dry-run", cwd=home)
+    listed = run_cli("sweep", "tiny.yaml", *command, "--dry-run")
     assert "1 run: 1 interrupted" in listed.out
 
 
@@ -136,15 +139,17 @@ def test_jobs(home: Path) -> None:
     found = records(home / "out")
     assert sorted(found) == ["tiny-seed1", "tiny-seed2", "tiny-seed3"]
     assert all([e["event"] for e in events] == ["started", "done"] for events in found.values())
-    assert len({event["pid"] for events in found.values() for event in events}) == 2
+    # The first process may have done all before the second is ready.
+    assert len({event["pid"] for events in found.values() for event in events}) in (1, 2)
     assert done.out.count("tiny  ") == 1, "one table, not one of each process"
     # Which process counts how many at its end depends on when it looks.
     assert all(f" of 3  tiny-seed{seed}  accuracy" in done.err for seed in (1, 2, 3))
 
 
-def test_a_search(home: Path) -> None:
+@pytest.mark.usefixtures("home")
+def test_a_search(run_cli: RunCli) -> None:
     command = ("sweep", "tiny.yaml", "--tune", "training.learning_rate=1e-4..1e-1")
-    done = shell(*command, "--trials", "2", cwd=home)
+    done = run_cli(*command, "--trials", "2")
     assert done.code == 0, done.err
     header, *rows = done.out.splitlines()
     assert header.split() == ["trial", "learning_rate", "accuracy", "step", "time"]
@@ -152,7 +157,10 @@ def test_a_search(home: Path) -> None:
     assert "\n  dcft train tiny.yaml training.learning_rate=0." in done.out
 
 
-def test_a_dry_run_needs_configurations_only(tmp_path: Path) -> None:
+def test_a_dry_run_needs_configurations_only(
+    tmp_path: Path, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     published("deberta-v3-base").save_pretrained(tmp_path / "base")
     tiny_tokenizer().save_pretrained(tmp_path / "base")
     before = sorted(tmp_path.rglob("*"))
@@ -160,7 +168,7 @@ def test_a_dry_run_needs_configurations_only(tmp_path: Path) -> None:
     command = ("sweep", "recipes/rte.yaml", "model.name=base", "--dry-run")
     grid = ("--grid", "adapter.kernel_size=2,8", "--seeds", "2")
     for data in ((), files):
-        done = shell(*command, *data, *grid, cwd=tmp_path)
+        done = run_cli(*command, *data, *grid)
         assert (done.code, done.err) == (0, ""), done.err
         lines = [line.split() for line in done.out.splitlines()]
         assert lines[0] == ["run", "kernel_size", "seed", "adapter", "state"]
@@ -191,21 +199,18 @@ def test_a_dry_run_without_a_configuration(run_cli: RunCli) -> None:
         (["--seed", "3"], "Did you mean --seeds?"),
     ],
 )
-def test_mistakes(
-    home: Path, error_of: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
-) -> None:
-    monkeypatch.chdir(home)
+def test_mistakes(home: Path, error_of: Any, arguments: list[str], words: str) -> None:
     assert words in error_of("sweep", "tiny.yaml", *arguments)
     assert not list(home.glob(f"**/{RECORD}")), "nothing was started"
 
 
-def test_not_under_torchrun(home: Path, error_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(home)
+@pytest.mark.usefixtures("home")
+def test_not_under_torchrun(error_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "--jobs" in error_of("sweep", "tiny.yaml", "--seeds", "2")
 
 
-def test_without_optuna(home: Path, error_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(home)
+@pytest.mark.usefixtures("home")
+def test_without_optuna(error_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert 'pip install "dcft-cli[sweep]"' in error_of("sweep", "tiny.yaml", "--seeds", "2")

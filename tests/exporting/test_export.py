@@ -71,7 +71,7 @@ def test_a_peft_folder(job: Job, base: Path, tmp_path: Path) -> None:
     assert result.bytes == sum(files.values())
     assert len({file.stat().st_mode for file in out.iterdir()}) == 1
     config = json.loads((out / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == str(base)
+    assert config["base_model_name_or_path"] == result.local_base == str(base)
     assert (config["task_type"], config["r"], config["lora_alpha"]) == ("SEQ_CLS", 4, 4)
     assert config["modules_to_save"] == ["classifier", "score"]
     assert [path.name for path in out.parent.iterdir()] == [out.name]

@@ -57,7 +57,9 @@ def test_predictions_are_those_that_dcft_eval_scores(
     file = tmp_path / "eval.jsonl"
     evaluate(str(run_of(task)), [f"data.validation={data}"], Watcher(), predictions=file)
     scored = list(map(json.loads, file.read_text().splitlines()))
-    for one, other, third in zip(batched, single, scored, strict=True):
+    for row, one, other, third in zip(rows, batched, single, scored, strict=True):
+        assert set(one) <= set(predictor_of(task).task.predicted_columns)
+        assert list(third) == list(dict.fromkeys([*row, "label", *one]))
         assert close(one, other)
         assert close(one, {name: third[name] for name in one})
 

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from tests.jobs import Job, Watcher, recipe, train
 from tests.samples import rows_of, write_rows
 
 LOCAL = "data.hub=null"
+RunOf = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +129,62 @@ def test_invalid_overrides_are_errors(job: Job) -> None:
         score(job.folder, "data.validatoin=x.jsonl")
     with pytest.raises(UserError, match=r"no score named accuracy"):
         score(job.folder, "task.metric=accuracy")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return list(map(json.loads, path.read_text().splitlines()))
+
+
+def test_predictions_have_all_columns_of_the_rows(job: Job, tmp_path: Path) -> None:
+    rows = [
+        {"id": f"n{number}", **row, "notes": {"by": [number]}}
+        for number, row in enumerate(rows_of("stsb", 5, seed=5))
+    ]
+    data, out = write_rows(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl"
+    evaluate(str(job.folder), [f"data.validation={data}"], Watcher(), predictions=out)
+    found = read(out)
+    assert [list(row) for row in found] == [[*rows[0], "prediction"]] * 5
+    for row, expected in zip(found, rows, strict=True):
+        assert row["label"] == pytest.approx(expected["label"])
+        assert row | expected == {**row, "label": expected["label"]}
+    sets = f"data.validation={{easy: {data}, hard: {data}}}"
+    evaluate(str(job.folder), [sets], Watcher(), predictions=out)
+    both = read(out)
+    assert [row.pop("set") for row in both] == ["easy"] * 5 + ["hard"] * 5
+    assert both == [*found, *found]
+
+
+def test_a_label_column_of_another_name_is_kept(run_of: RunOf, tmp_path: Path) -> None:
+    rows = [{"sentence": row["sentence"], "mood": row["label"]} for row in rows_of("sst2", 4)]
+    data, out = write_rows(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl"
+    given = [f"data.validation={data}", "data.label=mood"]
+    evaluate(str(run_of("sst2")), given, Watcher(), predictions=out)
+    for row, expected in zip(read(out), rows, strict=True):
+        assert row | expected == row
+        assert row["label"] == ("negative", "positive")[expected["mood"]]
+
+
+@pytest.mark.parametrize(
+    ("column", "settings"),
+    [("probability", []), ("label", ["data.label=mood"]), ("set", [])],
+)
+def test_a_column_that_would_be_replaced_is_an_error(
+    run_of: RunOf, tmp_path: Path, column: str, settings: list[str]
+) -> None:
+    rows = [{column: 1, **row, "mood": row["label"]} for row in rows_of("sst2", 4)]
+    data, out = write_rows(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl"
+    given = f"data.validation={data}" if column != "set" else f"data.validation={{a: {data}}}"
+    watcher = Watcher()
+    with pytest.raises(DataError, match=rf"rows\.jsonl has a column `{column}`"):
+        evaluate(str(run_of("sst2")), [given, *settings], watcher, predictions=out)
+    assert not watcher.batches and not out.exists(), "before anything is scored"
+    evaluate(str(run_of("sst2")), [given, *settings], watcher)
+
+
+def test_rows_without_labels_can_only_be_predicted(job: Job, tmp_path: Path) -> None:
+    rows = [{"sentence1": "a", "sentence2": "b", "lable": 1}]
+    data = write_rows(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(DataError, match="has no column `label`, so there are no labels") as error:
+        evaluate(str(job.folder), [f"data.validation={data}"], Watcher())
+    assert "Did you mean lable?" in error.value.hint
+    assert "dcft predict ADAPTER FILE" in error.value.hint

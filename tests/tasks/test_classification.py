@@ -102,7 +102,14 @@ def test_a_known_task_takes_names_and_numbers(jsonl: Write) -> None:
     }
 
 
-@pytest.mark.parametrize("label", [None, "", 0.5, float("nan"), [1], {"a": 1}])
+@pytest.mark.parametrize("label", [None, "", "  "])
+def test_a_missing_label(jsonl: Write, label: object) -> None:
+    with pytest.raises(DataError, match=r"missing label in 1 row:\n  row 3 \(line 3\)") as error:
+        load(jsonl(rows("a", "b", label)))
+    assert error.value.hint == "Fix or remove these rows."
+
+
+@pytest.mark.parametrize("label", [0.5, float("nan"), [1], {"a": 1}])
 def test_values_that_are_not_a_class(jsonl: Write, label: object) -> None:
     with pytest.raises(DataError, match=r"no usable label in 1 row:\n  row 3 \(line 3\)"):
         load(jsonl(rows("a", "b", label)))
@@ -282,7 +289,7 @@ def test_all_kinds_of_problems_are_reported_at_once(tmp_path: Path) -> None:
         "  row 5 (line 6): 3 instead of 2",
         f"{train}: no usable text in 1 row:",
         "  row 2 (line 3): `text` is empty",
-        f"{train}: no usable label in 1 row:",
+        f"{train}: missing label in 1 row:",
         "  row 3 (line 4): `label` is ''",
         f"{train}: unknown label in 1 row:",
         "  row 4 (line 5): `label` is 'z'",

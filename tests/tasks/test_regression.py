@@ -23,11 +23,18 @@ def test_labels_are_numbers_however_written(jsonl: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    "label", [None, "", "high", "1,5", "1_5", True, float("nan"), float("inf"), "nan", "-inf", [1]]
+    "label", ["high", "1,5", "1_5", True, float("nan"), float("inf"), "nan", "-inf", [1]]
 )
 def test_labels_that_are_not_numbers(jsonl: Write, label: object) -> None:
     with pytest.raises(DataError, match=r"not a .* number in 1 row:\n  row 2 \(line 2\): `label`"):
         load(jsonl(rows(1, label)))
+
+
+@pytest.mark.parametrize("label", [None, "", " "])
+def test_missing_labels(jsonl: Write, label: object) -> None:
+    with pytest.raises(DataError, match=r"missing label in 1 row:\n  row 2 \(line 2\)") as error:
+        load(jsonl(rows(1, label)))
+    assert error.value.hint == "Fix or remove these rows."
 
 
 def test_training_needs_two_numbers(jsonl: Write) -> None:

@@ -56,6 +56,7 @@ class QuestionAnswering(Task):
     needs_offsets = True
     default_text = ("question", "context")
     default_label = "answers"
+    predicted_columns = ("prediction", "start", "end", "score")
 
     def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str] = ()) -> None:
         super().__init__(task, data, labels)

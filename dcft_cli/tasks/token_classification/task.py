@@ -68,6 +68,7 @@ class TokenClassification(Task):
     default_text = (WORDS_COLUMN,)
     default_label = LABELS_COLUMN
     txt_format = "conll"
+    predicted_columns = ("prediction", "probabilities", "entities")
 
     def __init__(self, task: TaskSection, data: DataSection, labels: Sequence[str]) -> None:
         super().__init__(task, data, labels)
