@@ -224,8 +224,8 @@ def show_export(result: "ExportResult") -> None:
             "adapter_config.json and README.md name" if result.to == "peft" else "README.md names"
         )
         print_note(
-            f"{named} the base model by its path on this machine, {result.local_base}; to share "
-            "the folder, export with --base and its name on the Hub"
+            f"{named} the base model by its path on this machine, {result.local_base}. Before "
+            "you share the folder, replace it, or export with --base and its name on the Hub."
         )
     out.print(
         facts(

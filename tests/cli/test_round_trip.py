@@ -198,7 +198,7 @@ def test_export_prints_what_was_verified(
     named = "adapter_config.json and README.md name" if to == "peft" else "README.md names"
     (note,) = output.err.splitlines()
     assert note.startswith(
-        f"Note: {named} the base model by its path on this machine, {home}/base;"
+        f"Note: {named} the base model by its path on this machine, {home}/base."
     )
     lines = dict(line.split(maxsplit=1) for line in output.out.splitlines())
     lines = {name: text.rstrip() for name, text in lines.items()}
