@@ -16,6 +16,7 @@ from dcft_cli.adapter_file.fingerprint import fingerprint
 from dcft_cli.adapter_file.read import ADAPTER_FILE
 from dcft_cli.addresses import local_path
 from dcft_cli.errors import ModelError
+from dcft_cli.failures import is_out_of_memory
 from dcft_cli.models.quantization import make_trainable, quantization_settings
 from dcft_cli.recipe.schema import ModelSection
 
@@ -138,6 +139,8 @@ def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str)
             **settings,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        if is_out_of_memory(error):
+            raise
         raise not_loaded("weights", section, error) from error
     if section.quantization is not None:
         make_trainable(model)
