@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from dcft_cli.atomic import append_line, atomic_path, naming, remove_leftovers
+
+from dcft_cli.atomic import atomic_path, naming, remove_leftovers
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
