@@ -1,5 +1,6 @@
 """Base models: configurations, weightless skeletons, and models with their weights."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -261,6 +262,10 @@ def not_loaded(what: str, section: ModelSection, error: Exception) -> ModelError
     """Return the error for a part of a base model that transformers cannot load."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     path = local_path(section.name)
+    files = path.iterdir() if path.is_dir() else ()
+    # safetensors says that such a file does not exist.
+    if denied := next((file for file in files if not os.access(file, os.R_OK)), None):
+        reason = f"Permission denied: {denied}"
     where = "" if path.exists() else f" (no folder {path.absolute()}, so it was sought on the Hub)"
     return ModelError(
         f"Cannot load the {what} of the base model {section.name}{where}: {reason}", _NAMES

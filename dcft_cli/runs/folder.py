@@ -76,7 +76,7 @@ class RunFolder:
                     "Start over without --resume (with --overwrite if the folder is not empty).",
                 )
         elif not overwrite and any(
-            p.exists() for p in (*self._files, self.checkpoints, self.previous.path)
+            p.exists() for p in (*self._files, self.checkpoints, self.previous.adapter)
         ):
             raise RunError(
                 f"{self.path} contains a run already.",
