@@ -50,11 +50,12 @@ class RunFolder:
             RunError: another process trains there, or the folder is not writable.
         """
         self._check_writable()
-        if os.environ.get("RANK", "0") == "0":
-            with exclusive(self.path, self.path / ".lock") as note:
-                yield note
-        else:
+        # Some clusters set RANK for processes that are no group: those have no LOCAL_RANK.
+        if "LOCAL_RANK" in os.environ and os.environ.get("RANK", "0") != "0":
             yield ""
+            return
+        with exclusive(self.path, self.path / ".lock") as note:
+            yield note
 
     def last_checkpoint(self) -> Path | None:
         """Return the checkpoint to resume from."""

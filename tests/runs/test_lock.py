@@ -124,9 +124,13 @@ def test_the_first_of_several_processes_locks_for_all(
 ) -> None:
     run = RunFolder(tmp_path / "run")
     with other_process(run.path):
-        monkeypatch.setenv("RANK", "1")
+        for rank, local_rank in ((0, 0), (1, None)):  # without a local rank there is no group
+            monkeypatch.setenv("RANK", str(rank))
+            if local_rank is not None:
+                monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+            with pytest.raises(RunError, match="is in use"), run.lock():
+                pass
+            monkeypatch.delenv("LOCAL_RANK", raising=False)
+        monkeypatch.setenv("LOCAL_RANK", "0")  # the first one of the second host
         with run.lock() as note:
             assert note == ""
-        monkeypatch.setenv("RANK", "0")
-        with pytest.raises(RunError, match="is in use"), run.lock():
-            pass
