@@ -69,7 +69,7 @@ def train(
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
-    """Train as planned.
+    """Train as planned; with `training.auto_batch_size`, in smaller batches if memory runs out.
 
     Args:
         reporter: gets notes, progress and scores.
