@@ -1,6 +1,5 @@
 """The `dcft` command: its subcommands, and the only place where errors become exit codes."""
 
-import errno
 import functools
 import inspect as signatures
 import logging
@@ -29,7 +28,8 @@ from dcft_cli.commands.sweep import sweep
 from dcft_cli.commands.train import train
 from dcft_cli.commands.usage import explain_usage
 from dcft_cli.commands.validate import validate
-from dcft_cli.errors import DCFTError, UserError
+from dcft_cli.errors import DCFTError
+from dcft_cli.failures import explained
 
 _START, _TRAIN, _USE, _ABOUT = "Start", "Train and score", "Use an adapter", "About"
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -69,16 +69,6 @@ _AFTER_STOP = {
     "sweep": " The same command goes on from here.",
 }
 
-# A file or folder that the user named cannot be read or written there.
-_WRONG_PLACE = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENAMETOOLONG,
-    errno.ENOTDIR,
-    errno.EISDIR,
-}
-
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -101,6 +91,7 @@ def _command(
         except Exception as error:
             if debug or isinstance(error, typer.Exit):
                 raise
+            error = explained(error, name)
             raise typer.Exit(_report(error, as_json=bool(kwargs.get("json")))) from None
         except KeyboardInterrupt:
             typer.echo(f"\nStopped.{_AFTER_STOP.get(name, '')}", err=True)
@@ -121,20 +112,10 @@ def _discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _report(error: Exception, *, as_json: bool) -> int:
+def _report(error: DCFTError, *, as_json: bool) -> int:
     """Print an error; return the exit code: 2 for invalid input, 1 for anything else."""
     from dcft_cli.console.output import print_error, print_json
 
-    if isinstance(error, OSError) and error.errno in _WRONG_PLACE and error.filename:
-        error = UserError(
-            f"{error.strerror}: {error.filename}", "Check the path, or choose another one."
-        )
-    if not isinstance(error, DCFTError):
-        error = DCFTError(
-            f"{type(error).__name__}: {error}",
-            "Unexpected error: rerun with --debug for a traceback, and please report it with the"
-            " output of `dcft env`.",
-        )
     print_error(error)
     if as_json:
         print_json({"error": error.message, "hint": error.hint})

@@ -30,10 +30,11 @@ def export(
     dcft export runs/rte rte-onnx --to onnx
     """
     from dcft_cli.commands.imports import gc_paused
+    from dcft_cli.commands.termination import clean_termination
     from dcft_cli.console.output import waiting
     from dcft_cli.console.tables import show_export
 
-    with waiting("Exporting and verifying"):
+    with clean_termination(), waiting("Exporting and verifying"):
         with gc_paused():
             from dcft_cli.exporting import export as exporting
 

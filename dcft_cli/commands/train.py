@@ -1,5 +1,6 @@
 """`dcft train`."""
 
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -72,19 +73,24 @@ def train(
     from dcft_cli.console.progress import reporter
     from dcft_cli.console.tables import show_plan, show_training
 
-    with waiting("Reading the data"):
-        with gc_paused():
-            from dcft_cli.runs.plan import plan_training
-            from dcft_cli.runs.train import train as run
+    with ExitStack() as held:
+        with waiting("Reading the data"):
+            with gc_paused():
+                from dcft_cli.runs.plan import plan_training, run_folder
+                from dcft_cli.runs.train import train as run
 
-        plan = plan_training(loaded, output=output, overwrite=overwrite, resume=resume)
-    is_main = plan.machine.is_main
-    if is_main:
-        show_plan(plan, dry_run=dry_run)
-    if dry_run:
-        return
-    stop_parallelism()
-    with reporter(active=is_main) as view:
-        result = run(plan, view, resume=resume)
-    if is_main:
-        show_training(result)
+            # Until the run ends, and before anything of an earlier run is looked at.
+            note = "" if dry_run else held.enter_context(run_folder(loaded, output).lock())
+            plan = plan_training(loaded, output=output, overwrite=overwrite, resume=resume)
+        is_main = plan.machine.is_main
+        if is_main:
+            show_plan(plan, dry_run=dry_run)
+        if dry_run:
+            return
+        stop_parallelism()
+        with reporter(active=is_main) as view:
+            if note:
+                view.noted(note)
+            result = run(plan, view, resume=resume)
+        if is_main:
+            show_training(result)

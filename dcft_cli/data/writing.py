@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Literal
 import pyarrow  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
 
-from dcft_cli.atomic import atomic_path
+from dcft_cli.atomic import atomic_path, naming
 from dcft_cli.errors import DataError, UserError
 
 Format = Literal["jsonl", "csv", "tsv", "parquet"]
@@ -92,7 +92,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 def scratch_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder in the folder of `path`, which is created if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+    with naming(path), TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         yield Path(folder)
 
 

@@ -1,6 +1,6 @@
 """`dcft export`: write an adapter, or base + adapter, for other tools, and verify the result."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,8 @@ from dcft_cli.exporting.onnx import MODEL_FILE, write_onnx
 from dcft_cli.exporting.peft import write_peft
 from dcft_cli.exporting.peft_methods import write_peft_method
 from dcft_cli.exporting.readme import readme
-from dcft_cli.merging.merge import base_section, new_folder, trained_config
+from dcft_cli.merging.merge import base_section, trained_config
+from dcft_cli.merging.output import new_folder
 from dcft_cli.merging.proof import TOLERANCE, probes
 from dcft_cli.methods.build import build
 from dcft_cli.methods.dcft import DCFT
@@ -77,7 +78,12 @@ def export(adapter: str, out: str, *, to: Format, base: str | None = None) -> Ex
     """
     _require_packages(to)
     quiet_transformers()
-    folder = new_folder(out)
+    with new_folder(out) as folder:
+        return replace(_export(adapter, folder, to, base), folder=Path(out))
+
+
+def _export(adapter: str, folder: Path, to: Format, base: str | None) -> ExportResult:
+    """Write an adapter or a model into a new folder; see `export`."""
     contents = read_contents(adapter_file(adapter))
     _refuse_method(contents, to)
     section = _findable(base_section(base, contents))
@@ -109,7 +115,7 @@ def export(adapter: str, out: str, *, to: Format, base: str | None = None) -> Ex
         for file in part.iterdir():  # safetensors lets only the owner read its files
             file.chmod((part / "README.md").stat().st_mode)
     return ExportResult(
-        folder=Path(out),
+        folder=folder,
         to=to,
         difference=difference,
         method=contents.method,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dcft_cli.errors import ExportError
+from dcft_cli.failures import is_out_of_memory
 from dcft_cli.merging.proof import largest_difference, logits, probes
 from dcft_cli.models.loading import HEAD_OUTPUTS, head_outputs
 
@@ -60,6 +61,8 @@ def write_onnx(
         _export(model, batches[0], outputs, folder / MODEL_FILE)
         found = _run(folder / MODEL_FILE, batches)
     except Exception as error:  # torch and onnxruntime raise many kinds
+        if isinstance(error, OSError) or is_out_of_memory(error):
+            raise
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ExportError(
             f"{type(model).__name__} cannot be exported to ONNX with torch {torch.__version__} "

@@ -1,7 +1,7 @@
 """`dcft merge`: merge an adapter into its base model and verify the result."""
 
 import gc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from dcft_cli.adapter_file.read import Contents, read_contents
 from dcft_cli.atomic import atomic_path
-from dcft_cli.errors import AdapterFileError, MergeError, RunError
+from dcft_cli.errors import AdapterFileError, MergeError
+from dcft_cli.merging.output import new_folder
 from dcft_cli.merging.proof import TOLERANCE, largest_difference, load_merged, logits, probes
 from dcft_cli.merging.shards import checkpoint_files, find_layout, write_shards
 from dcft_cli.methods.build import build
@@ -74,7 +75,12 @@ def merge(base: str | None, adapter: str, out: str, *, dtype: DTypeChoice = "bas
             nothing is kept.
     """
     quiet_transformers()
-    folder = new_folder(out)
+    with new_folder(out) as folder:
+        return replace(_merge(base, adapter, folder, dtype), folder=Path(out))
+
+
+def _merge(base: str | None, adapter: str, folder: Path, dtype: DTypeChoice) -> MergeResult:
+    """Write base + adapter into a new folder; see `merge`."""
     contents = read_contents(adapter_file(adapter))
     refuse_unmergeable(contents)
     section = base_section(base, contents)
@@ -95,7 +101,7 @@ def merge(base: str | None, adapter: str, out: str, *, dtype: DTypeChoice = "bas
         for file in part.iterdir():  # safetensors lets only the owner read its files
             file.chmod((part / "config.json").stat().st_mode)
     return MergeResult(
-        folder=Path(out),
+        folder=folder,
         base=section.name,
         difference=difference,
         dtype=str(stored).removeprefix("torch."),
@@ -172,14 +178,6 @@ def _stored_type(section: ModelSection, dtype: DTypeChoice) -> torch.dtype:
 def refuse_unmergeable(contents: Contents) -> None:
     """Raise MergeError, before anything is loaded, if a file's method adds layers that stay."""
     build(settings_of(contents), seed=0).refuse_unmergeable()
-
-
-def new_folder(out: str) -> Path:
-    """Return the absolute path of a folder to write; raise RunError if something is there."""
-    folder = Path(out).expanduser().resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} exists already.", "Give another folder, or remove it.")
-    return folder
 
 
 def trained_config(

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -109,13 +109,7 @@ def _tensors(model: PreTrainedModel) -> dict[str, Tensor]:
 
 def _write(tensors: dict[str, Tensor], path: Path) -> int:
     """Write a file and check it; return the bytes of its tensors."""
-    try:
-        save_file(tensors, path, {"format": "pt"})
-    except (OSError, SafetensorError) as error:
-        raise MergeError(
-            f"{path.name} cannot be written: {error}. Nothing was kept.",
-            "Is there enough space on the disk?",
-        ) from error
+    save_file(tensors, path, {"format": "pt"})
     with safe_open(path, "pt") as file:
         for name, tensor in tensors.items():
             if not _same_bits(file.get_tensor(name), tensor):

@@ -1,5 +1,6 @@
 """Base models: configurations, weightless skeletons, and models with their weights."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from dcft_cli.adapter_file.fingerprint import fingerprint
 from dcft_cli.adapter_file.read import ADAPTER_FILE
 from dcft_cli.addresses import local_path
 from dcft_cli.errors import ModelError
+from dcft_cli.failures import is_out_of_memory
 from dcft_cli.models.quantization import make_trainable, quantization_settings
 from dcft_cli.recipe.schema import ModelSection
 
@@ -138,6 +140,8 @@ def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str)
             **settings,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        if is_out_of_memory(error):
+            raise
         raise not_loaded("weights", section, error) from error
     if section.quantization is not None:
         make_trainable(model)
@@ -258,6 +262,10 @@ def not_loaded(what: str, section: ModelSection, error: Exception) -> ModelError
     """Return the error for a part of a base model that transformers cannot load."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     path = local_path(section.name)
+    files = path.iterdir() if path.is_dir() else ()
+    # safetensors says that such a file does not exist.
+    if denied := next((file for file in files if not os.access(file, os.R_OK)), None):
+        reason = f"Permission denied: {denied}"
     where = "" if path.exists() else f" (no folder {path.absolute()}, so it was sought on the Hub)"
     return ModelError(
         f"Cannot load the {what} of the base model {section.name}{where}: {reason}", _NAMES

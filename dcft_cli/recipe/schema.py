@@ -213,6 +213,8 @@ class TrainingSection(Section):
     """Rows per device and batch in training."""
     eval_batch_size: int | None = Field(default=None, ge=1)
     """Rows per device and batch in evaluations. Unset: twice `batch_size`."""
+    auto_batch_size: bool = False
+    """If memory runs out, halve `batch_size` and double `gradient_accumulation_steps`."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
     """Batches per optimizer step."""
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"

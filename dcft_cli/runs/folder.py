@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,49 @@ from dcft_cli.adapter_file.read import ADAPTER_FILE
 from dcft_cli.addresses import local_path
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import RunError
+from dcft_cli.runs.lock import exclusive
 
 
 class RunFolder:
-    """The files that a run writes; docs/recipes.md says what is in each."""
+    """The files that a run writes; docs/recipes.md says what is in each.
+
+    Attributes:
+        is_open: whether this process has begun to write a run there.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.is_open = False
         self.adapter = path / ADAPTER_FILE
         self.recipe = path / "recipe.yaml"
         self.metrics = path / "metrics.json"
         self.log = path / "log.jsonl"
         self.holdout = path / "holdout.jsonl"
         self.checkpoints = path / "checkpoints"
-        self._files = (self.adapter, self.recipe, self.metrics, self.log, self.holdout)
+        # The adapter last: see `make_room`.
+        self._files = (self.log, self.holdout, self.metrics, self.recipe, self.adapter)
+
+    @property
+    def previous(self) -> "RunFolder":
+        """The finished run that this one replaces, until this one has an adapter."""
+        return RunFolder(self.path / ".previous")
+
+    @contextmanager
+    def lock(self) -> Iterator[str]:
+        """Context in which no other process may train into this folder; see `exclusive`.
+
+        Of several processes of one run (torchrun), the first holds the lock for all.
+
+        Raises:
+            RunError: another process trains there, or the folder is not writable.
+        """
+        self._check_writable()
+        # Some clusters set RANK for processes that are no group: those have no LOCAL_RANK.
+        if "LOCAL_RANK" in os.environ and os.environ.get("RANK", "0") != "0":
+            yield ""
+            return
+        with exclusive(self.path, self.path / ".lock") as note:
+            yield note
 
     def last_checkpoint(self) -> Path | None:
         """Return the checkpoint to resume from."""
@@ -38,23 +69,28 @@ class RunFolder:
         Raises:
             RunError: the folder has a run already, is not writable, or has nothing to resume.
         """
-        existing = next(path for path in (self.path, *self.path.parents) if path.exists())
-        if not (existing.is_dir() and os.access(existing, os.W_OK)):
-            problem = "is not writable" if existing.is_dir() else "is a file"
-            raise RunError(
-                f"{existing} {problem}; {self.path} cannot be the run folder.",
-                "Choose another --output.",
-            )
+        self._check_writable()
         if resume:
             if self.last_checkpoint() is None:
                 raise RunError(
                     f"{self.path} has no checkpoint to resume from.",
                     "Start over without --resume (with --overwrite if the folder is not empty).",
                 )
-        elif not overwrite and any(p.exists() for p in (*self._files, self.checkpoints)):
+        elif not overwrite and any(
+            p.exists() for p in (*self._files, self.checkpoints, self.previous.adapter)
+        ):
             raise RunError(
                 f"{self.path} contains a run already.",
                 "Choose another --output, --overwrite to replace it, or --resume to continue it.",
+            )
+
+    def _check_writable(self) -> None:
+        existing = next(path for path in (self.path, *self.path.parents) if path.exists())
+        if not (existing.is_dir() and os.access(existing, os.W_OK)):
+            problem = "is not writable" if existing.is_dir() else "is a file"
+            raise RunError(
+                f"{existing} {problem}; {self.path} cannot be the run folder.",
+                "Choose another --output.",
             )
 
     def truncate_log(self, step: int) -> None:
@@ -77,12 +113,37 @@ class RunFolder:
         # A killed run may leave an incomplete last line.
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
+    def make_room(self) -> bool:
+        """Remove an unfinished run; move a finished one to `previous`, and return True.
+
+        If this is interrupted, the next call completes it.
+        """
+        if not self.adapter.exists():
+            self.clear()
+            return self.previous.adapter.exists()
+        if self.previous.adapter.exists():  # this run was finished after it
+            self.drop_previous()
+        self.previous.path.mkdir(exist_ok=True)
+        # Checkpoints first: a folder of another user cannot be moved, and all stays as it was.
+        for path in (self.checkpoints, *self._files):
+            kept = self.previous.path / path.name
+            if path.exists() and kept.is_dir():  # of a run whose removal was interrupted
+                shutil.rmtree(kept)
+            if path.exists():
+                path.replace(kept)
+        return True
+
+    def drop_previous(self) -> None:
+        """Remove the run that this one has replaced."""
+        if self.previous.path.exists():
+            shutil.rmtree(self.previous.path)
+
     def clear(self) -> None:
         """Remove the files of an earlier run, and no others."""
-        for path in self._files:
-            path.unlink(missing_ok=True)
         for path in self.checkpoints.glob("checkpoint-*"):
             shutil.rmtree(path)
+        for path in self._files:
+            path.unlink(missing_ok=True)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -117,12 +178,13 @@ def adapter_file(source: str | Path) -> Path:
     if path.is_dir():
         if (path / ADAPTER_FILE).is_file():
             return path / ADAPTER_FILE
-        raise RunError(
-            f"{path} has no {ADAPTER_FILE}.",
-            "The run did not finish: resume it, or use a folder in its checkpoints/."
-            if RunFolder(path).last_checkpoint()
-            else "Name the folder of a finished run, or an adapter file.",
-        )
+        run = RunFolder(path)
+        hint = "Name the folder of a finished run, or an adapter file."
+        if run.last_checkpoint():
+            hint = "The run did not finish: resume it, or use a folder in its checkpoints/."
+        if run.previous.adapter.is_file():
+            hint += f" The run before it is kept in {run.previous.path}."
+        raise RunError(f"{path} has no {ADAPTER_FILE}.", hint)
     if not path.exists():
         raise RunError(f"{path} does not exist.", "Name a run folder or an adapter file.")
     return path

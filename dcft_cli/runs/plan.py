@@ -1,6 +1,6 @@
 """What `dcft train` will do, determined without loading weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dcft_cli.addresses import local_path
 from dcft_cli.errors import RecipeError, UserError
@@ -54,6 +54,11 @@ class TrainingPlan:
         return warmup_steps(self.recipe.training, self.total_steps)
 
 
+def run_folder(loaded: LoadedRecipe, output: str | None) -> RunFolder:
+    """Return the folder to train into: `output`, else the recipe's own, else runs/NAME."""
+    return RunFolder(local_path(output or loaded.recipe.training.output or f"runs/{loaded.name}"))
+
+
 def plan_training(
     loaded: LoadedRecipe,
     *,
@@ -72,7 +77,7 @@ def plan_training(
         UserError: something is missing or does not fit.
     """
     training = loaded.recipe.training
-    folder = RunFolder(local_path(output or training.output or f"runs/{loaded.name}"))
+    folder = run_folder(loaded, output)
     folder.check_free(overwrite=overwrite, resume=resume)
     machine = find_machine(training, loaded.recipe.model)
     check_trackers(training.report_to)
@@ -82,6 +87,12 @@ def plan_training(
             f"{machine.devices} are visible.",
             "Start with torchrun, name one device (CUDA_VISIBLE_DEVICES=0), or train without: "
             "training.compile=false.",
+        )
+    if training.auto_batch_size and machine.processes > 1:
+        raise UserError(
+            "training.auto_batch_size works in one process: the others would wait for the one that "
+            "runs out of memory.",
+            "Set training.auto_batch_size=false, and training.batch_size so that a batch fits.",
         )
     preparation = prepare(loaded.recipe)
     if training.early_stopping_patience and not preparation.evaluation_sets:
@@ -116,3 +127,10 @@ def plan_training(
         total_steps=total_steps,
         tokens=sum(preparation.train_set["length"][:]),
     )
+
+
+def with_training(plan: TrainingPlan, **settings: object) -> TrainingPlan:
+    """Return a plan with other training settings that change none of its steps."""
+    training = plan.recipe.training.model_copy(update=settings)
+    recipe = plan.recipe.model_copy(update={"training": training})
+    return replace(plan, preparation=replace(plan.preparation, recipe=recipe))

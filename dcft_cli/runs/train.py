@@ -19,18 +19,21 @@ from dcft_cli.acceleration import enable
 from dcft_cli.adapter_file.load import check_fingerprint
 from dcft_cli.adapter_file.read import ADAPTER_FILE, read_contents
 from dcft_cli.adapter_file.write import describe, round_trained
-from dcft_cli.atomic import atomic_path
+from dcft_cli.atomic import atomic_path, naming
 from dcft_cli.data.writing import write_rows
 from dcft_cli.errors import RunError
+from dcft_cli.failures import is_out_of_memory
 from dcft_cli.methods.build import build
 from dcft_cli.methods.method import Method
 from dcft_cli.models.head import reuse_head
 from dcft_cli.models.loading import BaseModel, base_fingerprint, check_finite, load_model
 from dcft_cli.recipe import dump_recipe
 from dcft_cli.runs.adapter_plan import targets_of
+from dcft_cli.runs.batch_size import free_memory, smaller_batches
 from dcft_cli.runs.folder import RunFolder, step_of
 from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.runs.prepare import adapter_info, with_absolute_paths
+from dcft_cli.runs.presence import Presence
 from dcft_cli.runs.start import constant_prediction, start
 from dcft_cli.targets.head import find_parts
 from dcft_cli.targets.resolve import general_name
@@ -66,7 +69,7 @@ def train(
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
-    """Train as planned.
+    """Train as planned; with `training.auto_batch_size`, in smaller batches if memory runs out.
 
     Args:
         reporter: gets notes, progress and scores.
@@ -78,6 +81,27 @@ def train(
         TrainingError: the loss diverges.
         RunError, AdapterFileError: the checkpoint to resume does not fit.
     """
+    while True:
+        try:
+            return _train(plan, reporter, resume=resume, callbacks=callbacks)
+        except Exception as error:
+            smaller = smaller_batches(plan) if is_out_of_memory(error) else None
+            if smaller is None:
+                raise
+        free_memory()  # after the exception, which held the model
+        plan = smaller
+        reporter.noted(
+            f"Out of memory: continuing with training.batch_size={plan.recipe.training.batch_size} "
+            "and training.gradient_accumulation_steps="
+            f"{plan.recipe.training.gradient_accumulation_steps}, for the same steps."
+        )
+        resume = resume or (plan.folder.is_open and plan.folder.last_checkpoint() is not None)
+
+
+def _train(
+    plan: TrainingPlan, reporter: Reporter, *, resume: bool, callbacks: Sequence[TrainerCallback]
+) -> TrainingResult:
+    """Train with the batches of the plan; see `train`."""
     recipe, folder = plan.recipe, plan.folder
     checkpoint = folder.last_checkpoint() if resume else None
     set_seed(recipe.training.seed)
@@ -101,9 +125,10 @@ def train(
     prior, constant_scores = constant_prediction(plan.preparation)
     acceleration = enable(base.model) if _is_accelerated(plan) else []
     own = [stopping] if stopping else []
-    trainer = _trainer(plan, method, fingerprint, reporter, [*own, *callbacks])
+    callbacks = [*own, Presence(folder), *callbacks]
+    trainer = _trainer(plan, method, fingerprint, reporter, callbacks)
     if plan.machine.is_main:  # after all checks: an earlier run is overwritten from here on
-        _open_folder(plan, checkpoint)
+        _open_folder(plan, reporter, checkpoint)
     if checkpoint is None:
         trainer.add_baseline(CONSTANT, constant_scores, write=True)
         start(base, trainer, plan.preparation, plan.machine, prior)
@@ -115,7 +140,8 @@ def train(
     if finished and checkpoint is not None:
         trainer.restore_finished_run(checkpoint)  # the Trainer would take another step
     else:
-        with convert_compile_errors() if recipe.training.compile else nullcontext():
+        compiling = convert_compile_errors() if recipe.training.compile else nullcontext()
+        with compiling, naming(folder.checkpoints):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     metrics = _metrics(plan, trainer, prior, time.perf_counter() - began)
     metrics["acceleration"] = acceleration
@@ -144,6 +170,7 @@ def _finish(plan: TrainingPlan, trainer: AdapterTrainer, metrics: dict[str, Any]
     trainer.save_adapter(folder.adapter, info=info, dtype=dtype)
     with atomic_path(folder.metrics) as path:
         path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    folder.drop_previous()
 
 
 def _is_accelerated(plan: TrainingPlan) -> bool:
@@ -265,17 +292,22 @@ def _trainer(
     )
 
 
-def _open_folder(plan: TrainingPlan, checkpoint: Path | None) -> None:
+def _open_folder(plan: TrainingPlan, reporter: Reporter, checkpoint: Path | None) -> None:
     """Prepare the run folder: empty, or as it was at the checkpoint to resume."""
     folder = plan.folder
-    if checkpoint is None:
-        folder.clear()
-    else:
-        folder.truncate_log(step_of(checkpoint))
+    folder.is_open = True
     folder.path.mkdir(parents=True, exist_ok=True)
+    if checkpoint is not None:
+        folder.truncate_log(step_of(checkpoint))
+    elif folder.make_room():
+        reporter.noted(
+            f"The earlier run is kept in {folder.previous.path} until this one has an adapter."
+        )
     recipe = with_absolute_paths(plan.recipe, folder.path)
-    folder.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
-    plan.preparation.tokenizer.save_pretrained(folder.path)
+    with atomic_path(folder.recipe) as path:
+        path.write_text(dump_recipe(recipe), encoding="utf-8")
+    with naming(folder.path):
+        plan.preparation.tokenizer.save_pretrained(folder.path)
     if (held_out := plan.preparation.loaded.held_out) is not None:
         write_rows(folder.holdout, held_out.records)
 

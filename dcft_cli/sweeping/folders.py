@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dcft_cli.atomic import append_line
 from dcft_cli.errors import RunError
 from dcft_cli.runs.folder import RunFolder
 from dcft_cli.sweeping.owners import this_process
@@ -39,7 +40,7 @@ def record(folder: Path, event: str, **more: Any) -> None:
     owner = this_process()
     line = {"event": event, "time": round(time.time(), 3), "host": owner["host"],
             "pid": owner["pid"], **more}  # fmt: skip
-    _append(folder, line)
+    append_line(folder / RECORD, json.dumps(line))
 
 
 def last_event(folder: Path) -> str | None:
@@ -73,8 +74,3 @@ def _key_of(folder: Path) -> str | None:
         return None
     first: Mapping[str, Any] = json.loads(lines[0])
     return str(first["key"])
-
-
-def _append(folder: Path, line: Mapping[str, Any]) -> None:
-    with (folder / RECORD).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")

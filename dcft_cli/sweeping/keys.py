@@ -12,8 +12,11 @@ from dcft_cli.errors import DataError, UserError, listed
 from dcft_cli.recipe import Recipe, is_file_address
 from dcft_cli.sweeping.cells import Cell
 
-# Where a run computes and what it reports to do not change what it computes.
-_LEFT_OUT: Any = {"training": {"output", "device", "num_workers", "report_to"}, "sweep": True}
+# Where a run computes, in which batches, and what it reports to do not change what it computes.
+_LEFT_OUT: Any = {
+    "training": {"output", "device", "num_workers", "report_to", "auto_batch_size"},
+    "sweep": True,
+}
 
 
 def cell_key(cell: Cell) -> str:

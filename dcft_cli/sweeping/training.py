@@ -12,7 +12,7 @@ from dcft_cli.errors import RunError, TrainingError
 from dcft_cli.recipe import LoadedRecipe
 from dcft_cli.recipe.ranges import Range
 from dcft_cli.runs.folder import RunFolder, step_of
-from dcft_cli.runs.plan import plan_training
+from dcft_cli.runs.plan import TrainingPlan, plan_training, run_folder
 from dcft_cli.runs.train import train
 from dcft_cli.sweeping.board import Run
 from dcft_cli.sweeping.view import SweepView
@@ -41,10 +41,18 @@ def train_run(
     Raises:
         DCFTError: the run cannot start or be finished.
     """
-    resume = resume and RunFolder(folder).last_checkpoint() is not None
     if _has_used_cuda():
         torch.cuda.reset_peak_memory_stats()  # each run reports its own
-    plan = plan_training(loaded, output=str(folder), overwrite=not resume, resume=resume)
+    with run_folder(loaded, str(folder)).lock() as note:
+        if note:
+            reporter.noted(note)
+        resume = resume and RunFolder(folder).last_checkpoint() is not None
+        plan = plan_training(loaded, output=str(folder), overwrite=not resume, resume=resume)
+        return _train(plan, reporter, resume=resume)
+
+
+def _train(plan: TrainingPlan, reporter: "RunReporter", *, resume: bool) -> dict[str, Any]:
+    """Train as planned; return what the sweep records."""
     if not plan.preparation.evaluation_sets:
         raise RunError(
             "There are no rows to score, so runs cannot be compared.",

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dcft_cli.errors import DCFTError
+from dcft_cli.failures import explained
 from dcft_cli.sweeping.board import Board, Run
 from dcft_cli.sweeping.cells import Cell
 from dcft_cli.sweeping.claims import (
@@ -118,14 +118,8 @@ class Worker:
             status = Status.INTERRUPTED
         except Exception as error:  # of any library: the sweep goes on with the next run
             status = Status.FAILED
-            result = {"message": _message(error)}
+            result = {"message": str(explained(error, "sweep"))}
         record(run.folder, status, **result)
         if not finish(study, trial, status, {**result, "folder": str(run.folder.absolute())}):
             status, result = Status.FAILED, {"message": "another process took this run over"}
         return replace(run, status=status, **result)
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, DCFTError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from dcft_cli.atomic import append_line
 from dcft_cli.errors import TrainingError
 from dcft_cli.methods.method import Method
 from dcft_cli.training.reporting import Progress, Reporter
@@ -200,5 +201,4 @@ class ReportingCallback(TrainerCallback):
         if self.log is None:
             return
         line = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), **record}
-        with self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.log, json.dumps(line))

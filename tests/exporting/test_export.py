@@ -215,7 +215,7 @@ def test_a_failed_proof_leaves_nothing(
     with pytest.raises(ExportError, match=r"differs from base \+ adapter by") as caught:
         export(str(job.folder), str(tmp_path / "out" / "peft"), to="peft")
     assert caught.value.exit_code == 1
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_errors_come_before_any_work(

@@ -1,5 +1,7 @@
 """ONNX models of the common encoders, with each kind of head."""
 
+import errno
+import os
 from functools import partial
 from pathlib import Path
 
@@ -69,3 +71,24 @@ def test_a_model_that_torch_cannot_export(tmp_path: Path, monkeypatch: pytest.Mo
     ) as caught:
         write_onnx(model, partial(merge, model), tiny_tokenizer(), tmp_path)
     assert "dcft merge" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+    ids=["disk", "memory"],
+)
+def test_what_is_no_fault_of_the_model(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **settings: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    model = adapted("bert", "SequenceClassification")
+    with pytest.raises(type(error)) as caught:
+        write_onnx(model, partial(merge, model), tiny_tokenizer(), tmp_path)
+    assert caught.value is error

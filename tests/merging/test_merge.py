@@ -147,7 +147,7 @@ def test_a_failed_proof_leaves_nothing(
         merge(str(base), str(job.folder), str(tmp_path / "out" / "merged"), dtype=dtype)
     assert caught.value.exit_code == 1
     assert caught.value.hint
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_nan_among_numbers_is_no_small_difference() -> None:

@@ -1,5 +1,6 @@
 """Loading base models: missing keys, the head's dropout, and errors."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +166,32 @@ def test_a_model_in_a_package(base: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert len(load_tokenizer(section)) == len(tiny_tokenizer())
     with pytest.raises(UserError, match="holds no other"):
         load_config(ModelSection(name="package://tiny_model_package/other"))
+
+
+def test_weights_without_permission_are_named(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(base, tmp_path / "base"))
+    weights = folder / "model.safetensors"
+    weights.unlink()  # what safetensors says of a file that only others may read
+
+    def access(path: Path, mode: int) -> bool:
+        return path.name != "config.json"  # the tests may run as root, who may read anything
+
+    monkeypatch.setattr(os, "access", access)
+    with pytest.raises(ModelError, match=r"Permission denied: .*config\.json"):
+        load(folder)
+
+
+def test_memory_that_runs_out_is_no_error_of_the_model(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **settings: object) -> None:
+        torch.empty(2**55, dtype=torch.uint8)
+
+    monkeypatch.setattr(transformers.AutoModelForSequenceClassification, "from_pretrained", refuse)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        load(base)
 
 
 def test_an_inconsistent_configuration_is_an_error(base: Path, tmp_path: Path) -> None:

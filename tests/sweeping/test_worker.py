@@ -7,6 +7,7 @@ import pytest
 from optuna.trial import create_trial
 
 from dcft_cli.recipe import load_recipe
+from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.plan import plan_training
 from dcft_cli.runs.train import train
 from dcft_cli.sweeping.claims import Status
@@ -86,6 +87,19 @@ def test_a_failure_is_reported_and_not_repeated(recipe: Path, tmp_path: Path) ->
     assert [run.name for run in seen.runs] == ["lr1e9"], "once, and not until it succeeds"
     assert events(failed.folder) == ["started", "failed"] * 2
     assert to_json(sweep, board.runs())["counts"] == {"done": 1, "failed": 1}
+
+
+def test_a_folder_that_another_process_trains_into(recipe: Path, tmp_path: Path) -> None:
+    sweep = planned(recipe)
+    (slot,) = board_of(sweep, tmp_path / "out").slots
+    folder = board_of(sweep, tmp_path / "out").folder(*slot, create=True)
+    with RunFolder(folder).lock():
+        board, _ = work(sweep, tmp_path / "out")
+    (run,) = board.runs()
+    assert run.status == Status.FAILED
+    assert f"{folder} is in use by process" in (run.message or "")
+    board, _ = work(sweep, tmp_path / "out", retry_failed=True)
+    assert [run.status for run in board.runs()] == [Status.DONE]
 
 
 def test_an_interrupted_run_goes_on_from_its_checkpoint(recipe: Path, tmp_path: Path) -> None:

@@ -1,0 +1,32 @@
+"""The new folder that `dcft merge` and `dcft export` write."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dcft_cli.atomic import remove_leftovers
+from dcft_cli.errors import RunError
+from dcft_cli.runs.lock import exclusive
+
+
+@contextmanager
+def new_folder(out: str) -> Iterator[Path]:
+    """Context in which only this process writes a folder; yields its absolute path.
+
+    What killed processes left of it is removed.
+
+    Raises:
+        RunError: something is there, or another process writes there.
+    """
+    folder = Path(out).expanduser().resolve()
+    _check_new(folder)
+    with exclusive(folder, folder.with_name(f".{folder.name}.lock")) as no_locks:
+        _check_new(folder)  # another process may just have finished it
+        if not no_locks:
+            remove_leftovers(folder)
+        yield folder
+
+
+def _check_new(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} exists already.", "Give another folder, or remove it.")
