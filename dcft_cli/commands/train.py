@@ -1,11 +1,18 @@
 """`dcft train`."""
 
-from typing import Annotated
+import shlex
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dcft_cli.commands.options import Overrides, complete_recipe
+from dcft_cli.commands.signals import stop_requests
 from dcft_cli.commands.tokenizers import stop_parallelism
+from dcft_cli.errors import Stopped
+
+if TYPE_CHECKING:
+    from dcft_cli.runs.folder import RunFolder
 
 
 def _show_settings(wanted: bool) -> None:
@@ -76,6 +83,7 @@ def train(
         with gc_paused():
             from dcft_cli.runs.plan import plan_training
             from dcft_cli.runs.train import train as run
+            from dcft_cli.training.stopping import StopAfterStep, StopRequest
 
         plan = plan_training(loaded, output=output, overwrite=overwrite, resume=resume)
     is_main = plan.machine.is_main
@@ -84,7 +92,27 @@ def train(
     if dry_run:
         return
     stop_parallelism()
-    with reporter(active=is_main) as view:
-        result = run(plan, view, resume=resume)
+    request = StopRequest()
+    try:
+        with stop_requests(request), reporter(active=is_main) as view:
+            result = run(plan, view, callbacks=[StopAfterStep(request)])
+    except Stopped as stopped:
+        if is_main:
+            _say_how_to_go_on(stopped, plan.folder, [recipe, *(overrides or ())])
+        raise typer.Exit(stopped.exit_code) from None
     if is_main:
         show_training(result)
+
+
+def _say_how_to_go_on(stopped: Stopped, folder: "RunFolder", arguments: list[str]) -> None:
+    """Print what is saved of a stopped run, and the command that continues it."""
+    again = ["dcft", "train", *arguments, "--output", str(folder.path)]
+    checkpoint = folder.last_checkpoint()
+    if checkpoint is None:
+        saved = "No checkpoint is saved yet. Start again"
+    else:
+        again.append("--resume")
+        saved = f"{checkpoint.name} is saved. Continue"
+    after = f" after step {stopped.step}" if stopped.step else ""
+    with suppress(OSError):  # the terminal may be closed
+        typer.echo(f"\nStopped{after}. {saved} with:\n  {shlex.join(again)}", err=True)

@@ -11,6 +11,7 @@ from dcft_cli.adapter_file.read import ADAPTER_FILE
 from dcft_cli.addresses import local_path
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import RunError
+from dcft_cli.training.checkpoints import last_checkpoint
 
 
 class RunFolder:
@@ -28,15 +29,17 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """Return the checkpoint to resume from."""
-        # A run that is stopped while saving leaves a checkpoint without this file, the last one.
-        found = [p.parent for p in self.checkpoints.glob("checkpoint-[0-9]*/trainer_state.json")]
-        return max(found, key=step_of, default=None)
+        return last_checkpoint(self.checkpoints)
 
-    def check_free(self, *, overwrite: bool, resume: bool) -> None:
-        """Check that no earlier run would be lost and, with `resume`, that there is one.
+    def has_run(self) -> bool:
+        """Return whether there are files of a run, finished or not."""
+        return any(path.exists() for path in (*self._files, self.checkpoints))
+
+    def check_writable(self) -> None:
+        """Check that a run can write into this folder.
 
         Raises:
-            RunError: the folder has a run already, is not writable, or has nothing to resume.
+            RunError: it cannot.
         """
         existing = next(path for path in (self.path, *self.path.parents) if path.exists())
         if not (existing.is_dir() and os.access(existing, os.W_OK)):
@@ -44,17 +47,6 @@ class RunFolder:
             raise RunError(
                 f"{existing} {problem}; {self.path} cannot be the run folder.",
                 "Choose another --output.",
-            )
-        if resume:
-            if self.last_checkpoint() is None:
-                raise RunError(
-                    f"{self.path} has no checkpoint to resume from.",
-                    "Start over without --resume (with --overwrite if the folder is not empty).",
-                )
-        elif not overwrite and any(p.exists() for p in (*self._files, self.checkpoints)):
-            raise RunError(
-                f"{self.path} contains a run already.",
-                "Choose another --output, --overwrite to replace it, or --resume to continue it.",
             )
 
     def truncate_log(self, step: int) -> None:
@@ -70,12 +62,30 @@ class RunFolder:
         return {line["baseline"]: line["scores"] for line in lines if "baseline" in line}
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """Return the log, whose lines are losses, scores and baselines; empty without a file."""
+        """Return the log, whose lines are losses, scores and baselines; empty without a file.
+
+        Raises:
+            RunError: a line is not one that a run wrote.
+        """
         if not self.log.is_file():
             return []
-        lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = self.log.read_bytes().splitlines(keepends=True)
         # A killed run may leave an incomplete last line.
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        return [
+            self._log_line(number, line)
+            for number, line in enumerate(lines, 1)
+            if line.endswith(b"\n")
+        ]
+
+    def _log_line(self, number: int, text: bytes) -> dict[str, Any]:
+        try:
+            line = json.loads(text)
+            line["step"] + 0
+        except (ValueError, TypeError, LookupError, RecursionError):
+            raise RunError(
+                f"{self.log}, line {number}, is damaged.", "Delete this line, and try again."
+            ) from None
+        return dict(line)
 
     def clear(self) -> None:
         """Remove the files of an earlier run, and no others."""
@@ -83,11 +93,6 @@ class RunFolder:
             path.unlink(missing_ok=True)
         for path in self.checkpoints.glob("checkpoint-*"):
             shutil.rmtree(path)
-
-
-def step_of(checkpoint: Path) -> int:
-    """Return the optimizer step in a checkpoint folder's name."""
-    return int(checkpoint.name.rpartition("-")[2])
 
 
 def recipe_beside(adapter: Path) -> Path | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainerCallback, set_seed
@@ -28,7 +29,7 @@ from dcft_cli.models.head import reuse_head
 from dcft_cli.models.loading import BaseModel, base_fingerprint, check_finite, load_model
 from dcft_cli.recipe import dump_recipe
 from dcft_cli.runs.adapter_plan import targets_of
-from dcft_cli.runs.folder import RunFolder, step_of
+from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.runs.prepare import adapter_info, with_absolute_paths
 from dcft_cli.runs.start import constant_prediction, start
@@ -38,6 +39,7 @@ from dcft_cli.tasks.prior import Prior
 from dcft_cli.training.arguments import training_arguments
 from dcft_cli.training.callbacks import EarlyStopping, ReportingCallback
 from dcft_cli.training.checkpointing import checkpoint_activations
+from dcft_cli.training.checkpoints import step_of
 from dcft_cli.training.compiling import compile_model, convert_compile_errors
 from dcft_cli.training.diagnosis import CONSTANT, diagnose
 from dcft_cli.training.reporting import Reporter
@@ -63,14 +65,12 @@ def train(
     plan: TrainingPlan,
     reporter: Reporter,
     *,
-    resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
-    """Train as planned.
+    """Train as planned, from the beginning or from the checkpoint that the plan names.
 
     Args:
         reporter: gets notes, progress and scores.
-        resume: continue from the folder's last checkpoint.
         callbacks: further callbacks of the Trainer.
 
     Raises:
@@ -79,29 +79,24 @@ def train(
         RunError, AdapterFileError: the checkpoint to resume does not fit.
     """
     recipe, folder = plan.recipe, plan.folder
-    checkpoint = folder.last_checkpoint() if resume else None
+    checkpoint = plan.resumption.checkpoint if plan.resumption else None
+    for note in plan.resumption.notes if plan.resumption else ():
+        reporter.noted(note)
+    patience = recipe.training.early_stopping_patience
+    stopping = EarlyStopping(patience, resumed_from=checkpoint) if patience else None
+    finished = _is_finished(plan, checkpoint, stopping, reporter)
+    if finished and folder.metrics.exists() and folder.adapter.exists():
+        return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
     set_seed(recipe.training.seed)
     base, method, fingerprint = _attached(plan, reporter)
     if checkpoint is not None:
         _load_checkpoint(checkpoint, method, fingerprint)
-    patience = recipe.training.early_stopping_patience
-    stopping = EarlyStopping(patience, resumed_from=checkpoint) if patience else None
-    finished = checkpoint is not None and step_of(checkpoint) >= plan.total_steps
-    if checkpoint is not None and stopping is not None and stopping.is_due:
-        finished = True
-        reporter.noted(
-            f"The run had stopped early, after {patience} evaluations without a better score; a "
-            "higher training.early_stopping_patience continues it."
-        )
-    elif finished:
-        reporter.noted("The run is finished; a higher training.max_steps or epochs continues it.")
-    if finished and folder.metrics.exists() and folder.adapter.exists():
-        return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
     began = time.perf_counter()
     prior, constant_scores = constant_prediction(plan.preparation)
     acceleration = enable(base.model) if _is_accelerated(plan) else []
     own = [stopping] if stopping else []
     trainer = _trainer(plan, method, fingerprint, reporter, [*own, *callbacks])
+    PartialState().wait_for_everyone()  # until all processes have read what is there
     if plan.machine.is_main:  # after all checks: an earlier run is overwritten from here on
         _open_folder(plan, checkpoint)
     if checkpoint is None:
@@ -121,6 +116,28 @@ def train(
     metrics["acceleration"] = acceleration
     _finish(plan, trainer, metrics)
     return TrainingResult(folder, metrics, trainer)
+
+
+def _is_finished(
+    plan: TrainingPlan, checkpoint: Path | None, stopping: EarlyStopping | None, reporter: Reporter
+) -> bool:
+    """Return whether there is nothing left to train after a checkpoint, and note why."""
+    if checkpoint is None:
+        return False
+    if stopping is not None and stopping.is_due:
+        reporter.noted(
+            f"The run had stopped early, after {stopping.early_stopping_patience} evaluations "
+            "without a better score; --resume with a higher training.early_stopping_patience "
+            "continues it, --overwrite starts over."
+        )
+        return True
+    if step_of(checkpoint) >= plan.total_steps:
+        reporter.noted(
+            "The run is finished; --resume with a higher training.max_steps or epochs continues "
+            "it, --overwrite starts over."
+        )
+        return True
+    return False
 
 
 def _finish(plan: TrainingPlan, trainer: AdapterTrainer, metrics: dict[str, Any]) -> None:
@@ -260,6 +277,7 @@ def _trainer(
         evaluation_sets=preparation.evaluation_sets,
         save=save,
         loss=None if task.class_weights is None else task.weighted_loss,
+        identity=plan.identity,
         reporting=reporting,
         callbacks=callbacks,
     )
@@ -274,7 +292,8 @@ def _open_folder(plan: TrainingPlan, checkpoint: Path | None) -> None:
         folder.truncate_log(step_of(checkpoint))
     folder.path.mkdir(parents=True, exist_ok=True)
     recipe = with_absolute_paths(plan.recipe, folder.path)
-    folder.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
+    with atomic_path(folder.recipe) as path:  # a resumed run is compared with it
+        path.write_text(dump_recipe(recipe), encoding="utf-8")
     plan.preparation.tokenizer.save_pretrained(folder.path)
     if (held_out := plan.preparation.loaded.held_out) is not None:
         write_rows(folder.holdout, held_out.records)

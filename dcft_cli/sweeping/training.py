@@ -11,11 +11,12 @@ import torch
 from dcft_cli.errors import RunError, TrainingError
 from dcft_cli.recipe import LoadedRecipe
 from dcft_cli.recipe.ranges import Range
-from dcft_cli.runs.folder import RunFolder, step_of
+from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.plan import plan_training
 from dcft_cli.runs.train import train
 from dcft_cli.sweeping.board import Run
 from dcft_cli.sweeping.view import SweepView
+from dcft_cli.training.checkpoints import step_of
 from dcft_cli.training.reporting import Progress, Reporter, Scores
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def train_run(
         )
     task = plan.preparation.loaded
     reporter.metric = task.main_metric
-    metrics = train(plan, reporter, resume=resume).metrics
+    metrics = train(plan, reporter).metrics
     score = metrics["metrics"].get(task.main_metric)
     if score is None or not math.isfinite(score):
         raise TrainingError(f"The run has no score: {task.main_metric} is {score}.")
