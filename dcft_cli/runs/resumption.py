@@ -109,7 +109,8 @@ def _changes(
         raise RunError(f"{folder.recipe} is missing, so nothing tells what the run is.", _OTHER)
     stored = load_recipe(str(folder.recipe)).recipe
     before = read_json(checkpoint, RUN_STATE)["identity"]
-    refused, allowed = [], []
+    refused: list[str] = []
+    allowed: list[str] = []
     for key, old, new in _differences(stored, given):
         (allowed if key in HARMLESS else refused).append(f"{key}: {show(old)} -> {show(new)}")
     for name, (title, harmless) in _IDENTITY.items():

@@ -221,16 +221,11 @@ def _load_checkpoint(path: Path, method: Method, fingerprint: str) -> None:
     """Load a checkpoint to resume, after checking that it has this recipe's adapter and base."""
     contents = read_contents(path / ADAPTER_FILE)
     check_fingerprint(contents, fingerprint)
-    hint = "Resume with the recipe that the run was started with, or use another --output."
-    if contents.method != method.settings.method:
+    same = contents.method == method.settings.method and method.fits(contents)
+    if not (same and dict(contents.model) == describe(method.model)):
         raise RunError(
-            f"{path} was trained by {contents.method}, the recipe names {method.settings.method}.",
-            hint,
-        )
-    same = dict(contents.model) == describe(method.model) and method.fits(contents)
-    if not same:
-        raise RunError(
-            f"{path} has another adapter, or other labels, than the recipe describes.", hint
+            f"{path} has another adapter, or other labels, than the recipe describes.",
+            "Resume with the recipe that the run was started with, or use another --output.",
         )
     method.load(contents)
     if (state := path / METHOD_STATE).exists():

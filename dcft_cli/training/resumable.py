@@ -86,7 +86,7 @@ class ResumableTrainer(Trainer):
             TrainingError: a loss or a trained weight is not finite; earlier checkpoints stay.
         """
         self._check_finite()
-        folder = Path(self.args.output_dir)
+        folder = Path(str(self.args.output_dir))
         path, best = checkpoint_path(folder, self.state.global_step), self.state.best_global_step
         if best is not None:
             self.state.best_model_checkpoint = str(checkpoint_path(folder, best))
@@ -106,15 +106,15 @@ class ResumableTrainer(Trainer):
 
     def _states(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Return the states of this moment, tensors by file and the rest; every process calls."""
-        optimizer, groups = optimizer_state(self.adapted_model, _unwrapped(self.optimizer))
+        optimizer, groups = optimizer_state(self.adapted_model, _inner(self.optimizer, "optimizer"))
         state = RandomState.now(self.args.device, max(1, self.args.n_gpu))
         processes: list[dict[str, Any]] = gather_object(
             [{"random": state, "unlogged_loss": self._unlogged_loss.item()}]
         )
-        scaler = self.accelerator.scaler
+        scheduler, scaler = _inner(self.lr_scheduler, "scheduler"), self.accelerator.scaler
         settings = {
             "identity": dict(self.identity),
-            "schedule": self.lr_scheduler.state_dict(),
+            "schedule": scheduler.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
             "optimizer_groups": groups,
             "logged_step": self._logged_step,
@@ -126,7 +126,7 @@ class ResumableTrainer(Trainer):
         generators = {
             f"{rank}/{number}": tensor
             for rank, process in enumerate(processes)
-            for number, tensor in enumerate(process["random"].torch)
+            for number, tensor in enumerate(process["random"].generators)
         }
         return {_OPTIMIZER: optimizer, _RANDOM: generators}, settings
 
@@ -137,25 +137,27 @@ class ResumableTrainer(Trainer):
         for name, values in tensors.items():
             save_file({key: value.contiguous() for key, value in values.items()}, folder / name)
         (folder / RUN_STATE).write_text(json.dumps(settings) + "\n", encoding="utf-8")
-        assert self.state.stateful_callbacks is not None
+        callbacks: Any = self.state.stateful_callbacks
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, ExportableState):
-                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+                callbacks[type(callback).__name__] = callback.state()
         self.state.save_to_json(str(folder / TRAINER_STATE))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
         path = Path(checkpoint)
-        settings, optimizer = read_json(path, RUN_STATE), _unwrapped(self.optimizer)
+        settings, optimizer = read_json(path, RUN_STATE), _inner(self.optimizer, "optimizer")
         tensors = load_file(path / _OPTIMIZER)
         load_optimizer(self.adapted_model, optimizer, tensors, settings["optimizer_groups"])
-        scheduler: Any = self.lr_scheduler
-        load_schedule(getattr(scheduler, "scheduler", scheduler), optimizer, settings["schedule"])
+        scheduler = _inner(self.lr_scheduler, "scheduler")
+        load_schedule(scheduler, optimizer, settings["schedule"])
         if self.accelerator.scaler is not None and settings["scaler"]:
             self.accelerator.scaler.load_state_dict(settings["scaler"])
         self._unlogged_loss.fill_(self._own(settings["processes"])["unlogged_loss"])
         self._logged_step = settings["logged_step"]
+        # The Trainer would evaluate and log as often as the checkpoint's run did.
+        self.state.compute_steps(self.args, self.args.max_steps)
         best = self.state.best_global_step
         self._earlier = path if best is None else checkpoint_path(path.parent, best)
 
@@ -175,10 +177,10 @@ class ResumableTrainer(Trainer):
 
     def _own(self, processes: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the part of this process; with more processes than before, they share parts."""
-        return processes[self.args.process_index % len(processes)]
+        part: dict[str, Any] = processes[self.args.process_index % len(processes)]
+        return part
 
 
-def _unwrapped(optimizer: Any) -> torch.optim.Optimizer:
-    """Return torch's optimizer in that of accelerate."""
-    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
-    return inner
+def _inner(wrapper: Any, name: str) -> Any:
+    """Return torch's optimizer or schedule in that of accelerate."""
+    return getattr(wrapper, name, wrapper)

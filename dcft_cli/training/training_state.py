@@ -30,13 +30,13 @@ def optimizer_state(
 
     In a distributed run all processes call this, and the first one gets the result.
     """
-    state = get_optimizer_state_dict(model, optimizer, options=_FULL)
+    state: dict[str, Any] = get_optimizer_state_dict(model, optimizer, options=_FULL)
     tensors = {
         f"{parameter}/{name}": value
         for parameter, values in state.get("state", {}).items()
-        for name, value in values.items()  # type: ignore[union-attr]
+        for name, value in values.items()
     }
-    return tensors, list(state.get("param_groups", []))  # type: ignore[arg-type]
+    return tensors, list(state.get("param_groups", []))
 
 
 def load_optimizer(
@@ -59,10 +59,11 @@ def load_schedule(scheduler: LambdaLR, optimizer: Optimizer, state: Mapping[str,
 
     The rates are computed: the schedule of a longer run has others than the checkpoint's.
     """
-    scheduler.load_state_dict(dict(state))
-    rates = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-    for group, (base, factor) in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = base * factor(scheduler.last_epoch)
+    bases = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    rates = [base * factor(state["last_epoch"]) for base, factor in bases]
+    scheduler.load_state_dict({**state, "_last_lr": rates})
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,19 @@ class RandomState:
 
     Attributes:
         plain: of Python and numpy, as JSON values.
-        torch: of the CPU and of each device that the process uses.
+        generators: of torch, for the CPU and for each device that the process uses.
     """
 
     plain: dict[str, Any]
-    torch: list[Tensor]
+    generators: list[Tensor]
 
     @classmethod
     def now(cls, device: torch.device, devices: int) -> "RandomState":
         """Return the states of this process, which uses so many devices of one type."""
-        generators: Any = np.random.get_state(legacy=False)
-        generators["state"]["key"] = generators["state"]["key"].tolist()
+        numbers: Any = np.random.get_state(legacy=False)
+        numbers["state"]["key"] = numbers["state"]["key"].tolist()
         return cls(
-            {"python": random.getstate(), "numpy": generators},
+            {"python": random.getstate(), "numpy": numbers},
             [torch.get_rng_state(), *_device_states(device, devices)],
         )
 
@@ -91,16 +92,16 @@ class RandomState:
         """Set the generators of this process; those of devices only if they are as many."""
         version, words, gauss = self.plain["python"]
         random.setstate((version, tuple(words), gauss))
-        generators = self.plain["numpy"]
-        key = np.array(generators["state"]["key"], dtype=np.uint32)
-        np.random.set_state({**generators, "state": {**generators["state"], "key": key}})
-        torch.set_rng_state(self.torch[0])
-        if device.type != "cpu" and len(self.torch) == 1 + devices:
+        numbers = self.plain["numpy"]
+        key = np.array(numbers["state"]["key"], dtype=np.uint32)
+        np.random.set_state({**numbers, "state": {**numbers["state"], "key": key}})
+        torch.set_rng_state(self.generators[0])
+        if device.type != "cpu" and len(self.generators) == 1 + devices:
             module: Any = torch.get_device_module(device)
             if devices > 1:
-                module.set_rng_state_all(self.torch[1:])
+                module.set_rng_state_all(self.generators[1:])
             else:
-                module.set_rng_state(self.torch[1])
+                module.set_rng_state(self.generators[1])
 
 
 def _device_states(device: torch.device, devices: int) -> list[Tensor]:
