@@ -64,10 +64,7 @@ app = typer.Typer(
 )
 recipes = typer.Typer(cls=_Group, context_settings=_SETTINGS)
 
-_AFTER_STOP = {
-    "train": " Checkpoints are kept: continue with --resume.",
-    "sweep": " The same command goes on from here.",
-}
+_GO_ON = {"train", "sweep"}  # commands that continue what they were stopped in
 
 # A file or folder that the user named cannot be read or written there.
 _WRONG_PLACE = {
@@ -103,7 +100,8 @@ def _command(
                 raise
             raise typer.Exit(_report(error, as_json=bool(kwargs.get("json")))) from None
         except KeyboardInterrupt:
-            typer.echo(f"\nStopped.{_AFTER_STOP.get(name, '')}", err=True)
+            more = " The same command goes on from here." if name in _GO_ON else ""
+            typer.echo(f"\nStopped.{more}", err=True)
             raise typer.Exit(130) from None
 
     signature = signatures.signature(function)

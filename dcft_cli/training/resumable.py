@@ -157,7 +157,7 @@ class ResumableTrainer(Trainer):
         self._unlogged_loss.fill_(self._own(settings["processes"])["unlogged_loss"])
         self._logged_step = settings["logged_step"]
         # The Trainer would evaluate and log as often as the checkpoint's run did.
-        self.state.compute_steps(self.args, self.args.max_steps)
+        self.state.compute_steps(self.args, self.args.max_steps)  # type: ignore[no-untyped-call]
         best = self.state.best_global_step
         self._earlier = path if best is None else checkpoint_path(path.parent, best)
 
