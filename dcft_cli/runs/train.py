@@ -103,7 +103,7 @@ def train(
         trainer.add_baseline(CONSTANT, constant_scores, write=True)
         start(base, trainer, plan.preparation, plan.machine, prior)
     else:
-        for name, scores in folder.baselines().items():
+        for name, scores in {CONSTANT: constant_scores, **folder.baselines()}.items():
             trainer.add_baseline(name, scores, write=False)
     if recipe.training.compile:
         compile_model(base.model)
@@ -286,6 +286,8 @@ def _open_folder(plan: TrainingPlan, checkpoint: Path | None) -> None:
     else:
         folder.truncate_log(step_of(checkpoint))
     folder.path.mkdir(parents=True, exist_ok=True)
+    for left in folder.path.glob(".*.part"):  # by a process that was killed
+        left.unlink()
     recipe = with_absolute_paths(plan.recipe, folder.path)
     with atomic_path(folder.recipe) as path:  # a resumed run is compared with it
         path.write_text(dump_recipe(recipe), encoding="utf-8")
