@@ -49,7 +49,10 @@ def train(
         ),
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Resume from the last checkpoint.")
+        bool,
+        typer.Option(
+            "--resume", help="Resume from the last checkpoint, with harmless changes of settings."
+        ),
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in the run folder.")
