@@ -108,17 +108,17 @@ def _changes(
     if not folder.recipe.is_file():
         raise RunError(f"{folder.recipe} is missing, so nothing tells what the run is.", _OTHER)
     stored = load_recipe(str(folder.recipe)).recipe
-    before = read_json(checkpoint, RUN_STATE)["identity"]
+    before = read_json(checkpoint, RUN_STATE).get("identity", {})
     refused: list[str] = []
     allowed: list[str] = []
     for key, old, new in _differences(stored, given):
         (allowed if key in HARMLESS else refused).append(f"{key}: {show(old)} -> {show(new)}")
     for name, (title, harmless) in _IDENTITY.items():
-        if before[name] != identity[name]:
-            rows = name.endswith("_rows") and name != "step_rows"
-            change = "other ones" if rows else f"{before[name]} -> {identity[name]}"
+        if (old := before.get(name)) != (new := identity[name]):
+            is_hash = name in ("train_rows", "validation_rows")
+            change = "other ones" if is_hash else f"{old} -> {new}"
             (allowed if harmless else refused).append(f"{title}: {change}")
-    if before["total_steps"] != identity["total_steps"] and not refused:
+    if before.get("total_steps") != identity["total_steps"]:
         allowed.append("the learning rate follows the new number of steps from here on")
     return refused, allowed
 

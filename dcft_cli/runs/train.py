@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
+from accelerate.utils import gather_object
 from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainerCallback, set_seed
@@ -80,6 +80,7 @@ def train(
     """
     recipe, folder = plan.recipe, plan.folder
     checkpoint = plan.resumption.checkpoint if plan.resumption else None
+    _check_same_start(checkpoint)
     for note in plan.resumption.notes if plan.resumption else ():
         reporter.noted(note)
     patience = recipe.training.early_stopping_patience
@@ -96,7 +97,6 @@ def train(
     acceleration = enable(base.model) if _is_accelerated(plan) else []
     own = [stopping] if stopping else []
     trainer = _trainer(plan, method, fingerprint, reporter, [*own, *callbacks])
-    PartialState().wait_for_everyone()  # until all processes have read what is there
     if plan.machine.is_main:  # after all checks: an earlier run is overwritten from here on
         _open_folder(plan, checkpoint)
     if checkpoint is None:
@@ -116,6 +116,16 @@ def train(
     metrics["acceleration"] = acceleration
     _finish(plan, trainer, metrics)
     return TrainingResult(folder, metrics, trainer)
+
+
+def _check_same_start(checkpoint: Path | None) -> None:
+    """Check that all processes have read the same run folder; only then may one write there."""
+    names: list[str] = gather_object([checkpoint.name if checkpoint else "none"])
+    if len(set(names)) > 1:
+        raise RunError(
+            f"The processes see different checkpoints: {', '.join(sorted(set(names)))}.",
+            "All machines of a run need the same run folder, on a shared file system.",
+        )
 
 
 def _is_finished(
