@@ -11,7 +11,7 @@ from dcft_cli.recipe import LoadedRecipe, Recipe
 from dcft_cli.runs.adapter_plan import AdapterPlan, plan_adapter
 from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.prepare import Preparation, prepare, with_absolute_paths
-from dcft_cli.runs.resumption import Resumption, find_resumption, rows_identity
+from dcft_cli.runs.resumption import Resumption, find_resumption, run_identity
 from dcft_cli.training.arguments import check_trackers, optimizer_steps, warmup_steps
 from dcft_cli.training.machine import Machine, find_machine
 
@@ -24,7 +24,7 @@ class TrainingPlan:
         folder: where the run writes.
         steps_per_epoch, total_steps: optimizer steps.
         tokens: input tokens of the training set, without padding.
-        identity: see `ResumableTrainer`.
+        identity: what checkpoints remember of the run, from `run_identity`.
         resumption: where the run goes on; None: it starts from the beginning.
     """
 
@@ -110,13 +110,7 @@ def plan_training(
     steps_per_epoch, total_steps = optimizer_steps(
         training, len(preparation.train_set), training.batch_size * machine.replicas
     )
-    identity = {
-        **rows_identity(preparation.loaded),
-        "step_rows": training.batch_size * training.gradient_accumulation_steps * machine.replicas,
-        "total_steps": total_steps,
-        "devices": machine.replicas,
-        "precision": machine.precision,
-    }
+    identity = run_identity(preparation.loaded, training, machine, total_steps)
     given = with_absolute_paths(recipe, folder.path)
     resumption = None
     if not overwrite:

@@ -7,11 +7,12 @@ from typing import Any
 
 from dcft_cli.data.row_hash import row_hash
 from dcft_cli.errors import RunError
-from dcft_cli.recipe import Recipe, load_recipe
+from dcft_cli.recipe import Recipe, TrainingSection, load_recipe
 from dcft_cli.recipe.source import show
 from dcft_cli.runs.folder import RunFolder
 from dcft_cli.tasks import LoadedTask
 from dcft_cli.training.checkpoints import find_checkpoint, read_json, step_of
+from dcft_cli.training.machine import Machine
 from dcft_cli.training.resumable import RUN_STATE
 
 HARMLESS = frozenset(
@@ -34,7 +35,7 @@ HARMLESS = frozenset(
 """Settings that a resumed run may change; docs/recipes.md says what follows from it."""
 
 _LEFT_OUT: Any = {"sweep": True, "training": {"output"}}
-_IDENTITY = {  # name of each value in `Identity`, and whether it may change
+_IDENTITY = {  # title of each value of `run_identity`, and whether it may change
     "train_rows": ("training rows", False),
     "validation_rows": ("validation rows", False),
     "step_rows": ("rows of an optimizer step (batches x accumulation x processes)", False),
@@ -57,13 +58,19 @@ class Resumption:
     notes: Sequence[str]
 
 
-def rows_identity(loaded: LoadedTask) -> dict[str, str]:
-    """Return hashes of the training and the validation rows."""
+def run_identity(
+    loaded: LoadedTask, training: TrainingSection, machine: Machine, total_steps: int
+) -> dict[str, Any]:
+    """Return what a checkpoint remembers of its run beside the recipe; see `_IDENTITY`."""
     assert loaded.train is not None
     validation = [(name, row_hash(rows.dataset)) for name, rows in loaded.validation.items()]
     return {
         "train_rows": row_hash(loaded.train.dataset),
-        "validation_rows": repr(validation) if validation else "",
+        "validation_rows": repr(validation),
+        "step_rows": training.batch_size * training.gradient_accumulation_steps * machine.replicas,
+        "total_steps": total_steps,
+        "devices": machine.replicas,
+        "precision": machine.precision,
     }
 
 
@@ -74,7 +81,7 @@ def find_resumption(
 
     Args:
         given: the recipe, with absolute paths.
-        identity: see `ResumableTrainer`, of the run that is planned.
+        identity: of the planned run, from `run_identity`.
         requested: whether the user asked to resume. If not, a run with the same recipe and rows
             goes on all the same, and one that has saved nothing yet is started over.
 

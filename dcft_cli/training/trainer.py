@@ -107,8 +107,10 @@ class AdapterTrainer(ResumableTrainer):
             self.reporting.baseline(name, scores, write=write)
 
     def restore_finished_run(self, checkpoint: Path) -> None:
-        """Restore history and best adapter of a finished run from its last checkpoint."""
+        """Restore history and best adapter of a finished run from its last checkpoint, loaded."""
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
+        if self.evaluation_sets:
+            self.score()  # notes on the run are about its last predictions
         best = self.state.best_global_step or self.state.global_step
         self._load_from_checkpoint(str(checkpoint_path(checkpoint.parent, best)))
 

@@ -103,7 +103,7 @@ def test_a_finished_run_can_be_resumed(base: Path, tmp_path: Path) -> None:
     assert again.watcher.steps == []
     assert [note for note in again.watcher.notes if note.startswith("The run is finished")]
     assert largest_difference(tmp_path / "moved", tmp_path) == 0
-    for key in ("metrics", "best_step", "last_metrics", "last_step", "train_loss"):
+    for key in ("metrics", "best_step", "last_metrics", "last_step", "train_loss", "notes"):
         assert again.metrics[key] == first.metrics[key]
     longer = loaded(base, tmp_path, f"training.max_steps={LENGTH + 2}")
     job = train(longer, tmp_path / "moved", resume=True)
