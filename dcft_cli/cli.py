@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -65,8 +66,8 @@ app = typer.Typer(
 recipes = typer.Typer(cls=_Group, context_settings=_SETTINGS)
 
 _AFTER_STOP = {
-    "train": " Checkpoints are kept: continue with --resume.",
-    "sweep": " The same command goes on from here.",
+    **dict.fromkeys(("train", "sweep"), " The same command goes on from here."),
+    **dict.fromkeys(("merge", "export"), " Nothing was written."),
 }
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -93,9 +94,10 @@ def _command(
                 raise
             error = explained(error, name)
             raise typer.Exit(_report(error, as_json=bool(kwargs.get("json")))) from None
-        except KeyboardInterrupt:
-            typer.echo(f"\nStopped.{_AFTER_STOP.get(name, '')}", err=True)
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as stopped:
+            with suppress(OSError):  # the terminal may be closed
+                typer.echo(f"\nStopped.{_AFTER_STOP.get(name, '')}", err=True)
+            raise typer.Exit(getattr(stopped, "exit_code", 130)) from None
 
     signature = signatures.signature(function)
     option = signatures.Parameter(

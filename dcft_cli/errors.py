@@ -77,3 +77,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a question that ends with a blank, for the most similar known name; "" if none is."""
     near = get_close_matches(name, list(known), n=1)
     return f"Did you mean {near[0]}? " if near else ""
+
+
+class Stopped(KeyboardInterrupt):
+    """The user or the system ended a run by a signal.
+
+    Args:
+        number: of the signal.
+        step: the optimizer step whose checkpoint was saved because of it; None: none was.
+    """
+
+    def __init__(self, number: int, step: int | None = None) -> None:
+        super().__init__(number)
+        self.number, self.step = number, step
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code, as a shell reports a process that a signal ended."""
+        return 128 + self.number

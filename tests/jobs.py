@@ -132,7 +132,7 @@ def train(
     if scores is not None:
         plan = _with_scores(plan, scores)
     watcher = Watcher(stop_after)
-    result = run(plan, watcher, resume=resume, callbacks=callbacks)
+    result = run(plan, watcher, callbacks=callbacks)
     return Job(plan, result, watcher)
 
 

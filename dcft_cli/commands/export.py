@@ -30,11 +30,11 @@ def export(
     dcft export runs/rte rte-onnx --to onnx
     """
     from dcft_cli.commands.imports import gc_paused
-    from dcft_cli.commands.termination import clean_termination
+    from dcft_cli.commands.signals import ended_in_order
     from dcft_cli.console.output import waiting
     from dcft_cli.console.tables import show_export
 
-    with clean_termination(), waiting("Exporting and verifying"):
+    with ended_in_order(), waiting("Exporting and verifying"):
         with gc_paused():
             from dcft_cli.exporting import export as exporting
 

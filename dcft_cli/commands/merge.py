@@ -44,14 +44,14 @@ def merge(
     dcft merge microsoft/deberta-v3-base runs/rte merged/ --dtype bfloat16
     """
     from dcft_cli.commands.imports import gc_paused
-    from dcft_cli.commands.termination import clean_termination
+    from dcft_cli.commands.signals import ended_in_order
     from dcft_cli.console.output import waiting
     from dcft_cli.console.tables import show_merge
     from dcft_cli.runs.folder import has_adapter
 
     *base, adapter, out = paths
     _check_order(paths, [has_adapter(path) for path in paths])
-    with clean_termination(), waiting("Merging and verifying"):
+    with ended_in_order(), waiting("Merging and verifying"):
         with gc_paused():
             from dcft_cli.merging import merge as merging
 

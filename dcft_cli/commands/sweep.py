@@ -1,15 +1,14 @@
 """`dcft sweep`."""
 
 import os
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dcft_cli.commands.options import Json, Overrides, complete_recipe, complete_setting
+from dcft_cli.commands.signals import handlers
 from dcft_cli.commands.tokenizers import stop_parallelism
 
 if TYPE_CHECKING:
@@ -150,14 +149,14 @@ def _train(board: "Board", *, retry_failed: bool, live: bool) -> None:
     from dcft_cli.sweeping.worker import Worker
 
     stop_parallelism()
-    with _termination_as_interrupt(), sweep_view(live=live) as view:
+    with handlers(_interrupt), sweep_view(live=live) as view:
         Worker(board, view, retry_failed=retry_failed).work()
 
 
 def _train_in_processes(arguments: Sequence[str], jobs: int, planned: "Sweep") -> None:
     from dcft_cli.sweeping.jobs import run_jobs
 
-    with _termination_as_interrupt():
+    with handlers(_interrupt):
         run_jobs(["sweep", *arguments, "--worker"], jobs, planned.cells)
 
 
@@ -172,11 +171,6 @@ def _options(given: Mapping[str, object]) -> list[str]:
     ]
 
 
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Context in which SIGTERM, which schedulers of clusters send, is like Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _interrupt(number: int, frame: object) -> None:
+    """Treat SIGTERM, which schedulers of clusters send, and a closed terminal like Ctrl-C."""
+    raise KeyboardInterrupt

@@ -1,12 +1,18 @@
 """`dcft train`."""
 
-from contextlib import ExitStack
-from typing import Annotated
+import shlex
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dcft_cli.commands.options import Overrides, complete_recipe
+from dcft_cli.commands.signals import stop_requests
 from dcft_cli.commands.tokenizers import stop_parallelism
+from dcft_cli.errors import Stopped
+
+if TYPE_CHECKING:
+    from dcft_cli.runs.folder import RunFolder
 
 
 def _show_settings(wanted: bool) -> None:
@@ -43,7 +49,10 @@ def train(
         ),
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Resume from the last checkpoint.")
+        bool,
+        typer.Option(
+            "--resume", help="Resume from the last checkpoint, with harmless changes of settings."
+        ),
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in the run folder.")
@@ -78,6 +87,7 @@ def train(
             with gc_paused():
                 from dcft_cli.runs.plan import plan_training, run_folder
                 from dcft_cli.runs.train import train as run
+                from dcft_cli.training.stopping import StopAfterStep, StopRequest
 
             # Until the run ends, and before anything of an earlier run is looked at.
             note = "" if dry_run else held.enter_context(run_folder(loaded, output).lock())
@@ -88,9 +98,29 @@ def train(
         if dry_run:
             return
         stop_parallelism()
-        with reporter(active=is_main) as view:
-            if note:
-                view.noted(note)
-            result = run(plan, view, resume=resume)
+        request = StopRequest()
+        try:
+            with stop_requests(request), reporter(active=is_main) as view:
+                if note:
+                    view.noted(note)
+                result = run(plan, view, callbacks=[StopAfterStep(request)])
+        except Stopped as stopped:
+            if is_main:
+                _say_how_to_go_on(stopped, plan.folder, [recipe, *(overrides or ())])
+            raise typer.Exit(stopped.exit_code) from None
         if is_main:
             show_training(result)
+
+
+def _say_how_to_go_on(stopped: Stopped, folder: "RunFolder", arguments: list[str]) -> None:
+    """Print what is saved of a stopped run, and the command that continues it."""
+    again = ["dcft", "train", *arguments, "--output", str(folder.path)]
+    checkpoint = folder.last_checkpoint()
+    if checkpoint is None:
+        saved = "No checkpoint is saved yet. Start again"
+    else:
+        again.append("--resume")
+        saved = f"{checkpoint.name} is saved. Continue"
+    after = f" after step {stopped.step}" if stopped.step else ""
+    with suppress(OSError):  # the terminal may be closed
+        typer.echo(f"\nStopped{after}. {saved} with:\n  {shlex.join(again)}", err=True)

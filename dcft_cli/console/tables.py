@@ -37,6 +37,8 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
     task = preparation.loaded
     for note in preparation.notes:
         print_note(note)
+    for note in plan.resumption.notes if plan.resumption and dry_run else ():
+        print_note(note)  # a run reports them itself
     assert task.train is not None
     read = _counted(len(task.train.dataset), plan.train_rows)
     rows = [f"{task.train.source}: {read}, {plan.tokens:,} tokens per epoch"]
@@ -75,6 +77,7 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
                       + (f" (head {head_rate:g})" if head_rate else "")),
             ("device", f"{plan.machine.device_name}, {plan.machine.precision}"),
             ("output", str(plan.folder.path)),
+            *((("resumed", f"from {plan.resumption.checkpoint.name}"),) if plan.resumption else ()),
         )
     )  # fmt: skip
     if not dry_run:

@@ -1,6 +1,5 @@
 """On-disk cache of encoded rows, addressed by a hash of everything that they depend on."""
 
-import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from datasets import Dataset
 
 from dcft_cli.data.cache_folder import cache_folder
 from dcft_cli.data.quiet import quiet
+from dcft_cli.data.row_hash import row_hash
 
 if TYPE_CHECKING:
     import transformers
@@ -112,11 +112,7 @@ def _key(dataset: Dataset, tokenizer: Tokenizer, settings: tuple[object, ...]) -
         getattr(tokenizer, "split_special_tokens", False),
         tokenizer.backend_tokenizer.to_str(),
     )
-    digest = hashlib.sha256(repr(state).encode())
-    table = dataset.with_format("arrow")[:].combine_chunks()
-    for batch in table.to_batches(max_chunksize=10_000):
-        digest.update(batch.serialize())
-    return digest.hexdigest()[:32]
+    return row_hash(dataset, state)
 
 
 def _limit_size(folder: Path) -> None:

@@ -14,6 +14,7 @@ from dcft_cli.addresses import local_path
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import RunError
 from dcft_cli.runs.lock import exclusive
+from dcft_cli.training.checkpoints import last_checkpoint
 
 
 class RunFolder:
@@ -49,7 +50,7 @@ class RunFolder:
         Raises:
             RunError: another process trains there, or the folder is not writable.
         """
-        self._check_writable()
+        self.check_writable()
         # Some clusters set RANK for processes that are no group: those have no LOCAL_RANK.
         if "LOCAL_RANK" in os.environ and os.environ.get("RANK", "0") != "0":
             yield ""
@@ -59,32 +60,19 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """Return the checkpoint to resume from."""
-        # A run that is stopped while saving leaves a checkpoint without this file, the last one.
-        found = [p.parent for p in self.checkpoints.glob("checkpoint-[0-9]*/trainer_state.json")]
-        return max(found, key=step_of, default=None)
+        return last_checkpoint(self.checkpoints)
 
-    def check_free(self, *, overwrite: bool, resume: bool) -> None:
-        """Check that no earlier run would be lost and, with `resume`, that there is one.
+    def has_run(self) -> bool:
+        """Return whether there are files of a run, finished or not, or of the one before it."""
+        own = (*self._files, self.checkpoints, self.previous.adapter)
+        return any(path.exists() for path in own)
+
+    def check_writable(self) -> None:
+        """Check that a run can write into this folder.
 
         Raises:
-            RunError: the folder has a run already, is not writable, or has nothing to resume.
+            RunError: it cannot.
         """
-        self._check_writable()
-        if resume:
-            if self.last_checkpoint() is None:
-                raise RunError(
-                    f"{self.path} has no checkpoint to resume from.",
-                    "Start over without --resume (with --overwrite if the folder is not empty).",
-                )
-        elif not overwrite and any(
-            p.exists() for p in (*self._files, self.checkpoints, self.previous.adapter)
-        ):
-            raise RunError(
-                f"{self.path} contains a run already.",
-                "Choose another --output, --overwrite to replace it, or --resume to continue it.",
-            )
-
-    def _check_writable(self) -> None:
         existing = next(path for path in (self.path, *self.path.parents) if path.exists())
         if not (existing.is_dir() and os.access(existing, os.W_OK)):
             problem = "is not writable" if existing.is_dir() else "is a file"
@@ -106,12 +94,30 @@ class RunFolder:
         return {line["baseline"]: line["scores"] for line in lines if "baseline" in line}
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """Return the log, whose lines are losses, scores and baselines; empty without a file."""
+        """Return the log, whose lines are losses, scores and baselines; empty without a file.
+
+        Raises:
+            RunError: a line is not one that a run wrote.
+        """
         if not self.log.is_file():
             return []
-        lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = self.log.read_bytes().splitlines(keepends=True)
         # A killed run may leave an incomplete last line.
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        return [
+            self._log_line(number, line)
+            for number, line in enumerate(lines, 1)
+            if line.endswith(b"\n")
+        ]
+
+    def _log_line(self, number: int, text: bytes) -> dict[str, Any]:
+        try:
+            line = json.loads(text)
+            line["step"] + 0
+        except (ValueError, TypeError, LookupError, RecursionError):
+            raise RunError(
+                f"{self.log}, line {number}, is damaged.", "Delete this line, and try again."
+            ) from None
+        return dict(line)
 
     def make_room(self) -> bool:
         """Remove an unfinished run; move a finished one to `previous`, and return True.
@@ -144,11 +150,6 @@ class RunFolder:
             shutil.rmtree(path)
         for path in self._files:
             path.unlink(missing_ok=True)
-
-
-def step_of(checkpoint: Path) -> int:
-    """Return the optimizer step in a checkpoint folder's name."""
-    return int(checkpoint.name.rpartition("-")[2])
 
 
 def recipe_beside(adapter: Path) -> Path | None:

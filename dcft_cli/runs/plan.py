@@ -1,6 +1,8 @@
 """What `dcft train` will do, determined without loading weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from dcft_cli.addresses import local_path
 from dcft_cli.errors import RecipeError, UserError
@@ -8,7 +10,8 @@ from dcft_cli.models.loading import skeleton
 from dcft_cli.recipe import LoadedRecipe, Recipe
 from dcft_cli.runs.adapter_plan import AdapterPlan, plan_adapter
 from dcft_cli.runs.folder import RunFolder
-from dcft_cli.runs.prepare import Preparation, prepare
+from dcft_cli.runs.prepare import Preparation, prepare, with_absolute_paths
+from dcft_cli.runs.resumption import Resumption, find_resumption, run_identity
 from dcft_cli.training.arguments import check_trackers, optimizer_steps, warmup_steps
 from dcft_cli.training.machine import Machine, find_machine
 
@@ -21,6 +24,8 @@ class TrainingPlan:
         folder: where the run writes.
         steps_per_epoch, total_steps: optimizer steps.
         tokens: input tokens of the training set, without padding.
+        identity: what checkpoints remember of the run, from `run_identity`.
+        resumption: where the run goes on; None: it starts from the beginning.
     """
 
     preparation: Preparation
@@ -30,6 +35,8 @@ class TrainingPlan:
     steps_per_epoch: int
     total_steps: int
     tokens: int
+    identity: Mapping[str, Any]
+    resumption: Resumption | None
 
     @property
     def recipe(self) -> Recipe:
@@ -45,8 +52,7 @@ class TrainingPlan:
     @property
     def batch_size(self) -> int:
         """Rows of one optimizer step, on all devices together."""
-        training = self.recipe.training
-        return training.batch_size * self.machine.replicas * training.gradient_accumulation_steps
+        return int(self.identity["step_rows"])
 
     @property
     def warmup_steps(self) -> int:
@@ -71,14 +77,17 @@ def plan_training(
     Args:
         output: run folder; overrides the recipe's own and the default, runs/NAME.
         overwrite: whether an earlier run in the folder may be replaced.
-        resume: whether to continue from the folder's last checkpoint.
+        resume: whether to continue from the folder's last checkpoint, though settings may have
+            changed. An unfinished run with the same recipe and rows goes on in any case.
 
     Raises:
         UserError: something is missing or does not fit.
     """
+    if overwrite and resume:
+        raise UserError("--overwrite starts over, --resume goes on.", "Give one of them.")
     training = loaded.recipe.training
     folder = run_folder(loaded, output)
-    folder.check_free(overwrite=overwrite, resume=resume)
+    folder.check_writable()
     machine = find_machine(training, loaded.recipe.model)
     check_trackers(training.report_to)
     if training.compile and machine.devices > 1:
@@ -112,6 +121,11 @@ def plan_training(
     steps_per_epoch, total_steps = optimizer_steps(
         training, len(preparation.train_set), training.batch_size * machine.replicas
     )
+    identity = run_identity(preparation.loaded, training, machine, total_steps)
+    given = with_absolute_paths(recipe, folder.path)
+    resumption = None
+    if not overwrite:
+        resumption = find_resumption(folder, given, identity, requested=resume)
     return TrainingPlan(
         preparation=preparation,
         adapter=plan_adapter(
@@ -126,6 +140,8 @@ def plan_training(
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         tokens=sum(preparation.train_set["length"][:]),
+        identity=identity,
+        resumption=resumption,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainerCallback, set_seed
@@ -30,10 +31,11 @@ from dcft_cli.models.loading import BaseModel, base_fingerprint, check_finite, l
 from dcft_cli.recipe import dump_recipe
 from dcft_cli.runs.adapter_plan import targets_of
 from dcft_cli.runs.batch_size import free_memory, smaller_batches
-from dcft_cli.runs.folder import RunFolder, step_of
+from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.runs.prepare import adapter_info, with_absolute_paths
 from dcft_cli.runs.presence import Presence
+from dcft_cli.runs.resumption import Resumption
 from dcft_cli.runs.start import constant_prediction, start
 from dcft_cli.targets.head import find_parts
 from dcft_cli.targets.resolve import general_name
@@ -41,6 +43,7 @@ from dcft_cli.tasks.prior import Prior
 from dcft_cli.training.arguments import training_arguments
 from dcft_cli.training.callbacks import EarlyStopping, ReportingCallback
 from dcft_cli.training.checkpointing import checkpoint_activations
+from dcft_cli.training.checkpoints import step_of
 from dcft_cli.training.compiling import compile_model, convert_compile_errors
 from dcft_cli.training.diagnosis import CONSTANT, diagnose
 from dcft_cli.training.reporting import Reporter
@@ -66,14 +69,14 @@ def train(
     plan: TrainingPlan,
     reporter: Reporter,
     *,
-    resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
-    """Train as planned; with `training.auto_batch_size`, in smaller batches if memory runs out.
+    """Train as planned, from the beginning or from the checkpoint that the plan names.
+
+    With `training.auto_batch_size`, go on in smaller batches if memory runs out.
 
     Args:
         reporter: gets notes, progress and scores.
-        resume: continue from the folder's last checkpoint.
         callbacks: further callbacks of the Trainer.
 
     Raises:
@@ -83,7 +86,7 @@ def train(
     """
     while True:
         try:
-            return _train(plan, reporter, resume=resume, callbacks=callbacks)
+            return _train(plan, reporter, callbacks)
         except Exception as error:
             smaller = smaller_batches(plan) if is_out_of_memory(error) else None
             if smaller is None:
@@ -95,32 +98,28 @@ def train(
             "and training.gradient_accumulation_steps="
             f"{plan.recipe.training.gradient_accumulation_steps}, for the same steps."
         )
-        resume = resume or (plan.folder.is_open and plan.folder.last_checkpoint() is not None)
+        if plan.folder.is_open and (checkpoint := plan.folder.last_checkpoint()):
+            plan = replace(plan, resumption=Resumption(checkpoint, ()))
 
 
 def _train(
-    plan: TrainingPlan, reporter: Reporter, *, resume: bool, callbacks: Sequence[TrainerCallback]
+    plan: TrainingPlan, reporter: Reporter, callbacks: Sequence[TrainerCallback]
 ) -> TrainingResult:
     """Train with the batches of the plan; see `train`."""
     recipe, folder = plan.recipe, plan.folder
-    checkpoint = folder.last_checkpoint() if resume else None
+    checkpoint = plan.resumption.checkpoint if plan.resumption else None
+    _check_same_start(checkpoint)
+    for note in plan.resumption.notes if plan.resumption else ():
+        reporter.noted(note)
+    patience = recipe.training.early_stopping_patience
+    stopping = EarlyStopping(patience, resumed_from=checkpoint) if patience else None
+    finished = _is_finished(plan, checkpoint, stopping, reporter)
+    if finished and folder.metrics.exists() and folder.adapter.exists():
+        return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
     set_seed(recipe.training.seed)
     base, method, fingerprint = _attached(plan, reporter)
     if checkpoint is not None:
         _load_checkpoint(checkpoint, method, fingerprint)
-    patience = recipe.training.early_stopping_patience
-    stopping = EarlyStopping(patience, resumed_from=checkpoint) if patience else None
-    finished = checkpoint is not None and step_of(checkpoint) >= plan.total_steps
-    if checkpoint is not None and stopping is not None and stopping.is_due:
-        finished = True
-        reporter.noted(
-            f"The run had stopped early, after {patience} evaluations without a better score; a "
-            "higher training.early_stopping_patience continues it."
-        )
-    elif finished:
-        reporter.noted("The run is finished; a higher training.max_steps or epochs continues it.")
-    if finished and folder.metrics.exists() and folder.adapter.exists():
-        return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
     began = time.perf_counter()
     prior, constant_scores = constant_prediction(plan.preparation)
     acceleration = enable(base.model) if _is_accelerated(plan) else []
@@ -133,7 +132,7 @@ def _train(
         trainer.add_baseline(CONSTANT, constant_scores, write=True)
         start(base, trainer, plan.preparation, plan.machine, prior)
     else:
-        for name, scores in folder.baselines().items():
+        for name, scores in {CONSTANT: constant_scores, **folder.baselines()}.items():
             trainer.add_baseline(name, scores, write=False)
     if recipe.training.compile:
         compile_model(base.model)
@@ -147,6 +146,38 @@ def _train(
     metrics["acceleration"] = acceleration
     _finish(plan, trainer, metrics)
     return TrainingResult(folder, metrics, trainer)
+
+
+def _check_same_start(checkpoint: Path | None) -> None:
+    """Check that all processes have read the same run folder; only then may one write there."""
+    names: list[str] = gather_object([checkpoint.name if checkpoint else "none"])
+    if len(set(names)) > 1:
+        raise RunError(
+            f"The processes see different checkpoints: {', '.join(sorted(set(names)))}.",
+            "All machines of a run need the same run folder, on a shared file system.",
+        )
+
+
+def _is_finished(
+    plan: TrainingPlan, checkpoint: Path | None, stopping: EarlyStopping | None, reporter: Reporter
+) -> bool:
+    """Return whether there is nothing left to train after a checkpoint, and note why."""
+    if checkpoint is None:
+        return False
+    if stopping is not None and stopping.is_due:
+        reporter.noted(
+            f"The run had stopped early, after {stopping.early_stopping_patience} evaluations "
+            "without a better score; --resume with a higher training.early_stopping_patience "
+            "continues it, --overwrite starts over."
+        )
+        return True
+    if step_of(checkpoint) >= plan.total_steps:
+        reporter.noted(
+            "The run is finished; --resume with a higher training.max_steps or epochs continues "
+            "it, --overwrite starts over."
+        )
+        return True
+    return False
 
 
 def _finish(plan: TrainingPlan, trainer: AdapterTrainer, metrics: dict[str, Any]) -> None:
@@ -231,16 +262,11 @@ def _load_checkpoint(path: Path, method: Method, fingerprint: str) -> None:
     """Load a checkpoint to resume, after checking that it has this recipe's adapter and base."""
     contents = read_contents(path / ADAPTER_FILE)
     check_fingerprint(contents, fingerprint)
-    hint = "Resume with the recipe that the run was started with, or use another --output."
-    if contents.method != method.settings.method:
+    same = contents.method == method.settings.method and method.fits(contents)
+    if not (same and dict(contents.model) == describe(method.model)):
         raise RunError(
-            f"{path} was trained by {contents.method}, the recipe names {method.settings.method}.",
-            hint,
-        )
-    same = dict(contents.model) == describe(method.model) and method.fits(contents)
-    if not same:
-        raise RunError(
-            f"{path} has another adapter, or other labels, than the recipe describes.", hint
+            f"{path} has another adapter, or other labels, than the recipe describes.",
+            "Resume with the recipe that the run was started with, or use another --output.",
         )
     method.load(contents)
     if (state := path / METHOD_STATE).exists():
@@ -287,6 +313,7 @@ def _trainer(
         evaluation_sets=preparation.evaluation_sets,
         save=save,
         loss=None if task.class_weights is None else task.weighted_loss,
+        identity=plan.identity,
         reporting=reporting,
         callbacks=callbacks,
     )
@@ -303,8 +330,10 @@ def _open_folder(plan: TrainingPlan, reporter: Reporter, checkpoint: Path | None
         reporter.noted(
             f"The earlier run is kept in {folder.previous.path} until this one has an adapter."
         )
+    for left in folder.path.glob(".*.part"):  # by a process that was killed
+        left.unlink()
     recipe = with_absolute_paths(plan.recipe, folder.path)
-    with atomic_path(folder.recipe) as path:
+    with atomic_path(folder.recipe) as path:  # a resumed run is compared with it
         path.write_text(dump_recipe(recipe), encoding="utf-8")
     with naming(folder.path):
         plan.preparation.tokenizer.save_pretrained(folder.path)

@@ -11,11 +11,12 @@ import torch
 from dcft_cli.errors import RunError, TrainingError
 from dcft_cli.recipe import LoadedRecipe
 from dcft_cli.recipe.ranges import Range
-from dcft_cli.runs.folder import RunFolder, step_of
+from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.plan import TrainingPlan, plan_training, run_folder
 from dcft_cli.runs.train import train
 from dcft_cli.sweeping.board import Run
 from dcft_cli.sweeping.view import SweepView
+from dcft_cli.training.checkpoints import step_of
 from dcft_cli.training.reporting import Progress, Reporter, Scores
 
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ def train_run(
             reporter.noted(note)
         resume = resume and RunFolder(folder).last_checkpoint() is not None
         plan = plan_training(loaded, output=str(folder), overwrite=not resume, resume=resume)
-        return _train(plan, reporter, resume=resume)
+        return _train(plan, reporter)
 
 
-def _train(plan: TrainingPlan, reporter: "RunReporter", *, resume: bool) -> dict[str, Any]:
+def _train(plan: TrainingPlan, reporter: "RunReporter") -> dict[str, Any]:
     """Train as planned; return what the sweep records."""
     if not plan.preparation.evaluation_sets:
         raise RunError(
@@ -60,7 +61,7 @@ def _train(plan: TrainingPlan, reporter: "RunReporter", *, resume: bool) -> dict
         )
     task = plan.preparation.loaded
     reporter.metric = task.main_metric
-    metrics = train(plan, reporter, resume=resume).metrics
+    metrics = train(plan, reporter).metrics
     score = metrics["metrics"].get(task.main_metric)
     if score is None or not math.isfinite(score):
         raise TrainingError(f"The run has no score: {task.main_metric} is {score}.")

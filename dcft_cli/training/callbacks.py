@@ -8,13 +8,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState, TrainingArguments
 
 from dcft_cli.atomic import append_line
 from dcft_cli.errors import TrainingError
 from dcft_cli.methods.method import Method
+from dcft_cli.training.checkpoints import TRAINER_STATE, last_checkpoint
 from dcft_cli.training.reporting import Progress, Reporter
+
+
+def diverged(what: str, args: TrainingArguments, state: TrainerState) -> TrainingError:
+    """Return the error for numbers that are not finite; it says which checkpoint is kept."""
+    kept = last_checkpoint(Path(str(args.output_dir)))
+    return TrainingError(
+        f"Training diverged: {what} at step {state.global_step}.",
+        "Lower training.learning_rate, or set training.precision=float32. "
+        + (f"The last checkpoint before it is kept: {kept}." if kept else "No checkpoint exists."),
+    )
 
 
 class BeforeFirstStep(TrainerCallback):
@@ -52,18 +62,12 @@ class EarlyStopping(EarlyStoppingCallback):
     def __init__(self, patience: int, resumed_from: Path | None = None) -> None:
         super().__init__(patience)
         if resumed_from is not None:
-            state = TrainerState.load_from_json(str(resumed_from / TRAINER_STATE_NAME))
+            state = TrainerState.load_from_json(str(resumed_from / TRAINER_STATE))
             # There is nothing to restore if the run had no patience before.
             saved = (state.stateful_callbacks or {}).get(type(self).__name__, {})
             self.early_stopping_patience_counter = saved.get("attributes", {}).get(
                 "early_stopping_patience_counter", 0
             )
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """See `EarlyStoppingCallback`; also join the state of a run that had no patience before."""
-        super().on_train_begin(args, state, control, **kwargs)  # type: ignore[no-untyped-call]
-        assert state.stateful_callbacks is not None
-        state.stateful_callbacks.setdefault(type(self).__name__, self.state())  # type: ignore
 
     @property
     def is_due(self) -> bool:
@@ -143,12 +147,8 @@ class ReportingCallback(TrainerCallback):
         if args.fp16 and not math.isfinite(record["grad_norm"] or 0.0):
             record["grad_norm"] = None  # float16 searches for its loss scale; the step is skipped
         if not all(math.isfinite(value or 0.0) for value in record.values()):
-            raise TrainingError(
-                f"Training diverged: loss {self.loss}, gradient norm {record['grad_norm']} "
-                f"at step {state.global_step}.",
-                "Lower training.learning_rate, or set training.precision=float32. "
-                "Earlier checkpoints are kept.",
-            )
+            numbers = f"loss {self.loss}, gradient norm {record['grad_norm']}"
+            raise diverged(numbers, args, state)
         progress = self._progress(state)
         self.reporter.logged(progress)
         self._write(state, **record, tokens_per_second=progress.tokens_per_second)

@@ -13,12 +13,10 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer import TRAINER_STATE_NAME
 
 from dcft_cli.adapter.merge import merged
 from dcft_cli.adapter.reachability import Loss
@@ -28,14 +26,16 @@ from dcft_cli.methods.method import Method
 from dcft_cli.models.loading import head_outputs
 from dcft_cli.recipe import Recipe
 from dcft_cli.training.callbacks import MethodSteps, ReportingCallback
+from dcft_cli.training.checkpoints import TRAINER_STATE, checkpoint_path
 from dcft_cli.training.diagnosis import CONSTANT, first_impression
 from dcft_cli.training.length_groups import SeededLengthGroups, SetSamplerEpoch
+from dcft_cli.training.resumable import ResumableTrainer
 
 METHOD_STATE = "method.safetensors"
 """File in a checkpoint with what a method needs to resume, if it needs anything."""
 
 
-class AdapterTrainer(Trainer):
+class AdapterTrainer(ResumableTrainer):
     """Train the method and the head of a model.
 
     Args:
@@ -45,6 +45,7 @@ class AdapterTrainer(Trainer):
         evaluation_sets: the sets that `evaluate` scores.
         save: the method's `save`, with what it says of base and data; writes the checkpoints.
         loss: of outputs and inputs, in training; None: the model's own.
+        identity: see `ResumableTrainer`.
 
     Attributes:
         adapted_model: the model, never wrapped for parallel training.
@@ -66,6 +67,7 @@ class AdapterTrainer(Trainer):
         evaluation_sets: Sequence[EvaluationSet] = (),
         save: Callable[..., object] = lambda path: None,
         loss: Loss | None = None,
+        identity: Mapping[str, Any] | None = None,
         reporting: ReportingCallback,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
@@ -90,6 +92,7 @@ class AdapterTrainer(Trainer):
             eval_dataset=evaluation_sets[0].features if evaluation_sets else None,
             processing_class=tokenizer,
             callbacks=[reporting, self.sampler_epoch, MethodSteps(method), *callbacks],
+            identity=identity or {},
         )
         self.remove_callback(PrinterCallback)
         # All losses, the orthogonality term included, are means over a batch, so accumulated ones
@@ -104,10 +107,12 @@ class AdapterTrainer(Trainer):
             self.reporting.baseline(name, scores, write=write)
 
     def restore_finished_run(self, checkpoint: Path) -> None:
-        """Restore history and best adapter of a finished run from its last checkpoint."""
-        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        """Restore history and best adapter of a finished run from its last checkpoint, loaded."""
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
+        if self.evaluation_sets:
+            self.score()  # notes on the run are about its last predictions
         best = self.state.best_global_step or self.state.global_step
-        self._load_from_checkpoint(str(checkpoint.with_name(f"checkpoint-{best}")))
+        self._load_from_checkpoint(str(checkpoint_path(checkpoint.parent, best)))
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -230,12 +235,11 @@ class AdapterTrainer(Trainer):
         # Evaluation features are sorted by length already.
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
-    def _save(self, output_dir: str | None = None, state_dict: object = None) -> None:
-        if self.args.should_save:
-            folder = Path(output_dir or str(self.args.output_dir))
-            self.save_adapter(folder / ADAPTER_FILE)
-            if state := self.method.state():
-                save_file(state, folder / METHOD_STATE)
+    def write_weights(self, folder: Path) -> None:
+        """Write the adapter file of this moment, and what else the method needs to resume."""
+        self.save_adapter(folder / ADAPTER_FILE)
+        if state := self.method.state():
+            save_file(state, folder / METHOD_STATE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self.method.load(read_contents(Path(resume_from_checkpoint) / ADAPTER_FILE))

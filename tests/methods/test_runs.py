@@ -155,5 +155,5 @@ def test_what_takes_dcft_only_says_so(method: str, tmp_path: Path) -> None:
 def test_a_run_of_another_method_is_not_resumed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         job_of("bitfit", tmp_path, stop_after=4)
-    with pytest.raises(RunError, match="was trained by bitfit, the recipe names head"):
+    with pytest.raises(RunError, match=r"adapter\.method: \"bitfit\" -> \"head\""):
         job_of("head", tmp_path, resume=True)

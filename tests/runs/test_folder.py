@@ -6,24 +6,7 @@ import pytest
 
 from dcft_cli.errors import RunError
 from dcft_cli.runs.folder import RunFolder, adapter_file
-
-
-def checkpoint(run: Path, name: str, *, whole: bool = True) -> Path:
-    folder = run / "checkpoints" / name
-    folder.mkdir(parents=True)
-    (folder / "adapter.safetensors").touch()
-    if whole:
-        (folder / "trainer_state.json").touch()
-    return folder
-
-
-def test_the_last_checkpoint_has_the_highest_step(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    assert run.last_checkpoint() is None
-    checkpoint(tmp_path, "checkpoint-9")
-    latest = checkpoint(tmp_path, "checkpoint-10")
-    checkpoint(tmp_path, "checkpoint-11", whole=False)
-    assert run.last_checkpoint() == latest
+from dcft_cli.training.checkpoints import write_checkpoint
 
 
 def test_log_lines_of_later_steps_are_removed(tmp_path: Path) -> None:
@@ -40,7 +23,8 @@ def test_an_unfinished_run_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RunError) as nothing:
         adapter_file(tmp_path)
     assert "finished run" in nothing.value.hint
-    latest = checkpoint(tmp_path, "checkpoint-2")
+    latest = tmp_path / "checkpoints" / "checkpoint-2"
+    write_checkpoint(latest, write_files)
     with pytest.raises(RunError) as unfinished:
         adapter_file(tmp_path)
     assert "resume" in unfinished.value.hint
@@ -49,17 +33,20 @@ def test_an_unfinished_run_is_reported(tmp_path: Path) -> None:
         adapter_file(tmp_path / "nowhere")
 
 
-def test_a_run_in_the_folder_is_not_lost(tmp_path: Path) -> None:
+def write_files(folder: Path) -> None:
+    (folder / "adapter.safetensors").touch()
+    (folder / "trainer_state.json").write_text("{}")
+
+
+def test_a_folder_that_a_run_can_write_into(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    run.check_free(overwrite=False, resume=False)
-    with pytest.raises(RunError, match="no checkpoint to resume"):
-        run.check_free(overwrite=False, resume=True)
-    checkpoint(run.path, "checkpoint-2")
-    run.check_free(overwrite=False, resume=True)
-    run.check_free(overwrite=True, resume=False)
-    with pytest.raises(RunError, match="contains a run already") as caught:
-        run.check_free(overwrite=False, resume=False)
-    assert "--overwrite" in caught.value.hint and "--resume" in caught.value.hint
+    run.check_writable()
+    assert not run.has_run()
+    run.path.mkdir()
+    (run.path / "notes.txt").touch()
+    assert not run.has_run()
+    run.recipe.touch()
+    assert run.has_run()
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="is a file"):
-        RunFolder(tmp_path / "file").check_free(overwrite=False, resume=False)
+        RunFolder(tmp_path / "file").check_writable()

@@ -1,0 +1,90 @@
+"""Signals that ask a command to stop: Ctrl-C, a scheduler's SIGTERM, a closed terminal's SIGHUP."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from dcft_cli.errors import Stopped
+
+if TYPE_CHECKING:
+    from dcft_cli.training.stopping import StopRequest
+
+# Windows has no SIGHUP.
+STOPPING = [number for name in ("SIGINT", "SIGTERM", "SIGHUP")
+            if (number := getattr(signal, name, None)) is not None]  # fmt: skip
+_STREAMS = (1, 2)  # stdout and stderr
+# A launcher of several processes passes on what the terminal has sent to them already.
+_ECHO_SECONDS = 1.0
+
+
+@contextmanager
+def handlers(handler: Any) -> Iterator[None]:
+    """Context in which a function handles the signals that stop a command.
+
+    Those that are ignored stay ignored, as `nohup` wants it for SIGHUP.
+    """
+    found = {number: signal.getsignal(number) for number in STOPPING}
+    before = {n: current for n, current in found.items() if current not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, current in before.items():
+            signal.signal(number, current)
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Context that a signal ends by `Stopped`, so that temporary files are removed.
+
+    While they are, further signals are ignored.
+    """
+
+    def end(number: int, frame: object) -> None:
+        for other in STOPPING:
+            signal.signal(other, signal.SIG_IGN)
+        raise Stopped(number)
+
+    with handlers(end):
+        yield
+
+
+@contextmanager
+def stop_requests(request: "StopRequest") -> Iterator[None]:
+    """Context in which signals request a stop: at once, or after the step if that can wait.
+
+    A second signal stops at once.
+    """
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    terminals = [stream for stream in _STREAMS if os.isatty(stream)]
+    asked = 0.0
+
+    def handle(number: int, frame: object) -> None:
+        nonlocal asked
+        if number == getattr(signal, "SIGHUP", None):
+            _leave_closed(terminals)
+        now = time.monotonic()
+        if request.number and several and now - asked < _ECHO_SECONDS:
+            return
+        if request.number or not request.can_wait:
+            raise Stopped(number)
+        request.number, asked = number, now
+        if number == signal.SIGINT:
+            with suppress(OSError):  # not through Python's streams, which may be writing just now
+                os.write(2, b"\nStopping after this step. Ctrl-C again stops at once.\n")
+
+    with handlers(handle):
+        yield
+
+
+def _leave_closed(terminals: list[int]) -> None:
+    """Send what would be written to a closed terminal, which is an error, nowhere."""
+    for stream in terminals:
+        try:
+            os.get_terminal_size(stream)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
