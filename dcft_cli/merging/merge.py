@@ -10,7 +10,8 @@ import transformers
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from dcft_cli.adapter_file.read import Contents, read_contents
+from dcft_cli.adapter_file.contents import Contents
+from dcft_cli.adapter_file.read import read_contents
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import AdapterFileError, MergeError, RunError
 from dcft_cli.merging.proof import TOLERANCE, largest_difference, load_merged, logits, probes
