@@ -17,6 +17,7 @@ from dcft_cli.adapter_file.read import ADAPTER_FILE
 from dcft_cli.addresses import local_path
 from dcft_cli.errors import ModelError
 from dcft_cli.models.quantization import make_trainable, quantization_settings
+from dcft_cli.models.remote_code import is_allowed, refused, trusts_code
 from dcft_cli.recipe.schema import ModelSection
 
 # What task heads return; for question answering there are two.
@@ -64,9 +65,13 @@ def load_config(
     """
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
-            source_of(section.name), revision=revision_of(section)
+            source_of(section.name),
+            revision=revision_of(section),
+            trust_remote_code=trusts_code(section),
         )
-    except (OSError, ValueError, KeyError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # a configuration can be wrong in any way
         raise not_loaded("configuration", section, error) from error
     config.update(dict(settings or {}))
     return config
@@ -90,7 +95,8 @@ def skeleton(config: PreTrainedConfig, auto_class: str) -> nn.Module:
 
 def _build_skeleton(config: PreTrainedConfig, auto_class: str) -> nn.Module:
     auto, model_type = getattr(transformers, auto_class), config.model_type
-    if type(config) not in auto._model_mapping:
+    own_code = is_allowed() and auto_class in (getattr(config, "auto_map", None) or {})
+    if type(config) not in auto._model_mapping and not own_code:
         raise ModelError(
             f"transformers {transformers.__version__} has no {auto_class} for models of type "
             f"{model_type}.",
@@ -98,7 +104,9 @@ def _build_skeleton(config: PreTrainedConfig, auto_class: str) -> nn.Module:
         )
     try:
         with torch.device("meta"):
-            return auto.from_config(config)  # type: ignore[no-any-return]
+            return auto.from_config(  # type: ignore[no-any-return]
+                config, trust_remote_code=is_allowed()
+            )
     except ImportError as error:
         reason = " ".join(str(error).split())
         raise ModelError(
@@ -132,6 +140,7 @@ def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str)
             revision=revision_of(section),
             config=config,
             dtype=getattr(torch, section.dtype),
+            trust_remote_code=trusts_code(section),
             output_loading_info=True,
             # A head of another size (other labels) counts as missing.
             ignore_mismatched_sizes=True,
@@ -256,6 +265,8 @@ def revision_of(section: ModelSection) -> str:
 
 def not_loaded(what: str, section: ModelSection, error: Exception) -> ModelError:
     """Return the error for a part of a base model that transformers cannot load."""
+    if "trust_remote_code" in str(error):  # transformers has no class for this refusal
+        return refused(section)
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     path = local_path(section.name)
     where = "" if path.exists() else f" (no folder {path.absolute()}, so it was sought on the Hub)"

@@ -85,5 +85,7 @@ def recipe_of(path: Path, contents: Contents, overrides: Sequence[str] = ()) -> 
         )
     base = {key: contents.base[key] for key in ("name", "revision") if contents.base[key]}
     info = {name: contents.info[name] for name in Recipe.model_fields if name in contents.info}
-    sections = {**info, "model": {**contents.about().model, **base}}
+    # Whoever runs a base's code must ask for it; who sent the file does not count.
+    trust = {"trust_remote_code": False}
+    sections = {**info, "model": {**contents.about().model, **trust, **base}}
     return recipe_from_mapping(sections, str(path), overrides)

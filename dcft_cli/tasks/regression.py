@@ -15,6 +15,8 @@ from dcft_cli.tasks.base import Tensor
 from dcft_cli.tasks.prior import Prior, prior_of_numbers
 from dcft_cli.tasks.text import TextTask
 
+_LARGEST = 1e18  # its square, and so the loss, is finite in float32
+
 
 class Regression(TextTask):
     """Predict a number; the model has one output and is trained on the squared error."""
@@ -39,6 +41,13 @@ class Regression(TextTask):
             lambda value: f"is {format_value(value)}" if finite_number(value) is None else "",
             "label that is not a (finite) number",
             "To predict classes, set task.type=classification.",
+        )
+        rows.check(
+            self.label[0],
+            values,
+            lambda v: f"is {format_value(v)}" if abs(finite_number(v) or 0) > _LARGEST else "",
+            "label too large for float32",
+            f"Scale the labels: at most {_LARGEST:g}, so that their squares are finite.",
         )
         return [finite_number(value) or 0.0 for value in values]
 
