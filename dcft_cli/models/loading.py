@@ -27,6 +27,11 @@ _NAMES = (
     "model.name=DIR: a folder that save_pretrained wrote (config, weights, tokenizer), or the name "
     "of a model on the Hub that can be reached or is in the local cache."
 )
+# What transformers raises for missing, damaged and made-up checkpoints.
+_NOT_LOADED = (
+    *(OSError, ValueError, RuntimeError, SafetensorError),
+    *(LookupError, TypeError, AttributeError, EOFError),
+)
 _skeletons: dict[str, nn.Module] = {}
 
 
@@ -146,7 +151,15 @@ def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str)
             ignore_mismatched_sizes=True,
             **settings,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+    except UnpicklingError as error:  # its message advises to load the file all the same
+        raise ModelError(
+            f"The weights of the base model {section.name} are a pickle that is damaged, or that "
+            "holds more than weights. Nothing in it was run.",
+            "Use the model in safetensors format, or download it again.",
+        ) from error
+    except ModelError:
+        raise
+    except _NOT_LOADED as error:
         raise not_loaded("weights", section, error) from error
     if section.quantization is not None:
         make_trainable(model)

@@ -1,10 +1,10 @@
 """Mutated recipes."""
 
+import json
 from pathlib import Path
 from random import Random
 
 from dcft_cli.recipe import load_recipe
-from dcft_cli.recipe.loading import to_yaml
 from dcft_cli.recipe.shipped import packaged_folder
 from tests.fuzz.mutations import mutate_bytes, mutate_value
 
@@ -13,6 +13,14 @@ _TOKENS = (
     *("[", "]", "{", "}", ":", "-", "&a", "*a", "!!python/object:os.system", "? ", "|", ">", "%"),
     *("\t", "---", "...", "'", '"', "#", "null", "1e999", "0x1F", "\x1b[31m", "\u2028", "<<: "),
 )
+_RECIPE = {
+    "model": {"name": "x"},
+    "task": {"type": "classification", "labels": ["a", "b"]},
+    "data": {"train": "a.jsonl", "validation": {"a": "b"}, "text": "t", "label": "l"},
+    "adapter": {"targets": ["Q"], "kernel_size": 2},
+    "training": {"epochs": 1},
+    "sweep": {"grid": {"adapter.rank": [1, 2]}},
+}
 
 
 def seeds(folder: Path) -> list[bytes]:
@@ -35,13 +43,10 @@ def mutate(seed: bytes, random: Random) -> bytes:
         token = random.choice(_TOKENS) * random.choice((1, 1, 2, 100, 20_000))
         lines[at] = line[:column] + token + line[column:]
     else:
-        recipe = {"model": {"name": "x"}, "task": {"name": "rte"}, "adapter": {"targets": ["Q"]}}
-        recipe |= {"training": {"epochs": 1, "sweep": {}}, "data": {"validation": {"a": "b"}}}
+        recipe = json.loads(json.dumps(_RECIPE))
         for _ in range(random.choice((1, 2, 3))):
-            recipe = mutate_value(recipe, random)
-        return to_yaml({"model": recipe} if not isinstance(recipe, dict) else recipe).encode(
-            errors="surrogatepass"
-        )
+            recipe = mutate_value(recipe, random) or _RECIPE
+        return json.dumps(recipe, ensure_ascii=random.random() < 0.5).encode(errors="replace")
     return "\n".join(lines).encode()
 
 
