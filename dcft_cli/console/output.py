@@ -20,6 +20,10 @@ class _PlainConsole(Console):
     def __init__(self, **settings: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, soft_wrap=True, **settings)
 
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """See `Console.render_str`; here too, so that the widths of columns are right."""
+        return super().render_str(printable(text), **settings)
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
