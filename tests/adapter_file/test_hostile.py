@@ -18,6 +18,7 @@ from dcft_cli import save_adapter
 from dcft_cli.adapter_file.container import MAX_HEADER
 from dcft_cli.adapter_file.read import MAX_DESCRIPTION, checksum, read_adapter, read_contents
 from dcft_cli.cli import main
+from dcft_cli.console.inspections import show_inspection
 from dcft_cli.errors import AdapterFileError
 from dcft_cli.runs.inspect_adapter import inspect
 from tests.adapter_file.test_write import trained
@@ -243,6 +244,17 @@ def test_info_of_other_forms_is_shown_and_not_used(adapter: Path, info: Descript
     assert inspect(str(adapter)).about["task"] is None
     with pytest.raises(AdapterFileError, match=rf"\(info\.{next(iter(info))}"):
         contents.about()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../../etc/passwd", ".hidden", "a..b", "*.0"])
+def test_any_name_of_a_module_is_shown(
+    adapter: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    description = described(adapter)
+    description["modules"][0]["name"] = name
+    write(adapter, description, stored(adapter))
+    show_inspection(inspect(str(adapter)))
+    assert "412 parameters" in capsys.readouterr().out
 
 
 def test_saving_refuses_what_reading_would(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ python -m tests.fuzz adapters --count 100000 --failures DIR
 
 import argparse
 import resource
+import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from random import Random
@@ -40,7 +42,7 @@ def run(kind: ModuleType, settings: argparse.Namespace, folder: Path) -> int:
     for seed in seeds:
         kind.check(seed, folder / "case")
     before, results, slowest = _megabytes(), Counter[str](), 0.0
-    for number in range(settings.first, settings.first + settings.count):
+    for number in _until_interrupted(range(settings.first, settings.first + settings.count)):
         random = Random(number)
         case = kind.mutate(random.choice(seeds), random)
         started = time.perf_counter()
@@ -62,6 +64,16 @@ def run(kind: ModuleType, settings: argparse.Namespace, folder: Path) -> int:
     )
     failed = any(result.startswith("defect") for result in results)
     return int(failed or memory - before > _MOST_MEGABYTES)
+
+
+def _until_interrupted(numbers: range) -> Iterator[int]:
+    """Yield numbers until Ctrl-C, so that a long run that is stopped has a summary too."""
+    stopped: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: stopped.append(number))
+    for number in numbers:
+        if stopped:
+            return
+        yield number
 
 
 def outcome(kind: ModuleType, case: bytes, path: Path) -> str:
