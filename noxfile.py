@@ -1,4 +1,5 @@
-"""The tests at both ends of the ranges in pyproject.toml: `nox -s oldest`, `nox -s newest`."""
+"""What takes long: the tests at both ends of the ranges in pyproject.toml (`nox -s oldest`,
+`nox -s newest`), and mutated files (`nox -s fuzz`)."""
 
 import re
 import tomllib
@@ -37,6 +38,18 @@ def newest(session: nox.Session) -> None:
     """With the last releases that our ranges admit."""
     session.install("--upgrade", "-e", ".[test]")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Mutated adapter files, recipes and data files: many of each, for an hour or so."""
+    session.install("-e", ".[test]")
+    for kind, count in (("adapters", 100_000), ("recipes", 10_000), ("data", 10_000)):
+        failures = Path(session.create_tmp()) / kind
+        session.run(
+            *("python", "-m", "tests.fuzz", kind),
+            *("--count", str(count), "--failures", str(failures)),
+        )
 
 
 def extra(name: str) -> Iterator[Requirement]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from os.path import commonprefix
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -143,4 +143,5 @@ def _table(*columns: str) -> Table:
 
 def _common_prefix(names: Sequence[str]) -> str:
     """Return the parts of dotted names that are common to all of them."""
-    return ".".join(commonprefix([name.split(".")[:-1] for name in names]))
+    parents = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    return ".".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, parents))
