@@ -189,7 +189,8 @@ def trained_config(
     """Load the base's configuration, with the labels that the adapter was trained for."""
     name = str(contents.model["class"])
     cls = getattr(transformers, name, None)
-    if not (isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)):
+    base_class = transformers.PreTrainedModel  # itself, it is no model
+    if not (isinstance(cls, type) and issubclass(cls, base_class) and cls is not base_class):
         raise AdapterFileError(
             f"{contents.path} was trained on a {name}, which transformers "
             f"{transformers.__version__} does not know.",
