@@ -1,7 +1,5 @@
-"""The tests at both ends of the ranges in pyproject.toml, and known vulnerabilities.
-
-`nox -s oldest`, `nox -s newest`, `nox -s audit`.
-"""
+"""What takes long: the tests at both ends of the ranges in pyproject.toml (`nox -s oldest`,
+`nox -s newest`), known vulnerabilities (`nox -s audit`) and mutated files (`nox -s fuzz`)."""
 
 import re
 import tomllib
@@ -47,6 +45,18 @@ def audit(session: nox.Session) -> None:
     """Look up known vulnerabilities of every package that the tests and the quickstart install."""
     session.install("--upgrade", "-e", ".[quickstart,test]", "pip-audit>=2.9,<3")
     session.run("pip-audit", "--skip-editable", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Mutated adapter files, recipes and data files: many of each, for an hour or so."""
+    session.install("-e", ".[test]")
+    for kind, count in (("adapters", 100_000), ("recipes", 10_000), ("data", 10_000)):
+        failures = Path(session.create_tmp()) / kind
+        session.run(
+            *("python", "-m", "tests.fuzz", kind),
+            *("--count", str(count), "--failures", str(failures)),
+        )
 
 
 def extra(name: str) -> Iterator[Requirement]:

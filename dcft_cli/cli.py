@@ -31,6 +31,7 @@ from dcft_cli.commands.usage import explain_usage
 from dcft_cli.commands.validate import validate
 from dcft_cli.errors import DCFTError
 from dcft_cli.failures import explained
+from dcft_cli.models.remote_code import remote_code
 
 _START, _TRAIN, _USE, _ABOUT = "Start", "Train and score", "Use an adapter", "About"
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -71,21 +72,38 @@ _AFTER_STOP = {
 }
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the code that the base model brings, if the recipe says "
+        "model.trust_remote_code: true too.",
+    ),
+]
 
 
 def _command(
-    name: str, function: Callable[..., None], panel: str = _USE, parent: typer.Typer = app
+    name: str,
+    function: Callable[..., None],
+    panel: str = _USE,
+    parent: typer.Typer = app,
+    *,
+    own_code: bool = False,
 ) -> None:
     """Add a subcommand, with `--debug` and the error boundary around it.
 
     Args:
         panel: group of commands in which `dcft --help` shows it.
+        own_code: whether it can use a base model with code of its own: `--trust-remote-code`.
     """
 
     @functools.wraps(function)
-    def bounded(*args: object, debug: bool = False, **kwargs: object) -> None:
+    def bounded(
+        *args: object, debug: bool = False, trust_remote_code: bool = False, **kwargs: object
+    ) -> None:
         try:
-            function(*args, **kwargs)
+            with remote_code(allowed=trust_remote_code):
+                function(*args, **kwargs)
         except BrokenPipeError:  # the reader of stdout has enough, such as `head`
             _discard_stdout()
             raise typer.Exit(141) from None  # as a shell reports SIGPIPE
@@ -100,12 +118,16 @@ def _command(
             raise typer.Exit(getattr(stopped, "exit_code", 130)) from None
 
     signature = signatures.signature(function)
-    option = signatures.Parameter(
-        "debug", signatures.Parameter.KEYWORD_ONLY, default=False, annotation=Debug
-    )
-    parameters = [*signature.parameters.values(), option]
+    options = {"debug": Debug} | ({"trust_remote_code": TrustRemoteCode} if own_code else {})
+    parameters = list(signature.parameters.values())
+    parameters += [
+        signatures.Parameter(
+            option, signatures.Parameter.KEYWORD_ONLY, default=False, annotation=kind
+        )
+        for option, kind in options.items()
+    ]
     bounded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    bounded.__annotations__ = {**function.__annotations__, "debug": Debug}
+    bounded.__annotations__ = {**function.__annotations__, **options}
     parent.command(name, cls=_Command, rich_help_panel=panel)(bounded)
 
 
@@ -130,13 +152,13 @@ _command("list", list_recipes, "Commands", recipes)
 _command("show", show_recipe, "Commands", recipes)
 _command("copy", copy_recipe, "Commands", recipes)
 _command("validate", validate, _START)
-_command("train", train, _TRAIN)
+_command("train", train, _TRAIN, own_code=True)
 _command("sweep", sweep, _TRAIN)
-_command("eval", evaluate, _TRAIN)
-_command("inspect", inspect, _TRAIN)
+_command("eval", evaluate, _TRAIN, own_code=True)
+_command("inspect", inspect, _TRAIN, own_code=True)
 _command("plot", plot, _TRAIN)
 _command("report", report, _TRAIN)
-_command("predict", predict)
+_command("predict", predict, own_code=True)
 _command("merge", merge)
 _command("export", export)
 _command("push", push)

@@ -1,7 +1,14 @@
 """Errors for users: what happened and where, and what to do next."""
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+
+# Controls other than tab and line break (they drive a terminal), halves of characters (they cannot
+# be written), and marks that reverse the order of what follows (they disguise a name).
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)
 
 
 class DCFTError(Exception):
@@ -17,9 +24,8 @@ class DCFTError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = printable(message), printable(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
@@ -65,6 +71,11 @@ class ExportError(DCFTError):
 
 class TrainingError(DCFTError):
     """Training that cannot continue, such as after a loss that is not finite."""
+
+
+def printable(text: str) -> str:
+    """Return a text that may come from a file with U+FFFD for each character that is not text."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def listed(names: Sequence[str], limit: int = 20, separator: str = ", ") -> str:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from dcft_cli.adapter.inject import M, adapter_layers, base_parameters, insert, refuse_adapted
+from dcft_cli.adapter_file.contents import AdapterContents, Contents
 from dcft_cli.adapter_file.fingerprint import fingerprint
 from dcft_cli.adapter_file.hub import locate
-from dcft_cli.adapter_file.read import AdapterContents, Contents, read_adapter
+from dcft_cli.adapter_file.read import read_adapter
 from dcft_cli.errors import AdapterFileError
 from dcft_cli.targets.resolve import Target, find_weights
 from dcft_cli.targets.weights import Matrix

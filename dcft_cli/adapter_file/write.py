@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.adapter.inject import adapter_layers, fixed_parameters, head_parameters
+from dcft_cli.adapter_file.description import parse_description
 from dcft_cli.adapter_file.fingerprint import fingerprint
 from dcft_cli.adapter_file.read import (
     ADAPTER,
     FORMAT_VERSION,
     HEAD_PREFIX,
+    MAX_DESCRIPTION,
     checksum,
     file_in,
 )
@@ -60,7 +62,7 @@ def save_adapter(
 
     Raises:
         ModelError: the model has no adapters, or some that `inject` did not insert.
-        ValueError: another `dtype`.
+        ValueError: another `dtype`, or `info` is not JSON or too long.
     """
     if dtype not in _DTYPES:
         raise ValueError(f"dtype must be torch.float32 or torch.bfloat16, got {dtype}")
@@ -150,8 +152,7 @@ def _write(
         "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
         "checksums": [checksum(_bytes(tensor)) for tensor in stored.values()],
     }
-    packed = zlib.compress(json.dumps(description, separators=(",", ":")).encode(), level=9)
-    text = b64encode(packed).decode()
+    text = b64encode(zlib.compress(_json(description), level=9)).decode()
     metadata = {
         "format": "pt",
         "dcft_format": str(FORMAT_VERSION),
@@ -160,6 +161,15 @@ def _write(
     }
     with atomic_path(path) as temporary:
         temporary.write_bytes(_safetensors(stored, metadata))
+
+
+def _json(description: Mapping[str, Any]) -> bytes:
+    """Return a description as JSON, checked like that of a file that is read."""
+    text = json.dumps(description, separators=(",", ":"), allow_nan=False).encode()
+    if len(text) > MAX_DESCRIPTION:
+        raise ValueError(f"info must be shorter: readers take {MAX_DESCRIPTION:,} bytes at most")
+    parse_description(text)
+    return text
 
 
 @torch.no_grad()

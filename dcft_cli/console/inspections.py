@@ -1,8 +1,8 @@
 """Adapters and a model's layers as tables."""
 
-import posixpath
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -143,5 +143,5 @@ def _table(*columns: str) -> Table:
 
 def _common_prefix(names: Sequence[str]) -> str:
     """Return the parts of dotted names that are common to all of them."""
-    parents = [name.rpartition(".")[0].replace(".", "/") for name in names]
-    return posixpath.commonpath(parents).replace("/", ".")
+    parents = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    return ".".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, parents))

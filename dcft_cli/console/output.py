@@ -3,17 +3,36 @@
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
-from dcft_cli.errors import DCFTError
+from dcft_cli.errors import DCFTError, printable
 
 
-class _PipeConsole(Console):
+class _PlainConsole(Console):
+    """Prints text as it is, and no control characters: it may come from files of others."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, soft_wrap=True, **settings)
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """See `Console.render_str`; here too, so that the widths of columns are right."""
+        return super().render_str(printable(text), **settings)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """See `Console.render`; rich's own controls, such as for a spinner, stay."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+class _PipeConsole(_PlainConsole):
     """Prints lines without the trailing blanks to which tables pad their cells."""
 
     def print(self, *objects: Any, **settings: Any) -> None:
@@ -26,9 +45,9 @@ class _PipeConsole(Console):
 
 def _console(*, stderr: bool) -> Console:
     if (sys.stderr if stderr else sys.stdout).isatty():
-        return Console(highlight=False, soft_wrap=True, stderr=stderr)
+        return _PlainConsole(stderr=stderr)
     # In a pipe, lines are not wrapped, so that grep finds them.
-    return _PipeConsole(highlight=False, soft_wrap=True, stderr=stderr, width=200)
+    return _PipeConsole(stderr=stderr, width=200)
 
 
 out = _console(stderr=False)

@@ -93,7 +93,8 @@ def method_facts(method: str, settings: Mapping[str, Any]) -> str:
             f"scale {settings['scale']:g}"
         )
     shown = {k: v for k, v in settings.items() if k not in ("targets", "file_dtype") and v}
-    return ", ".join([method, *(f"{key} {value:g}" for key, value in shown.items())])
+    numbers = {k: f"{v:g}" if isinstance(v, int | float) else str(v) for k, v in shown.items()}
+    return ", ".join([method, *(f"{key} {value}" for key, value in numbers.items())])
 
 
 def show_training(result: "TrainingResult") -> None:

@@ -12,6 +12,8 @@ _HINT = (
     "Each line is one JSON object: the row, by column name. Or the whole file is one array of such"
     " objects."
 )
+_MAX_DEPTH = 100
+_TOO_DEEP = "nested too deep"
 
 
 def read_json(lines: Iterator[str], source: str, columns: list[str]) -> Iterator[Record | BadRow]:
@@ -60,6 +62,8 @@ def _parse_line(number: int, text: str) -> Record | BadRow:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
         return BadRow(number, "malformed JSON", _problem(error), _HINT)
+    if text.count("[") + text.count("{") > _MAX_DEPTH and _is_deep(record):
+        return BadRow(number, "malformed JSON", _TOO_DEEP, _HINT)
     if isinstance(record, dict):
         return Record(number, record)
     return BadRow(number, "not a JSON object", format_value(record), _HINT)
@@ -81,7 +85,9 @@ def _rows_of_document(text: str, source: str) -> Iterator[Record | BadRow]:
         yield from nested
         return
     for value in document:
-        if isinstance(value, dict):
+        if _is_deep(value):
+            yield BadRow(None, "malformed JSON", _TOO_DEEP, _HINT)
+        elif isinstance(value, dict):
             yield Record(None, value)
         else:
             yield BadRow(None, "not a JSON object", format_value(value), _HINT)
@@ -116,9 +122,17 @@ def _squad_rows(document: Mapping[str, Any]) -> list[Record]:
         return []
 
 
+def _is_deep(value: object, levels: int = _MAX_DEPTH) -> bool:
+    """Return whether lists and mappings are nested in more levels than can be shown or written."""
+    inner = list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(inner, list):
+        return False
+    return levels == 0 or any(_is_deep(entry, levels - 1) for entry in inner)
+
+
 def _problem(error: ValueError | RecursionError) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"at character {error.colno} ({error.msg})"
     if isinstance(error, RecursionError):
-        return "nested too deep"
+        return _TOO_DEEP
     return "a number with too many digits"

@@ -13,7 +13,6 @@ from pathlib import PurePath
 from typing import BinaryIO
 
 import datasets
-import pyarrow  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
 
 from dcft_cli.addresses import local_path
@@ -185,22 +184,27 @@ def _content(file: BinaryIO, name: str, file_format: str, data: DataSection) -> 
 def _parquet(file: BinaryIO, name: str) -> _Content:
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{name} is not a readable parquet file: {error}") from error
-    schema = parquet.schema_arrow
-    names: dict[str, list[str]] = {}
-    if b"huggingface" in (schema.metadata or {}):  # written by the datasets library
-        names = _class_names(datasets.Features.from_arrow_schema(schema))
+        schema = parquet.schema_arrow
+        names: dict[str, list[str]] = {}
+        if b"huggingface" in (schema.metadata or {}):  # written by the datasets library
+            names = _class_names(datasets.Features.from_arrow_schema(schema))
+    except Exception as error:  # a damaged description raises whatever it is taken for
+        raise _damaged_parquet(name, error) from error
 
     def rows() -> Iterator[Record]:
         try:
             for batch in parquet.iter_batches(batch_size=_PARQUET_BATCH):
                 for values in batch.to_pylist():
                     yield Record(None, values)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{name} is not a readable parquet file: {error}") from error
+        except Exception as error:  # such as texts that are not UTF-8
+            raise _damaged_parquet(name, error) from error
 
     return _Content(list(schema.names), rows(), names)
+
+
+def _damaged_parquet(name: str, error: Exception) -> DataError:
+    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+    return DataError(f"{name} is not a readable parquet file: {reason}", "Write it again.")
 
 
 def _class_names(features: datasets.Features) -> dict[str, list[str]]:

@@ -5,7 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from dcft_cli.adapter_file.read import Contents, read_contents
+from dcft_cli.adapter_file.contents import Contents
+from dcft_cli.adapter_file.read import read_contents
 from dcft_cli.addresses import local_path
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import ExportError, UserError

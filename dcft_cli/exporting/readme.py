@@ -2,11 +2,10 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from dcft_cli.adapter_file.read import Contents
+from dcft_cli.adapter_file.contents import Contents
 from dcft_cli.models.loading import revision_of
 from dcft_cli.recipe import ModelSection
 from dcft_cli.tasks.known import known_task
@@ -138,7 +137,7 @@ def readme(
         onnx_file: in the folder; None: it has a PEFT adapter.
     """
     task = _task(contents, tokenizer)
-    max_length = contents.info.get("data", {}).get("max_length")
+    max_length = contents.about().data.max_length
     encode = (
         f"encoded = tokenizer(\n    {task.call},\n    max_length={max_length},\n"
         f'    padding=True,\n    return_tensors="{"np" if onnx_file else "pt"}",\n)'
@@ -172,9 +171,9 @@ def readme(
 
 def _task(contents: Contents, tokenizer: PreTrainedTokenizerBase) -> _Task:
     model_class = str(contents.model["class"])
-    settings: dict[str, Any] = contents.info.get("task", {})
-    decision: dict[str, Any] = contents.info.get("decision", {})
-    known = known_task(settings.get("name"))
+    about = contents.about()
+    settings, decision = about.task, about.decision.chosen()
+    known = known_task(settings.name)
     if "ForTokenClassification" in model_class:
         words = "sentences"
         if needs_spaces(tokenizer):
@@ -185,10 +184,10 @@ def _task(contents: Contents, tokenizer: PreTrainedTokenizerBase) -> _Task:
             decode=_WORDS,
         )
     if "ForQuestionAnswering" in model_class:
-        decode = _ANSWERS.format(longest=settings.get("max_answer_length", 30))
-        if settings.get("unanswerable") or (known and known.unanswerable):
+        decode = _ANSWERS.format(longest=settings.max_answer_length)
+        if settings.unanswerable or (known and known.unanswerable):
             *lines, last = decode.splitlines(keepends=True)
-            threshold = decision.get("null_threshold", settings.get("null_threshold", 0.0))
+            threshold = decision.get("null_threshold", settings.null_threshold)
             decode = "".join([*lines, _NO_ANSWER.format(null_threshold=threshold), last])
         return _Task(
             inputs='questions = ["Your question?"]\ncontexts = ["The text that answers it."]',
@@ -197,12 +196,12 @@ def _task(contents: Contents, tokenizer: PreTrainedTokenizerBase) -> _Task:
             decode=decode,
             outputs=("start_logits", "end_logits"),
         )
-    columns = contents.info.get("data", {}).get("text", known.text if known else ())
+    columns = about.data.text or (known.text if known else ())
     pairs = len(columns) > 1
     template = {"regression": _NUMBERS, "multi_label_classification": _LABELS}.get(
         contents.model["problem_type"], _CLASSES
     )
-    thresholds = decision.get("thresholds", settings.get("threshold", 0.5))
+    thresholds = decision.get("thresholds", settings.threshold)
     if isinstance(thresholds, dict):
         thresholds = [thresholds[name] for name in contents.model["labels"]]
     texts = "firsts, seconds" if pairs else "texts"

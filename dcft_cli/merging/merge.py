@@ -10,7 +10,8 @@ import transformers
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from dcft_cli.adapter_file.read import Contents, read_contents
+from dcft_cli.adapter_file.contents import Contents
+from dcft_cli.adapter_file.read import read_contents
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import AdapterFileError, MergeError
 from dcft_cli.merging.output import new_folder
@@ -186,7 +187,8 @@ def trained_config(
     """Load the base's configuration, with the labels that the adapter was trained for."""
     name = str(contents.model["class"])
     cls = getattr(transformers, name, None)
-    if not (isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)):
+    base_class = transformers.PreTrainedModel  # itself, it is no model
+    if not (isinstance(cls, type) and issubclass(cls, base_class) and cls is not base_class):
         raise AdapterFileError(
             f"{contents.path} was trained on a {name}, which transformers "
             f"{transformers.__version__} does not know.",

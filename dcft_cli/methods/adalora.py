@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dcft_cli.adapter_file.read import Contents
+from dcft_cli.adapter_file.contents import Contents
 from dcft_cli.errors import RecipeError
 from dcft_cli.methods.peft_method import ADAPTER, PEFTMethod
 from dcft_cli.targets.resolve import Target

@@ -20,8 +20,8 @@ from dcft_cli.adapter.inject import (
 )
 from dcft_cli.adapter.merge import merge
 from dcft_cli.adapter.orthogonality import orthogonality
+from dcft_cli.adapter_file.contents import AdapterContents, Contents
 from dcft_cli.adapter_file.load import load_tensors
-from dcft_cli.adapter_file.read import AdapterContents, Contents
 from dcft_cli.adapter_file.write import save_adapter
 from dcft_cli.methods.method import Method
 from dcft_cli.recipe import AdapterSection

@@ -3,12 +3,15 @@
 from dataclasses import asdict
 from typing import Any
 
+from pydantic import ValidationError
 from torch import nn
 
 from dcft_cli.adapter.inject import refuse_adapted
+from dcft_cli.adapter_file.contents import AdapterContents, BaselineContents, Contents
+from dcft_cli.adapter_file.description import first_problem
 from dcft_cli.adapter_file.fingerprint import fingerprint
 from dcft_cli.adapter_file.load import check_fingerprint, matching_targets, name_classes
-from dcft_cli.adapter_file.read import AdapterContents, BaselineContents, Contents
+from dcft_cli.errors import AdapterFileError
 from dcft_cli.methods.build import build
 from dcft_cli.methods.method import Method
 from dcft_cli.recipe import AdapterSection
@@ -43,11 +46,22 @@ def load_method(
 
 
 def settings_of(contents: Contents) -> AdapterSection:
-    """Return the settings of a file's method, as a recipe has them."""
+    """Return the settings of a file's method, as a recipe has them.
+
+    Raises:
+        AdapterFileError: there is no such method, or it has no such settings.
+    """
     values: dict[str, Any]
     if isinstance(contents, AdapterContents):
         values = asdict(contents.config)
     else:
         assert isinstance(contents, BaselineContents)
         values = dict(contents.settings)
-    return AdapterSection.model_validate({"method": contents.method, **values})
+    try:
+        return AdapterSection.model_validate({"method": contents.method, **values})
+    except ValidationError as error:
+        raise AdapterFileError(
+            f"{contents.path}: this dcft cannot use the method {contents.method} with these "
+            f"settings ({first_problem(error)}).",
+            "Use it with the version of dcft that wrote it (`dcft inspect` shows it).",
+        ) from error

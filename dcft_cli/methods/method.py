@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dcft_cli.adapter.inject import fix
-from dcft_cli.adapter_file.read import ADAPTER_FILE, BaselineContents, Contents
+from dcft_cli.adapter_file.contents import BaselineContents, Contents
+from dcft_cli.adapter_file.read import ADAPTER_FILE
 from dcft_cli.adapter_file.write import save_baseline
 from dcft_cli.errors import MergeError
 from dcft_cli.recipe import AdapterSection

@@ -19,6 +19,7 @@ from dcft_cli.addresses import local_path
 from dcft_cli.errors import ModelError
 from dcft_cli.failures import is_out_of_memory
 from dcft_cli.models.quantization import make_trainable, quantization_settings
+from dcft_cli.models.remote_code import is_allowed, refused, trusts_code
 from dcft_cli.recipe.schema import ModelSection
 
 # What task heads return; for question answering there are two.
@@ -27,6 +28,11 @@ _MAX_SKELETONS = 4
 _NAMES = (
     "model.name=DIR: a folder that save_pretrained wrote (config, weights, tokenizer), or the name "
     "of a model on the Hub that can be reached or is in the local cache."
+)
+# What transformers raises for missing, damaged and made-up checkpoints.
+_NOT_LOADED = (
+    *(OSError, ValueError, RuntimeError, SafetensorError),
+    *(LookupError, TypeError, AttributeError, EOFError),
 )
 _skeletons: dict[str, nn.Module] = {}
 
@@ -66,9 +72,13 @@ def load_config(
     """
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
-            source_of(section.name), revision=revision_of(section)
+            source_of(section.name),
+            revision=revision_of(section),
+            trust_remote_code=trusts_code(section),
         )
-    except (OSError, ValueError, KeyError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # a configuration can be wrong in any way
         raise not_loaded("configuration", section, error) from error
     config.update(dict(settings or {}))
     return config
@@ -92,7 +102,8 @@ def skeleton(config: PreTrainedConfig, auto_class: str) -> nn.Module:
 
 def _build_skeleton(config: PreTrainedConfig, auto_class: str) -> nn.Module:
     auto, model_type = getattr(transformers, auto_class), config.model_type
-    if type(config) not in auto._model_mapping:
+    own_code = is_allowed() and auto_class in (getattr(config, "auto_map", None) or {})
+    if type(config) not in auto._model_mapping and not own_code:
         raise ModelError(
             f"transformers {transformers.__version__} has no {auto_class} for models of type "
             f"{model_type}.",
@@ -100,7 +111,9 @@ def _build_skeleton(config: PreTrainedConfig, auto_class: str) -> nn.Module:
         )
     try:
         with torch.device("meta"):
-            return auto.from_config(config)  # type: ignore[no-any-return]
+            return auto.from_config(  # type: ignore[no-any-return]
+                config, trust_remote_code=is_allowed()
+            )
     except ImportError as error:
         reason = " ".join(str(error).split())
         raise ModelError(
@@ -134,12 +147,21 @@ def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str)
             revision=revision_of(section),
             config=config,
             dtype=getattr(torch, section.dtype),
+            trust_remote_code=trusts_code(section),
             output_loading_info=True,
             # A head of another size (other labels) counts as missing.
             ignore_mismatched_sizes=True,
             **settings,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+    except UnpicklingError as error:  # its message advises to load the file all the same
+        raise ModelError(
+            f"The weights of the base model {section.name} are a pickle that is damaged, or that "
+            "holds more than weights. Nothing in it was run.",
+            "Use the model in safetensors format, or download it again.",
+        ) from error
+    except ModelError:
+        raise
+    except _NOT_LOADED as error:
         if is_out_of_memory(error):
             raise
         raise not_loaded("weights", section, error) from error
@@ -260,6 +282,8 @@ def revision_of(section: ModelSection) -> str:
 
 def not_loaded(what: str, section: ModelSection, error: Exception) -> ModelError:
     """Return the error for a part of a base model that transformers cannot load."""
+    if "trust_remote_code" in str(error):  # transformers has no class for this refusal
+        return refused(section)
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     path = local_path(section.name)
     files = path.iterdir() if path.is_dir() else ()

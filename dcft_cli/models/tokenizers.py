@@ -11,6 +11,7 @@ from transformers import (
 
 from dcft_cli.errors import ModelError
 from dcft_cli.models.loading import not_loaded, revision_of, source_of
+from dcft_cli.models.remote_code import trusts_code
 from dcft_cli.recipe.schema import ModelSection
 
 _ROWS_AT_A_TIME = 10_000
@@ -27,10 +28,10 @@ def load_tokenizer(section: ModelSection, *, offsets: bool = False) -> PreTraine
     Raises:
         ModelError: there is no tokenizer, it has no offsets, or a package that it needs is missing.
     """
-    source, revision = source_of(section.name), revision_of(section)
+    source, trusted = source_of(section.name), trusts_code(section)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source, revision=revision
+            source, revision=revision_of(section), trust_remote_code=trusted
         )
     except Exception as error:  # the tokenizers library raises nothing more specific
         raise not_loaded("tokenizer", section, error) from error

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dcft_cli.acceleration import enable
-from dcft_cli.adapter_file.read import ADAPTER_FILE, AdapterContents, read_adapter
+from dcft_cli.adapter_file.contents import AdapterContents
+from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
 from dcft_cli.addresses import local_path
 from dcft_cli.data.prediction_set import Prediction, sort_by_length
 from dcft_cli.data.rows import Rows, format_value
@@ -159,7 +160,7 @@ class MixedPredictor(Predictor):
                 "Adapters that are used together need the same type of task and the same text "
                 "columns, such as data.text=text for all of them.",
             )
-        task.restore_decision(contents.info.get("decision", {}))
+        task.restore_decision(contents.about().decision.chosen())
         self.adapters.load_adapter(contents, name, base_fingerprint=self._fingerprint(contents))
         return task
 

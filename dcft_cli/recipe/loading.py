@@ -8,11 +8,14 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from dcft_cli.errors import RecipeError
+from dcft_cli.errors import RecipeError, listed
 from dcft_cli.recipe.problems import explain
 from dcft_cli.recipe.schema import Recipe
 from dcft_cli.recipe.shipped import FOLDER, nearest_recipes, packaged_folder, short_name
 from dcft_cli.recipe.source import Source, plain_value, read_source
+
+_MAX_BYTES = 256 << 10  # takes PyYAML a second
+_MAX_LISTED = 50
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def _checked(source: Source, overrides: Sequence[str]) -> Recipe:
     if problems:
         lines = [f"{place.label}: {message}" for place, message in sorted(problems)]
         hint = "Correct the recipe or the overrides and try again."
-        raise RecipeError("\n".join(lines), hint)
+        raise RecipeError(listed(lines, _MAX_LISTED, "\n"), hint)
     return recipe
 
 
@@ -124,7 +127,14 @@ def _find(path_or_name: str) -> Path:
 
 def _read_text(path: Path, origin: str) -> str:
     try:
-        return path.read_text("utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise RecipeError(
+                f"{origin} is longer than {_MAX_BYTES:,} bytes, so it is no recipe.",
+                "Data goes into files of its own, which the recipe names.",
+            )
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise RecipeError(f"{origin} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError:

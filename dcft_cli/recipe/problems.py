@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 from dcft_cli.recipe.schema import sections
 from dcft_cli.recipe.source import KeyPath, Place, Source, dotted, show
 
+_MOST = 200  # errors; the time to explain them grows with the square of their number
 _WORDS = {
     "string_type": "must be text",
     "int_type": "must be a whole number",
@@ -31,10 +32,11 @@ def explain(error: ValidationError, source: Source) -> list[tuple[Place, str]]:
     """Return one problem for each invalid value.
 
     For a key that takes one of several types, pydantic reports an error for each type; these
-    become one problem, of the innermost value that is wrong.
+    become one problem, of the innermost value that is wrong. Only the first errors are explained,
+    if there are many.
     """
     by_path: dict[KeyPath, list[ErrorDetails]] = {}
-    for detail in error.errors(include_url=False):
+    for detail in error.errors(include_url=False)[:_MOST]:
         by_path.setdefault(_path_in(source.values, detail), []).append(detail)
     return [
         (source.place(path), f"{dotted(path) or 'recipe'}: {_describe(path, details)}")

@@ -76,6 +76,8 @@ class ModelSection(Section):
     """Type of the frozen weights; adapter and head always train in float32."""
     quantization: Literal["4bit", "8bit"] | None = None
     """Quantization of the frozen linear layers, by bitsandbytes."""
+    trust_remote_code: bool = False
+    """Run the code that the base model brings; takes the option `--trust-remote-code` too."""
     classifier_dropout: Fraction | None = None
     """Dropout before the task head. Unset: the base model's own."""
 

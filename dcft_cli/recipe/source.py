@@ -19,19 +19,20 @@ from dcft_cli.recipe.methods import METHODS
 
 KeyPath = tuple[str | int, ...]
 
-# An override of one key removes the other.
-_REMOVES = {
-    "name": "revision",  # a commit of the model that was named before
-    "validation": "holdout",
-    "holdout": "validation",
-    "warmup_steps": "warmup_ratio",
-    "warmup_ratio": "warmup_steps",
+# An override of one key removes others.
+_REMOVES: dict[str, tuple[str, ...]] = {
+    "name": ("revision", "trust_remote_code"),  # of the model that was named before
+    "validation": ("holdout",),
+    "holdout": ("validation",),
+    "warmup_steps": ("warmup_ratio",),
+    "warmup_ratio": ("warmup_steps",),
 }
 _CONSTANTS = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
+_MAX_DEPTH = 32  # of brackets and levels; PyYAML's time grows with the square of the depth
 # Longer digit strings are names (such as commits), not counts.
 _WHOLE = re.compile(r"[-+]?[0-9]{1,18}")
 _DECIMAL = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
@@ -94,8 +95,9 @@ class Source:
         or a quotation mark is YAML. Any other is one plain scalar, so that paths and patterns
         (`C:\\x`, `*.query`, `a: b`) need no quotes. An override of either of `data.validation` and
         `data.holdout`, or of `training.warmup_steps` and `training.warmup_ratio`, removes the
-        other; one of `model.name` removes `model.revision`; another `adapter.method` removes the
-        settings and learning rates that were chosen for the recipe's own.
+        other; one of `model.name` removes `model.revision` and `model.trust_remote_code`; another
+        `adapter.method` removes the settings and learning rates that were chosen for the recipe's
+        own.
         """
         method = self._method()
         given = {_split(argument)[0][:2] for argument in arguments}
@@ -116,9 +118,8 @@ class Source:
             except ValueError as error:
                 self.problems.append((place, str(error)))
                 continue
-            other = _REMOVES.get(path[1]) if path[1:] else None
-            if other and value is not None and (path[0], other) not in given:
-                self._remove((path[0], other))
+            for other in _REMOVES.get(path[1], ()) if path[1:] and value is not None else ():
+                self._remove((path[0], other), unless=given)
         if self._method() != method:
             self._remove_settings_of_method(given)
 
@@ -229,10 +230,15 @@ def compose(text: str) -> yaml.Node | None:
     """Parse YAML text into nodes, which have line numbers; None for an empty document.
 
     Raises:
-        PlainYamlError: the text is not YAML, or has tags, anchors or aliases.
+        PlainYamlError: the text is not YAML, has tags, anchors or aliases, or is nested too deeply.
     """
+    depth = 0
     try:
         for event in yaml.parse(text, Loader=yaml.BaseLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise PlainYamlError("it is nested too deeply", _line(event.start_mark))
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 reason = "anchors and aliases (& and *) are not supported"
                 raise PlainYamlError(reason, _line(event.start_mark))
@@ -251,8 +257,6 @@ def compose(text: str) -> yaml.Node | None:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise PlainYamlError("it contains a control character", line) from None
-    except RecursionError:
-        raise PlainYamlError("it is nested too deeply", 1) from None
 
 
 def _line(mark: object) -> int:

@@ -8,7 +8,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from dcft_cli.acceleration import enable
-from dcft_cli.adapter_file.read import Contents, read_contents
+from dcft_cli.adapter_file.contents import Contents
+from dcft_cli.adapter_file.read import read_contents
 from dcft_cli.errors import AdapterFileError
 from dcft_cli.methods.load import load_method
 from dcft_cli.methods.method import Method
@@ -57,7 +58,7 @@ def load_adapted(source: str | Path, overrides: Sequence[str], *, data: bool) ->
     machine = find_machine(recipe.training, recipe.model)
     labels = contents.model["labels"]
     preparation = prepare(recipe, labels=labels, training=False, data=data)
-    chosen = preparation.loaded.task.restore_decision(contents.info.get("decision", {}))
+    chosen = preparation.loaded.task.restore_decision(contents.about().decision.chosen())
     recipe = preparation.recipe
     config, auto_class = preparation.config, preparation.auto_class
     model = load_model(recipe.model, config, auto_class).model
@@ -73,7 +74,7 @@ def recipe_of(path: Path, contents: Contents, overrides: Sequence[str] = ()) -> 
     """Return the recipe of the adapter's or checkpoint's run folder, else the adapter file's.
 
     Raises:
-        AdapterFileError: there is neither.
+        AdapterFileError: there is neither, or the file's is of another form.
     """
     if recipe := recipe_beside(path):
         return load_recipe(str(recipe), overrides).recipe
@@ -84,5 +85,7 @@ def recipe_of(path: Path, contents: Contents, overrides: Sequence[str] = ()) -> 
         )
     base = {key: contents.base[key] for key in ("name", "revision") if contents.base[key]}
     info = {name: contents.info[name] for name in Recipe.model_fields if name in contents.info}
-    sections = {**info, "model": {**info["model"], **base}}
+    # Whoever runs a base's code must ask for it; who sent the file does not count.
+    trust = {"trust_remote_code": False}
+    sections = {**info, "model": {**contents.about().model, **trust, **base}}
     return recipe_from_mapping(sections, str(path), overrides)

@@ -7,8 +7,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from dcft_cli.adapter_file.contents import AdapterContents, Contents
 from dcft_cli.adapter_file.hub import SCHEME
-from dcft_cli.adapter_file.read import AdapterContents, Contents
 from dcft_cli.addresses import SCHEME as PACKAGE
 from dcft_cli.addresses import local_path
 from dcft_cli.errors import listed

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dcft_cli.adapter_file.read import AdapterContents, read_contents
+from dcft_cli.adapter_file.contents import AdapterContents
+from dcft_cli.adapter_file.read import read_contents
 from dcft_cli.errors import RunError
 from dcft_cli.runs.folder import RunFolder
 
@@ -71,6 +72,7 @@ def _delta_norms(adapter: Path) -> dict[str, list[tuple[float, float]]]:
     norms: dict[str, list[tuple[float, float]]] = {}
     for module in contents.modules:
         layer = re.search(r"\d+", module.name)
-        points = norms.setdefault(module.role or module.name, [])
-        points.append((int(layer[0]) if layer else 0, contents.delta_norm(module)))
+        if (norm := contents.delta_norm(module)) is not None:
+            points = norms.setdefault(module.role or module.name, [])
+            points.append((int(layer[0]) if layer else 0, norm))
     return norms

@@ -1,14 +1,17 @@
 """`dcft inspect`: the contents of an adapter file, or the adapter that a recipe would train."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter_file.read import AdapterContents, BaselineContents, read_contents
+from dcft_cli.adapter_file.about import About
+from dcft_cli.adapter_file.contents import AdapterContents, BaselineContents
+from dcft_cli.adapter_file.read import read_contents
 from dcft_cli.adapter_file.spec import Module
-from dcft_cli.errors import UserError
+from dcft_cli.errors import AdapterFileError, UserError
 from dcft_cli.runs.folder import adapter_file
 
 RECIPE_ENDINGS = (".yaml", ".yml")
@@ -25,7 +28,8 @@ class Inspection:
         planned: whether it comes from a recipe, so that nothing is trained yet.
         fixed: names of parameters that the base lacks and that are not trained.
         adapter_parameters: trained values without the head.
-        norms: Frobenius norm of dW by module; empty if planned, or for another method.
+        norms: Frobenius norm of dW by module, where it was computed; empty if planned, or for
+            another method.
         base: the base model's name, revision and fingerprint, as far as known.
         about: further facts: task, labels, what was chosen on validation rows, versions.
         file_bytes, dtype, format_version: of the adapter file; None if planned.
@@ -115,10 +119,13 @@ def inspect(source: str, overrides: Sequence[str] = ()) -> Inspection:
     if isinstance(contents, AdapterContents):
         config = contents.config
         settings = {**asdict(config), "stride": config.effective_stride}
-        norms = {module.name: contents.delta_norm(module) for module in contents.modules}
+        computed = {module.name: contents.delta_norm(module) for module in contents.modules}
+        norms = {name: norm for name, norm in computed.items() if norm is not None}
     elif isinstance(contents, BaselineContents):
         settings = contents.settings
-    task = contents.info.get("task", {})
+    about = About()
+    with suppress(AdapterFileError):  # a file is shown whatever its writer tells about the task
+        about = contents.about()
     labels = contents.model["labels"]
     unnamed = [f"LABEL_{number}" for number in range(len(labels))]  # outputs that are no classes
     return Inspection(
@@ -134,10 +141,10 @@ def inspect(source: str, overrides: Sequence[str] = ()) -> Inspection:
         norms=norms,
         base=contents.base,
         about={
-            "task": task.get("name") or task.get("type"),
+            "task": about.task.name or about.task.type,
             "labels": [] if labels == unnamed else labels,
-            "decision": contents.info.get("decision", {}),
-            "max_length": contents.info.get("data", {}).get("max_length"),
+            "decision": about.decision.chosen(),
+            "max_length": about.data.max_length,
             "versions": dict(contents.versions),
         },
         file_bytes=contents.file_bytes,

@@ -100,6 +100,8 @@ def prepare(
         recipe = _replace(recipe, "model", revision=commit)
     limit = _max_positions(config, tokenizer)
     notes = []
+    if getattr(config, "auto_map", None) and not recipe.model.trust_remote_code:
+        notes.append(f"{recipe.model.name} brings code of its own, which was not run")
     if recipe.data.max_length > limit:
         notes.append(f"data.max_length {recipe.data.max_length} -> {limit}, the model's limit")
         recipe = _replace(recipe, "data", max_length=limit)
@@ -156,7 +158,8 @@ def adapter_info(recipe: Recipe) -> dict[str, Any]:
     if local:  # the Hub data set, if any, is not what was trained on
         for key in (*local, "hub", "config", "revision", "holdout"):
             data.pop(key, None)
-    del sections["model"]["name"]  # the file has it as the base's name
+    for key in ("name", "trust_remote_code"):  # the file has the name; trust is not passed on
+        del sections["model"][key]
     return sections
 
 

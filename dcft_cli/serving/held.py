@@ -5,7 +5,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from dcft_cli.adapter_file.read import AdapterContents
+from dcft_cli.adapter_file.contents import AdapterContents
 from dcft_cli.serving.layout import as_vector, layout_of
 
 

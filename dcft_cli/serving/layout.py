@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter.functional import ShapeAndScale
-from dcft_cli.adapter_file.read import AdapterContents
+from dcft_cli.adapter_file.contents import AdapterContents
 from dcft_cli.adapter_file.spec import Module
 
 

@@ -12,10 +12,11 @@ from torch.nn.utils import parametrize
 
 from dcft_cli.acceleration import enable
 from dcft_cli.adapter.inject import base_parameters, fix, refuse_adapted, replace_modules
+from dcft_cli.adapter_file.contents import AdapterContents
 from dcft_cli.adapter_file.fingerprint import fingerprint_of
 from dcft_cli.adapter_file.hub import is_hub_address, locate
 from dcft_cli.adapter_file.load import check_fingerprint, matching_targets
-from dcft_cli.adapter_file.read import ADAPTER_FILE, AdapterContents, read_adapter
+from dcft_cli.adapter_file.read import ADAPTER_FILE, read_adapter
 from dcft_cli.errors import AdapterFileError, ModelError, listed
 from dcft_cli.models.loading import (
     HEAD_OUTPUTS,

@@ -15,6 +15,8 @@ from dcft_cli.tasks.base import Tensor
 from dcft_cli.tasks.prior import Prior, prior_of_numbers
 from dcft_cli.tasks.text import TextTask
 
+_LARGEST = 1e18  # its square, and so the loss, is finite in float32
+
 
 class Regression(TextTask):
     """Predict a number; the model has one output and is trained on the squared error."""
@@ -39,6 +41,9 @@ class Regression(TextTask):
         what = "label that is not a (finite) number"
         hint = "To predict classes, set task.type=classification."
         rows.check(column, values, _no_number, what, hint)
+        what = "label too large for float32"
+        hint = f"Scale the labels: at most {_LARGEST:g}, so that their squares are finite."
+        rows.check(column, values, _too_large, what, hint)
         return [finite_number(value) or 0.0 for value in values]
 
     def check_training(self, rows: RowSet) -> None:
@@ -89,3 +94,7 @@ def _missing(value: object) -> str:
 def _no_number(value: object) -> str:
     is_number = finite_number(value) is not None
     return "" if is_number or is_blank(value) else f"is {format_value(value)}"
+
+
+def _too_large(value: object) -> str:
+    return f"is {format_value(value)}" if abs(finite_number(value) or 0) > _LARGEST else ""

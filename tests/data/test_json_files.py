@@ -74,3 +74,18 @@ def test_lines_after_a_squad_file(tmp_path: Path) -> None:
     assert read(tmp_path, squad + "\n").records[0]["question"] == "q"
     with pytest.raises(DataError, match="more after the end of the file's only object in 1 row"):
         read(tmp_path, f"{squad}\n{squad}\n")
+
+
+@pytest.mark.parametrize("depth", [101, 900, 100_000])
+def test_deep_nesting_is_named_with_its_line(tmp_path: Path, depth: int) -> None:
+    deep = '{"a": ' + "[" * depth + "]" * depth + "}"
+    with pytest.raises(DataError, match=r"row 2 \(line 2\): nested too deep"):
+        read(tmp_path, f'{{"a": "x"}}\n{deep}\n')
+    with pytest.raises(DataError, match="nested too deep"):
+        read(tmp_path, f'[{{"a": "x"}},\n{deep}]')
+
+
+def test_texts_may_have_many_brackets(tmp_path: Path) -> None:
+    assert read(tmp_path, json.dumps({"a": "[" * 1000})).records == [{"a": "[" * 1000}]
+    wide = {"a": [[] for _ in range(1000)]}
+    assert read(tmp_path, json.dumps(wide)).records == [wide]

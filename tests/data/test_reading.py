@@ -162,3 +162,18 @@ def test_errors_of_the_operating_system(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(DataError, match=r"a\.csv cannot be read: Permission denied") as error:
         read_file(str(tmp_path / "a.csv"), DataSection())
     assert "permissions" in error.value.hint
+
+
+@pytest.mark.parametrize("metadata", [b"\xff", b"{", b"3", b'{"info": {"features": {"a": 1}}}'])
+def test_parquet_with_damaged_metadata(tmp_path: Path, metadata: bytes) -> None:
+    table = pa.table({"text": ["a"]}).replace_schema_metadata({b"huggingface": metadata})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet is not a readable parquet file"):
+        read_file(str(tmp_path / "a.parquet"), DataSection())
+
+
+def test_parquet_with_texts_that_are_not_utf8(tmp_path: Path) -> None:
+    texts = pa.array([b"\xff\xfe"]).cast(pa.string(), safe=False)
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="is not a readable parquet file"):
+        read_file(str(tmp_path / "a.parquet"), DataSection())

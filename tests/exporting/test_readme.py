@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dcft_cli.adapter_file.read import AdapterContents, read_adapter
+from dcft_cli.adapter_file.contents import AdapterContents
+from dcft_cli.adapter_file.read import read_adapter
 from dcft_cli.exporting.readme import readme
 from dcft_cli.models.loading import load_config
 from dcft_cli.recipe import ModelSection

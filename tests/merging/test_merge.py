@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, save_adapter
 from dcft_cli.adapter.inject import base_parameters
-from dcft_cli.adapter_file.read import Contents
+from dcft_cli.adapter_file.contents import Contents
 from dcft_cli.errors import AdapterFileError, MergeError, ModelError, RunError
 from dcft_cli.merging import merge as merging
 from dcft_cli.merging.merge import merge

@@ -9,14 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dcft_cli.adapter_file.read import (
-    AdapterContents,
-    Array,
-    BaselineContents,
-    Contents,
-    read_adapter,
-    read_contents,
-)
+from dcft_cli.adapter_file.contents import AdapterContents, Array, BaselineContents, Contents
+from dcft_cli.adapter_file.read import read_adapter, read_contents
 from dcft_cli.errors import AdapterFileError, DCFTError, MergeError, RunError
 from dcft_cli.exporting.export import export
 from dcft_cli.merging.merge import merge

@@ -143,3 +143,20 @@ def test_a_dump_is_readable_and_reads_back(elsewhere: Path) -> None:
     assert "\n  weight_decay: 1.0\n" in text
     sections = [line for line in text.splitlines() if line.endswith(":") and line[0] != " "]
     assert sections == ["model:", "task:", "data:", "adapter:", "head:", "training:"]
+
+
+def test_a_file_of_any_size_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "huge.yaml"
+    with path.open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(RecipeError, match="is longer than 262,144 bytes"):
+        load_recipe(str(path))
+
+
+def test_many_mistakes_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text("".join(f"key{number}: 1\n" for number in range(10_000)))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(path))
+    assert len(caught.value.message.splitlines()) == 51
+    assert " more" in caught.value.message.splitlines()[-1]

@@ -130,7 +130,8 @@ def test_entries_of_lists_and_mappings_are_located() -> None:
         ("data.holdout.frction=1", "did you mean fraction?"),
         (
             "model.xyz=1",
-            "section model takes name, revision, dtype, quantization, classifier_dropout",
+            "section model takes name, revision, dtype, quantization, trust_remote_code, "
+            "classifier_dropout",
         ),
         ("xyz=1", "a recipe takes model, task, data, adapter, head, training, sweep"),
     ],

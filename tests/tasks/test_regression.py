@@ -62,3 +62,9 @@ def test_a_lower_error_is_better(jsonl: Write, metric: str | None, higher: bool)
     loaded = load(jsonl(rows(1, 2)), **({"metric": metric} if metric else {}))
     assert loaded.main_metric == (metric or "pearson")
     assert loaded.greater_is_better is higher
+
+
+@pytest.mark.parametrize("label", [1e39, -1e39, "1e39", 1e20, 10**30])
+def test_labels_whose_squares_are_infinite_in_float32(jsonl: Write, label: object) -> None:
+    with pytest.raises(DataError, match=r"too large for float32 in 1 row:\n  row 2 \(line 2\)"):
+        load(jsonl(rows(1, label)))
