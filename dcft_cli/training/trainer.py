@@ -29,6 +29,12 @@ from dcft_cli.models.loading import head_outputs
 from dcft_cli.recipe import Recipe
 from dcft_cli.training.callbacks import MethodSteps, ReportingCallback
 from dcft_cli.training.diagnosis import CONSTANT, first_impression
+from dcft_cli.training.global_batch import (
+    pop_weight,
+    remove_repeated_rows,
+    weight_losses,
+    weighted,
+)
 from dcft_cli.training.length_groups import SeededLengthGroups, SetSamplerEpoch
 
 METHOD_STATE = "method.safetensors"
@@ -92,9 +98,9 @@ class AdapterTrainer(Trainer):
             callbacks=[reporting, self.sampler_epoch, MethodSteps(method), *callbacks],
         )
         self.remove_callback(PrinterCallback)
-        # All losses, the orthogonality term included, are means over a batch, so accumulated ones
-        # are divided by the accumulation steps. The Trainer would pass a count of label tokens
-        # instead, which regression losses ignore.
+        # All losses are means over a batch, weighted by `compute_loss` and divided by the Trainer
+        # by the accumulation steps. It would pass a count of label tokens to the model instead,
+        # which regression losses ignore.
         self.model_accepts_loss_kwargs = False
 
     def add_baseline(self, name: str, scores: Mapping[str, float], *, write: bool) -> None:
@@ -112,13 +118,30 @@ class AdapterTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Compute the loss; in training plus the method's own term."""
+        """Compute the loss; in training weighted, plus the method's own term."""
+        weight = pop_weight(inputs)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if self.loss is not None:
             loss = self.loss(outputs, inputs)
+        if weight is not None:
+            loss = weighted(loss, weight)
         if model.training and (term := self.method.penalty()) is not None:
             loss = loss + term
         return (loss, outputs) if return_outputs else loss
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], None]:
+        """Return the batches that this process accumulates for a step, with their losses' weights.
+
+        Together with those of the other processes they have every row of the step once.
+        """
+        batches, _ = super().get_batch_samples(*args, **kwargs)
+        processes, counts = self.args.world_size, True
+        if batches and processes > 1 and self.accelerator.gradient_state.end_of_dataloader:
+            rows = len(self.train_dataset)
+            counts = remove_repeated_rows(batches[-1], rows, self.args.process_index, processes)
+        if batches:
+            weight_losses(batches, self.accelerator.reduce, processes, last_counts=counts)
+        return batches, None
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create AdamW with a learning rate for the adapters and one for the head."""
@@ -220,7 +243,8 @@ class AdapterTrainer(Trainer):
         if not self.recipe.training.group_by_length or self.train_dataset is None:
             return super()._get_train_sampler(train_dataset)
         self.sampler_epoch.sampler = SeededLengthGroups(
-            self.args.train_batch_size * self.args.gradient_accumulation_steps,
+            # Of all processes: however many share a step, its rows are the same.
+            self.get_total_train_batch_size(self.args),
             lengths=self.train_dataset["length"][:],
             seed=self.args.seed,
         )
