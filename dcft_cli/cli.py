@@ -30,6 +30,7 @@ from dcft_cli.commands.train import train
 from dcft_cli.commands.usage import explain_usage
 from dcft_cli.commands.validate import validate
 from dcft_cli.errors import DCFTError, UserError
+from dcft_cli.processes import LOST, has_lost_another, is_reporter, record_error
 
 _START, _TRAIN, _USE, _ABOUT = "Start", "Train and score", "Use an adapter", "About"
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -103,7 +104,8 @@ def _command(
                 raise
             raise typer.Exit(_report(error, as_json=bool(kwargs.get("json")))) from None
         except KeyboardInterrupt:
-            typer.echo(f"\nStopped.{_AFTER_STOP.get(name, '')}", err=True)
+            if is_reporter():
+                typer.echo(f"\nStopped.{_AFTER_STOP.get(name, '')}", err=True)
             raise typer.Exit(130) from None
 
     signature = signatures.signature(function)
@@ -122,19 +124,27 @@ def _discard_stdout() -> None:
 
 
 def _report(error: Exception, *, as_json: bool) -> int:
-    """Print an error; return the exit code: 2 for invalid input, 1 for anything else."""
+    """Print an error; return the exit code: 2 for invalid input, 1 for anything else.
+
+    Of several processes one prints: a mistake is found by all of them.
+    """
     from dcft_cli.console.output import print_error, print_json
 
     if isinstance(error, OSError) and error.errno in _WRONG_PLACE and error.filename:
         error = UserError(
             f"{error.strerror}: {error.filename}", "Check the path, or choose another one."
         )
+    if has_lost_another(error):
+        error = LOST
     if not isinstance(error, DCFTError):
         error = DCFTError(
             f"{type(error).__name__}: {error}",
             "Unexpected error: rerun with --debug for a traceback, and please report it with the"
             " output of `dcft env`.",
         )
+    record_error(error)
+    if not is_reporter():
+        return error.exit_code
     print_error(error)
     if as_json:
         print_json({"error": error.message, "hint": error.hint})
@@ -199,9 +209,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     # Other libraries import bitsandbytes if it is installed, and it logs on import.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(given, standalone_mode=False, obj=given)
     except typer.TyperException as error:
-        given = sys.argv[1:] if arguments is None else arguments
         code = _report(explain_usage(error), as_json="--json" in given)
     sys.exit(code or 0)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from dcft_cli.commands.devices import Devices, start_processes
 from dcft_cli.commands.options import Overrides, complete_recipe
 from dcft_cli.commands.tokenizers import stop_parallelism
 
@@ -18,6 +19,7 @@ def _show_settings(wanted: bool) -> None:
 
 
 def train(
+    context: typer.Context,
     recipe: Annotated[
         str,
         typer.Argument(
@@ -47,6 +49,7 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in the run folder.")
     ] = False,
+    devices: Devices = None,
     help_settings: Annotated[
         bool,
         typer.Option(
@@ -62,10 +65,13 @@ def train(
     dcft train recipes/rte.yaml
     dcft train my.yaml --dry-run
     dcft train my.yaml training.learning_rate=2e-3 --output runs/slower
+    dcft train my.yaml --devices 4
     """
     from dcft_cli.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())  # before slow imports: mistakes show at once
+    if start_processes(context, devices, lambda: loaded.recipe.training.device):
+        return
 
     from dcft_cli.commands.imports import gc_paused
     from dcft_cli.console.output import waiting

@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import (
     PreTrainedTokenizerBase,
@@ -29,6 +30,7 @@ from dcft_cli.models.loading import head_outputs
 from dcft_cli.recipe import Recipe
 from dcft_cli.training.callbacks import MethodSteps, ReportingCallback
 from dcft_cli.training.diagnosis import CONSTANT, first_impression
+from dcft_cli.training.distributed import exchange_trained_only
 from dcft_cli.training.global_batch import (
     pop_weight,
     remove_repeated_rows,
@@ -77,6 +79,7 @@ class AdapterTrainer(Trainer):
     ) -> None:
         self.recipe = recipe
         self.evaluation_sets = evaluation_sets
+        self.train_rows = 0 if train_set is None else len(train_set)
         self.sampler_epoch = SetSamplerEpoch()
         self.method = method
         self.save_adapter = save
@@ -137,8 +140,9 @@ class AdapterTrainer(Trainer):
         batches, _ = super().get_batch_samples(*args, **kwargs)
         processes, counts = self.args.world_size, True
         if batches and processes > 1 and self.accelerator.gradient_state.end_of_dataloader:
-            rows = len(self.train_dataset)
-            counts = remove_repeated_rows(batches[-1], rows, self.args.process_index, processes)
+            counts = remove_repeated_rows(
+                batches[-1], self.train_rows, self.args.process_index, processes
+            )
         if batches:
             weight_losses(batches, self.accelerator.reduce, processes, last_counts=counts)
         return batches, None
@@ -238,6 +242,17 @@ class AdapterTrainer(Trainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = [value.detach() for value in head_outputs(model(**inputs))]
         return None, logits[0] if len(logits) == 1 else tuple(logits), inputs.get("labels")
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        distributed = training and self.args.world_size > 1 and model is self.adapted_model
+        if distributed:
+            exchange_trained_only(model)
+        if not (distributed and self.recipe.training.shard_base):
+            return super()._wrap_model(model, training, dataloader)
+        # accelerate refuses DDP for a model with shards, even if DDP leaves them out.
+        prepared = self.accelerator.prepare_model(model, evaluation_mode=True)
+        unused = self.args.ddp_find_unused_parameters
+        return DistributedDataParallel(prepared, find_unused_parameters=bool(unused))
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         if not self.recipe.training.group_by_length or self.train_dataset is None:
