@@ -82,6 +82,13 @@ def move_whole(model: nn.Module, device: torch.device) -> None:
             setattr(module, name, buffer.to(device))
 
 
+def reshard(model: nn.Module) -> None:
+    """Split again what passes without a backward pass have collected and not given back."""
+    for module in model.modules():
+        if callable(split := getattr(module, "reshard", None)):  # FSDPModule's
+            split()
+
+
 def _layers(module: nn.Module) -> Iterator[nn.Module]:
     """Yield the layers of an encoder: the members of its outermost lists."""
     for child in module.children():

@@ -30,7 +30,7 @@ from dcft_cli.models.loading import head_outputs
 from dcft_cli.recipe import Recipe
 from dcft_cli.training.callbacks import MethodSteps, ReportingCallback
 from dcft_cli.training.diagnosis import CONSTANT, first_impression
-from dcft_cli.training.distributed import exchange_trained_only
+from dcft_cli.training.distributed import exchange_trained_only, reshard
 from dcft_cli.training.global_batch import (
     pop_weight,
     remove_repeated_rows,
@@ -230,6 +230,7 @@ class AdapterTrainer(Trainer):
                     self.reports[eval_set.title] = report
                 failures.append(eval_set.failure(output.predictions))
                 scores |= {f"{eval_set.prefix}{name}": value for name, value in found.items()}
+        reshard(self.adapted_model)  # the weights that a file leaves out are the shards
         self.failure = failures[0] if failures else ""
         self.scored_step = self.state.global_step
         return scores
