@@ -59,7 +59,7 @@ def counted(method: str) -> dict[str, int]:
     """Take two steps, and count the bytes of the second: DDP forms its buckets anew after one."""
     model = trained_model(method)
     exchange_trained_only(model)
-    parallel = DistributedDataParallel(model, find_unused_parameters=method == "full")
+    parallel = DistributedDataParallel(model)
     sent: list[int] = []
 
     def hook(

@@ -1,6 +1,7 @@
 """A model that several processes train: what they exchange, and what they share."""
 
 from collections.abc import Collection, Iterator, Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -44,11 +45,16 @@ def shard_frozen(
         kept: names of the parameters that every process keeps whole, such as the head's.
 
     Raises:
-        ModelError: the model has no encoder apart from its head.
+        ModelError: the model has no encoder apart from its head, or torch is too old.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    if "ignored_params" not in signature(fully_shard).parameters:
+        raise ModelError(
+            f"training.shard_base needs a newer torch than {torch.__version__}.",
+            "Upgrade torch, or train without training.shard_base.",
+        )
     encoder = model.base_model
     if encoder is model:
         raise ModelError(

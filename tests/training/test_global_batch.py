@@ -69,7 +69,7 @@ def test_a_batch_without_labeled_tokens_has_no_loss() -> None:
     assert loss.isnan()
     kept = weighted(loss, torch.tensor(0.0))
     kept.backward()
-    assert float(kept) == 0 and logits.grad is not None and not logits.grad.any()
+    assert kept.item() == 0 and logits.grad is not None and not logits.grad.any()
 
 
 def test_terms_of_a_loss() -> None:
