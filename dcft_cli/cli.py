@@ -32,6 +32,7 @@ from dcft_cli.commands.validate import validate
 from dcft_cli.errors import DCFTError
 from dcft_cli.failures import explained
 from dcft_cli.models.remote_code import remote_code
+from dcft_cli.processes import LOST, has_lost_another, is_reporter, record_error
 
 _START, _TRAIN, _USE, _ABOUT = "Start", "Train and score", "Use an adapter", "About"
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -110,11 +111,12 @@ def _command(
         except Exception as error:
             if debug or isinstance(error, typer.Exit):
                 raise
-            error = explained(error, name)
-            raise typer.Exit(_report(error, as_json=bool(kwargs.get("json")))) from None
+            told = LOST if has_lost_another(error) else explained(error, name)
+            raise typer.Exit(_report(told, as_json=bool(kwargs.get("json")))) from None
         except KeyboardInterrupt as stopped:
-            with suppress(OSError):  # the terminal may be closed
-                typer.echo(f"\nStopped.{_AFTER_STOP.get(name, '')}", err=True)
+            if is_reporter():
+                with suppress(OSError):  # the terminal may be closed
+                    typer.echo(f"\nStopped.{_AFTER_STOP.get(name, '')}", err=True)
             raise typer.Exit(getattr(stopped, "exit_code", 130)) from None
 
     signature = signatures.signature(function)
@@ -137,9 +139,15 @@ def _discard_stdout() -> None:
 
 
 def _report(error: DCFTError, *, as_json: bool) -> int:
-    """Print an error; return the exit code: 2 for invalid input, 1 for anything else."""
+    """Print an error; return the exit code: 2 for invalid input, 1 for anything else.
+
+    Of several processes one prints: a mistake is found by all of them.
+    """
     from dcft_cli.console.output import print_error, print_json
 
+    record_error(error)
+    if not is_reporter():
+        return error.exit_code
     print_error(error)
     if as_json:
         print_json({"error": error.message, "hint": error.hint})
@@ -204,9 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     # Other libraries import bitsandbytes if it is installed, and it logs on import.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(given, standalone_mode=False, obj=given)
     except typer.TyperException as error:
-        given = sys.argv[1:] if arguments is None else arguments
         code = _report(explain_usage(error), as_json="--json" in given)
     sys.exit(code or 0)

@@ -45,8 +45,8 @@ def merged(model: nn.Module) -> Iterator[None]:
 
     Affects passes without gradients and without mixed precision; the frozen weights and the
     adapters stay as they are, and must not change meanwhile. Does nothing for weights of half
-    precision, where the sum would lose most of a small dW, and for models with more than 2 GiB of
-    adapted weights.
+    precision, where the sum would lose most of a small dW, for weights that processes share, and
+    for models with more than 2 GiB of adapted weights.
 
     Args:
         model: a model with adapters.
@@ -55,6 +55,7 @@ def merged(model: nn.Module) -> Iterator[None]:
         weight
         for weight in adapted_weights(model)
         if weight.matrix.parameter.dtype in (torch.float32, torch.float64)
+        and not weight.matrix.is_sharded
         and (not isinstance(weight, DCFTLinear) or weight.only_multiplies())
     ]
     if sum(weight.matrix.parameter.nbytes for weight in weights) > _MAX_BYTES:

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
+from dcft_cli.commands.devices import Devices, device_of, start_processes
 from dcft_cli.commands.options import Json, Overrides
 
 
 def evaluate(
+    context: typer.Context,
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder or adapter file.")],
     overrides: Overrides = None,
     predictions: Annotated[
@@ -20,6 +22,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    devices: Devices = None,
     json: Json = False,
 ) -> None:
     """Score an adapter on its recipe's validation data or on other data.
@@ -28,6 +31,8 @@ def evaluate(
     dcft eval runs/rte model.name=DIR data.validation=other.jsonl --json
     dcft eval runs/rte --predictions rows.csv
     """
+    if start_processes(context, devices, lambda: device_of(adapter, overrides or ())):
+        return
     from dcft_cli.commands.imports import gc_paused
     from dcft_cli.console.output import print_json
     from dcft_cli.console.progress import reporter

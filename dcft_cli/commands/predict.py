@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from dcft_cli.commands.devices import Devices, device_of, start_processes
+
 _OVERRIDE = re.compile(r"\w+\.[\w.]+=")
 
 
 def predict(
+    context: typer.Context,
     adapter: Annotated[
         str | None,
         typer.Argument(
@@ -97,6 +100,7 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    devices: Devices = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -135,6 +139,9 @@ def predict(
         )
     if adapter is None and adapters is None:
         raise UserError("No adapter is named.", "Name a run folder: dcft predict runs/NAME FILE.")
+    known = device or ("auto" if adapter is None else None)
+    if start_processes(context, devices, lambda: known or device_of(str(adapter), arguments)):
+        return
     request = Request(file, text or (), text_pair or (), file_format, output)
     with waiting("Loading the model"):
         with gc_paused():

@@ -1,6 +1,5 @@
 """`dcft sweep`."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ import typer
 from dcft_cli.commands.options import Json, Overrides, complete_recipe, complete_setting
 from dcft_cli.commands.signals import handlers
 from dcft_cli.commands.tokenizers import stop_parallelism
+from dcft_cli.processes import process_count
 
 if TYPE_CHECKING:
     from dcft_cli.sweeping.board import Board
@@ -136,7 +136,7 @@ def _plan(recipe: str, overrides: Sequence[str], **arguments: Any) -> "Sweep":
     section = with_arguments(load_recipe(recipe, overrides).recipe.sweep, **arguments)
     planned = plan_sweep(recipe, overrides, section)
     require_optuna()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if process_count() > 1:
         raise UserError(
             "A sweep runs in processes that are independent of each other, not under torchrun.",
             "Start it without, with --jobs N for N devices.",

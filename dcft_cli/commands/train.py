@@ -1,11 +1,13 @@
 """`dcft train`."""
 
 import shlex
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dcft_cli.commands.devices import Devices, start_processes
 from dcft_cli.commands.options import Overrides, complete_recipe
 from dcft_cli.commands.signals import stop_requests
 from dcft_cli.commands.tokenizers import stop_parallelism
@@ -25,6 +27,7 @@ def _show_settings(wanted: bool) -> None:
 
 
 def train(
+    context: typer.Context,
     recipe: Annotated[
         str,
         typer.Argument(
@@ -57,6 +60,7 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in the run folder.")
     ] = False,
+    devices: Devices = None,
     help_settings: Annotated[
         bool,
         typer.Option(
@@ -72,10 +76,13 @@ def train(
     dcft train recipes/rte.yaml
     dcft train my.yaml --dry-run
     dcft train my.yaml training.learning_rate=2e-3 --output runs/slower
+    dcft train my.yaml --devices 4
     """
     from dcft_cli.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())  # before slow imports: mistakes show at once
+    if start_processes(context, devices, lambda: loaded.recipe.training.device):
+        return
 
     from dcft_cli.commands.imports import gc_paused
     from dcft_cli.console.output import waiting
@@ -106,15 +113,15 @@ def train(
                 result = run(plan, view, callbacks=[StopAfterStep(request)])
         except Stopped as stopped:
             if is_main:
-                _say_how_to_go_on(stopped, plan.folder, [recipe, *(overrides or ())])
+                _say_how_to_go_on(stopped, plan.folder, context.obj)
             raise typer.Exit(stopped.exit_code) from None
         if is_main:
             show_training(result)
 
 
-def _say_how_to_go_on(stopped: Stopped, folder: "RunFolder", arguments: list[str]) -> None:
+def _say_how_to_go_on(stopped: Stopped, folder: "RunFolder", arguments: Sequence[str]) -> None:
     """Print what is saved of a stopped run, and the command that continues it."""
-    again = ["dcft", "train", *arguments, "--output", str(folder.path)]
+    again = ["dcft", *(part for part in arguments if part not in ("--overwrite", "--resume"))]
     checkpoint = folder.last_checkpoint()
     if checkpoint is None:
         saved = "No checkpoint is saved yet. Start again"

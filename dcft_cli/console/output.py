@@ -12,6 +12,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from dcft_cli.errors import DCFTError, printable
+from dcft_cli.processes import process_rank
 
 
 class _PlainConsole(Console):
@@ -56,7 +57,7 @@ err = _console(stderr=True)
 
 def waiting(what: str) -> AbstractContextManager[object]:
     """Show on a terminal what is in progress."""
-    if not err.is_terminal:
+    if not err.is_terminal or process_rank() != 0:
         return nullcontext()
     return err.status(f"{what} ...", spinner_style="cyan")
 

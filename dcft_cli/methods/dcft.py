@@ -69,10 +69,12 @@ class DCFT(Method):
 
     @torch.no_grad()
     def weight_change(self) -> float | None:
-        """Return the median of |dW| / |W| (Frobenius); None if all weights are quantized."""
+        """Return the median of |dW| / |W| (Frobenius); None if no weight is there."""
         ratios = []
         for layer in adapter_layers(self.model).values():
-            if layer.target is None or layer.target.matrix.is_quantized:
+            if layer.target is None:
+                continue
+            if layer.target.matrix.is_quantized or layer.target.matrix.is_sharded:
                 continue
             down, up = layer()
             # |U V|^2 is the sum of (U^T U) * (V V^T), elementwise, which avoids computing dW.

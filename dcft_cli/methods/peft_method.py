@@ -107,7 +107,7 @@ class PEFTMethod(Method):
         """Return the median of |W' - W| / |W| (Frobenius); None if all weights are quantized."""
         changes = []
         for name, matrix in self.layers.items():
-            if matrix.is_quantized:
+            if matrix.is_quantized or matrix.is_sharded:
                 continue
             weight, merged = self.base_layer(name).weight, self.merged_layer(name).weight
             weight = weight.to("cpu", torch.float64)

@@ -1,6 +1,5 @@
 """What `dcft predict` is asked: rows of a file, of standard input, or of the command line."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from dcft_cli.data.rows import Rows
 from dcft_cli.data.writing import check_output
 from dcft_cli.errors import DataError, UserError
 from dcft_cli.prediction.inputs import rows_of
+from dcft_cli.processes import process_count
 from dcft_cli.recipe import DataSection, is_file_address
 from dcft_cli.tasks.base import Task
 
@@ -57,8 +57,7 @@ class Request:
             check_output(self.output)
             if self.output.exists() and path.exists() and self.output.samefile(path):
                 raise UserError(f"{path} would be overwritten.", "Name another --output.")
-        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-        if several and (self.output is None or self.file == STDIN):
+        if process_count() > 1 and (self.output is None or self.file == STDIN):
             raise UserError(
                 "Several processes cannot share standard input or stdout.",
                 "Name a file of rows, and --output FILE.",

@@ -247,6 +247,8 @@ class TrainingSection(Section):
     """Recompute activations in the backward pass, which saves memory and takes time."""
     acceleration: Literal["auto", "off"] = "auto"
     """auto: the same numbers, up to rounding, in less time and memory. off: plain layers."""
+    shard_base: bool = False
+    """Split the frozen base model among the processes (FSDP2), for one too large for a device."""
     compile: bool = False
     """Compile the model with torch.compile."""
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"

@@ -103,6 +103,8 @@ def plan_training(
             "runs out of memory.",
             "Set training.auto_batch_size=false, and training.batch_size so that a batch fits.",
         )
+    if training.shard_base:
+        _check_sharding(loaded.recipe, machine)
     preparation = prepare(loaded.recipe)
     if training.early_stopping_patience and not preparation.evaluation_sets:
         raise RecipeError(
@@ -150,3 +152,25 @@ def with_training(plan: TrainingPlan, **settings: object) -> TrainingPlan:
     training = plan.recipe.training.model_copy(update=settings)
     recipe = plan.recipe.model_copy(update={"training": training})
     return replace(plan, preparation=replace(plan.preparation, recipe=recipe))
+
+
+def _check_sharding(recipe: Recipe, machine: Machine) -> None:
+    """Raise UserError if `training.shard_base` does not fit the processes or other settings."""
+    if machine.processes == 1:
+        raise UserError(
+            "training.shard_base splits the base model among several processes, and there is one.",
+            "Start them: dcft train RECIPE --devices N.",
+        )
+    needs = {
+        "adapter.init": "zero" if recipe.adapter.method == "dcft" else recipe.adapter.init,
+        "model.quantization": None,
+        "training.compile": False,
+    }
+    for key, needed in needs.items():
+        section, name = key.split(".")
+        if (found := getattr(getattr(recipe, section), name)) != needed:
+            setting = "null" if needed is None else str(needed).lower()
+            raise RecipeError(
+                f"training.shard_base does not work with {key}={str(found).lower()}.",
+                f"Set {key}={setting}, or train without training.shard_base.",
+            )

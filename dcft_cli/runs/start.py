@@ -1,7 +1,8 @@
 """Before the first step: baselines, the fitted head, adapters started from a gradient."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from dcft_cli.targets.resolve import general_name
 from dcft_cli.tasks.prior import Prior
 from dcft_cli.training.callbacks import BeforeFirstStep
 from dcft_cli.training.diagnosis import FITTED_HEAD
+from dcft_cli.training.global_batch import loss_terms
 from dcft_cli.training.head import FittedHead, LinearProblem, fit_head
 from dcft_cli.training.machine import Machine
 from dcft_cli.training.trainer import AdapterTrainer
@@ -24,6 +26,7 @@ from dcft_cli.training.trainer import AdapterTrainer
 HEAD_SHARE = 0.1
 _HEAD_ROWS = 2048
 _GRADIENT_ROWS = 256
+_GROUP = 64  # rows of similar length
 
 
 def start(
@@ -133,19 +136,30 @@ def start_adapters(
     with _without_dropout(base.model, machine, training=recipe.training.gradient_checkpointing):
         size = recipe.training.batch_size
         batches = training_batches(base.model, preparation, machine, _GRADIENT_ROWS, size)
-        return start_from_gradient(base.model, batches, loss)
+
+        def summed(outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
+            mean = outputs["loss"] if loss is None else loss(outputs, batch)
+            return mean * loss_terms(batch)  # rows count equally, however large their batch
+
+        return start_from_gradient(base.model, batches, summed)
 
 
 def training_batches(
     model: nn.Module, preparation: Preparation, machine: Machine, max_rows: int, size: int
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield batches of `size` training rows, at most `max_rows` in all, by the recipe's seed."""
+    """Yield batches of `size` training rows, at most `max_rows` in all, by the recipe's seed.
+
+    Rows of similar length follow each other. Their order does not depend on `size`, and so not on
+    the number of devices that share a batch.
+    """
     assert preparation.train_set is not None
     lengths = np.asarray(preparation.train_set["length"][:])
     generator = np.random.default_rng(preparation.recipe.training.seed)
     chosen = np.sort(generator.permutation(len(lengths))[:max_rows])
-    order = chosen[np.argsort(-lengths[chosen], kind="stable")]
-    for first in generator.permutation(range(0, len(order), size)):
+    by_length = chosen[np.argsort(-lengths[chosen], kind="stable")]
+    groups = generator.permutation(range(0, len(by_length), _GROUP))
+    order = np.concatenate([by_length[first : first + _GROUP] for first in groups])
+    for first in range(0, len(order), size):
         yield preparation.training_batch(model, order[first : first + size], machine.device)
 
 

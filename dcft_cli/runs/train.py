@@ -46,6 +46,12 @@ from dcft_cli.training.checkpointing import checkpoint_activations
 from dcft_cli.training.checkpoints import step_of
 from dcft_cli.training.compiling import compile_model, convert_compile_errors
 from dcft_cli.training.diagnosis import CONSTANT, diagnose
+from dcft_cli.training.distributed import (
+    has_unreached,
+    move_whole,
+    refuse_trained_shards,
+    shard_frozen,
+)
 from dcft_cli.training.reporting import Reporter
 from dcft_cli.training.trainer import METHOD_STATE, AdapterTrainer
 
@@ -205,10 +211,11 @@ def _finish(plan: TrainingPlan, trainer: AdapterTrainer, metrics: dict[str, Any]
 
 
 def _is_accelerated(plan: TrainingPlan) -> bool:
-    """Return whether to enable acceleration: not where torch compiles the model or copies it."""
+    """Return whether to enable acceleration: not for a compiled, copied or split model."""
     training = plan.recipe.training
     # nn.DataParallel copies the layers at every step, to devices that share one set of hooks.
-    return training.acceleration == "auto" and not training.compile and plan.machine.devices == 1
+    alone = plan.machine.devices == 1 and not training.shard_base
+    return training.acceleration == "auto" and not training.compile and alone
 
 
 def _attached(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method, str]:
@@ -238,12 +245,15 @@ def _attached(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method
         model, parts.trained | parts.fixed, recipe.model, preparation.auto_class
     )
     method = build(recipe.adapter, seed=recipe.training.seed, total_steps=plan.total_steps)
+    if recipe.training.shard_base:
+        shard_frozen(model, parts.trained | parts.fixed, device, plan.machine.processes)
+        parts = find_parts(
+            model, targets_of(recipe.adapter), head=base.head, dense=recipe.head.dense
+        )
     method.attach(model, parts)
-    nn.Module.to(model, device)
-    assert preparation.train_set is not None
-    # The longest rows: in a text of one token, queries and keys do not affect the loss.
-    longest = np.argsort(preparation.train_set["length"][:])[-2:]
-    left_out = method.remove_unreached(preparation.training_batch(model, longest, device))
+    refuse_trained_shards(model, recipe.adapter.method)
+    move_whole(model, device)
+    left_out = method.remove_unreached(_longest_batch(plan, model))
     if left_out:
         names = ", ".join(sorted({general_name(name) for name in left_out}))
         reporter.noted(
@@ -256,6 +266,13 @@ def _attached(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method
         layers = ", ".join(sorted({name.rpartition(".")[0] for name in parts.trained}))
         reporter.noted(f"{trained:,} parameters that the checkpoint lacks are trained: {layers}.")
     return base, method, fingerprint
+
+
+def _longest_batch(plan: TrainingPlan, model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the longest rows: in a text of one token, queries and keys do not affect the loss."""
+    assert plan.preparation.train_set is not None
+    longest = np.argsort(plan.preparation.train_set["length"][:])[-2:]
+    return plan.preparation.training_batch(model, longest, plan.machine.device)
 
 
 def _load_checkpoint(path: Path, method: Method, fingerprint: str) -> None:
@@ -291,6 +308,8 @@ def _trainer(
         total_steps=plan.total_steps,
         metric=metric if preparation.evaluation_sets else None,
         greater_is_better=better,
+        find_unused=plan.machine.processes > 1
+        and has_unreached(method.model, _longest_batch(plan, method.model)),
     )
     reporting = ReportingCallback(
         reporter,

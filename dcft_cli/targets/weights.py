@@ -53,6 +53,11 @@ class Matrix:
         """Return whether the weight is packed (bitsandbytes, float8): nothing can be added."""
         return is_packed(self.parameter)
 
+    @property
+    def is_sharded(self) -> bool:
+        """Return whether processes share the weight (a DTensor): only a forward pass has it all."""
+        return hasattr(self.parameter, "device_mesh")
+
     def refuse_quantized(self) -> None:
         """Raise ModelError if nothing can be added to the weight."""
         if self.is_quantized:

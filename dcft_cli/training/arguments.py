@@ -50,6 +50,7 @@ def training_arguments(
     total_steps: int,
     metric: str | None,
     greater_is_better: bool = True,
+    find_unused: bool = False,
 ) -> TrainingArguments:
     """Return the Trainer's arguments for a training run.
 
@@ -57,6 +58,8 @@ def training_arguments(
         output: folder of the checkpoints.
         steps_per_epoch, total_steps: from `optimizer_steps`.
         metric: score that picks the best checkpoint; None if there is no validation data.
+        find_unused: whether several processes look for parameters without a gradient at every
+            step, since there are some (which DDP otherwise takes for an error).
     """
     default = max(steps_per_epoch, math.ceil(total_steps / _MAX_EVALUATIONS))
     eval_steps = min(training.eval_steps or default, total_steps)
@@ -91,8 +94,7 @@ def training_arguments(
         save_steps=eval_steps,
         save_total_limit=2,  # the best and the last
         report_to=training.report_to or "none",
-        # No DDP search for unused parameters: every adapter is part of every forward pass.
-        ddp_find_unused_parameters=False,
+        ddp_find_unused_parameters=find_unused,
     )
 
 

@@ -103,7 +103,7 @@ def fit_head(
     layer = ""
     features: list[Tensor] = []
     targets: list[dict[str, Tensor]] = []
-    numel = examples = 0
+    examples, limit = 0, _MAX_EXAMPLES
     try:
         for batch in batches:
             calls.clear()
@@ -116,17 +116,18 @@ def fit_head(
             x, y = problem.examples(inputs.float(), batch)
             features.append(x)
             targets.append(y)
-            numel += x.numel()
             examples += len(x)
-            if numel > _MAX_NUMEL or examples > _MAX_EXAMPLES:
+            limit = min(limit, max(1, _MAX_NUMEL // x[0].numel())) if len(x) else limit
+            if examples >= limit:
                 break
     finally:
         for hook in hooks:
             hook.remove()
     if not features:
         return None
-    x = torch.cat(features)
-    y = {name: torch.cat([batch[name] for batch in targets]) for name in targets[0]}
+    # Cut, so that the examples do not depend on the size of the batches.
+    x = torch.cat(features)[:limit]
+    y = {name: torch.cat([batch[name] for batch in targets])[:limit] for name in targets[0]}
     if not x.isfinite().all():
         return None
     with torch.autocast(x.device.type, enabled=False):

@@ -15,7 +15,7 @@ class SeededLengthGroups(LengthGroupedSampler):
     within an epoch no longer has: it would continue in another order.
 
     Args:
-        batch_size: rows of one optimizer step on one device.
+        batch_size: rows of one optimizer step, on all devices together.
 
     Attributes:
         epoch: set before each epoch. The Trainer's set_epoch does not reach a sampler that is

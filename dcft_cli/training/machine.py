@@ -1,5 +1,6 @@
 """The devices and processes of a run, and the precision they compute in."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -68,8 +69,10 @@ def find_machine(training: TrainingSection, model: ModelSection) -> Machine:
             "Set training.device=auto, or install a torch build for your device.",
         )
     use_cpu = training.device == "cpu" or not any(available.values())
+    _check_launcher()
     precision = _precision(training, model, available["cuda"] and not use_cpu)
     state = PartialState(cpu=use_cpu, timeout=_TIMEOUT)
+    _check_processes(state)
     distributed = state.distributed_type != DistributedType.NO
     # In one process, the Trainer's own order.
     name = "cpu" if use_cpu else "mps" if available["mps"] else "cuda:0"
@@ -82,6 +85,30 @@ def find_machine(training: TrainingSection, model: ModelSection) -> Machine:
         is_main=state.is_main_process,
         precision=precision,
     )
+
+
+def _check_launcher() -> None:
+    """Raise UserError if accelerate's launcher asks for an engine that the recipe decides on."""
+    for engine in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() in ("true", "1"):
+            raise UserError(
+                f"accelerate launch is set up for {engine}, which dcft does not take from there.",
+                "Use its --multi_gpu without it; training.shard_base=true splits a large base.",
+            )
+
+
+def _check_processes(state: PartialState) -> None:
+    """Raise UserError if accelerate's launcher was asked for several processes and started one.
+
+    Without GPUs it needs MPI for several. It names a port where it wants several, and only
+    torchrun and MPI number the processes.
+    """
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_PORT" in os.environ
+    if launched and state.num_processes == 1 and "WORLD_SIZE" not in os.environ:
+        raise UserError(
+            "accelerate launch started one process only: several on CPUs need MPI there.",
+            "Use dcft train --devices N, or torchrun --nproc-per-node N -m dcft_cli.",
+        )
 
 
 def _precision(training: TrainingSection, model: ModelSection, cuda: bool) -> str:

@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import (
     PreTrainedTokenizerBase,
@@ -28,6 +29,13 @@ from dcft_cli.recipe import Recipe
 from dcft_cli.training.callbacks import MethodSteps, ReportingCallback
 from dcft_cli.training.checkpoints import TRAINER_STATE, checkpoint_path
 from dcft_cli.training.diagnosis import CONSTANT, first_impression
+from dcft_cli.training.distributed import exchange_trained_only, reshard
+from dcft_cli.training.global_batch import (
+    pop_weight,
+    remove_repeated_rows,
+    weight_losses,
+    weighted,
+)
 from dcft_cli.training.length_groups import SeededLengthGroups, SetSamplerEpoch
 from dcft_cli.training.resumable import ResumableTrainer
 
@@ -73,6 +81,7 @@ class AdapterTrainer(ResumableTrainer):
     ) -> None:
         self.recipe = recipe
         self.evaluation_sets = evaluation_sets
+        self.train_rows = 0 if train_set is None else len(train_set)
         self.sampler_epoch = SetSamplerEpoch()
         self.method = method
         self.save_adapter = save
@@ -95,9 +104,9 @@ class AdapterTrainer(ResumableTrainer):
             identity=identity or {},
         )
         self.remove_callback(PrinterCallback)
-        # All losses, the orthogonality term included, are means over a batch, so accumulated ones
-        # are divided by the accumulation steps. The Trainer would pass a count of label tokens
-        # instead, which regression losses ignore.
+        # All losses are means over a batch, weighted by `compute_loss` and divided by the Trainer
+        # by the accumulation steps. It would pass a count of label tokens to the model instead,
+        # which regression losses ignore.
         self.model_accepts_loss_kwargs = False
 
     def add_baseline(self, name: str, scores: Mapping[str, float], *, write: bool) -> None:
@@ -117,13 +126,31 @@ class AdapterTrainer(ResumableTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Compute the loss; in training plus the method's own term."""
+        """Compute the loss; in training weighted, plus the method's own term."""
+        weight = pop_weight(inputs)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if self.loss is not None:
             loss = self.loss(outputs, inputs)
+        if weight is not None:
+            loss = weighted(loss, weight)
         if model.training and (term := self.method.penalty()) is not None:
             loss = loss + term
         return (loss, outputs) if return_outputs else loss
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], None]:
+        """Return the batches that this process accumulates for a step, with their losses' weights.
+
+        Together with those of the other processes they have every row of the step once.
+        """
+        batches, _ = super().get_batch_samples(*args, **kwargs)
+        processes, counts = self.args.world_size, True
+        if batches and processes > 1 and self.accelerator.gradient_state.end_of_dataloader:
+            counts = remove_repeated_rows(
+                batches[-1], self.train_rows, self.args.process_index, processes
+            )
+        if batches:
+            weight_losses(batches, self.accelerator.reduce, processes, last_counts=counts)
+        return batches, None
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create AdamW with a learning rate for the adapters and one for the head."""
@@ -208,6 +235,7 @@ class AdapterTrainer(ResumableTrainer):
                     self.reports[eval_set.title] = report
                 failures.append(eval_set.failure(output.predictions))
                 scores |= {f"{eval_set.prefix}{name}": value for name, value in found.items()}
+        reshard(self.adapted_model)  # the weights that a file leaves out are the shards
         self.failure = failures[0] if failures else ""
         self.scored_step = self.state.global_step
         return scores
@@ -221,11 +249,23 @@ class AdapterTrainer(ResumableTrainer):
             logits = [value.detach() for value in head_outputs(model(**inputs))]
         return None, logits[0] if len(logits) == 1 else tuple(logits), inputs.get("labels")
 
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        distributed = training and self.args.world_size > 1 and model is self.adapted_model
+        if distributed:
+            exchange_trained_only(model)
+        if not (distributed and self.recipe.training.shard_base):
+            return super()._wrap_model(model, training, dataloader)
+        # accelerate refuses DDP for a model with shards, even if DDP leaves them out.
+        prepared = self.accelerator.prepare_model(model, evaluation_mode=True)
+        unused = self.args.ddp_find_unused_parameters
+        return DistributedDataParallel(prepared, find_unused_parameters=bool(unused))
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         if not self.recipe.training.group_by_length or self.train_dataset is None:
             return super()._get_train_sampler(train_dataset)
         self.sampler_epoch.sampler = SeededLengthGroups(
-            self.args.train_batch_size * self.args.gradient_accumulation_steps,
+            # Of all processes: however many share a step, its rows are the same.
+            self.get_total_train_batch_size(self.args),
             lengths=self.train_dataset["length"][:],
             seed=self.args.seed,
         )

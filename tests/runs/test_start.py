@@ -110,7 +110,7 @@ def test_only_a_run_that_does_not_learn_gets_a_note(base: Path, tmp_path: Path) 
     (note,) = still.metrics["notes"]
     assert "did not learn" in note and "next to nothing" in note
     assert "Raise training.learning_rate from 1e-06, to 0.005" in note
-    moved = started("sst2", tmp_path / "moved", base, *more, "training.learning_rate=0.02")
+    moved = started("sst2", tmp_path / "moved", base, *more, "training.learning_rate=0.01")
     assert moved.metrics["metrics"]["accuracy"] > 0.7
     assert moved.metrics["notes"] == []
 

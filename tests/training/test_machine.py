@@ -46,6 +46,25 @@ def test_what_the_machine_lacks_is_an_error(settings: dict, message: str) -> Non
         machine(**settings)
 
 
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true"}, "set up for FSDP, .* does not take from there"),
+        (
+            {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_PORT": "29500"},
+            "started one process only: several on CPUs need MPI",
+        ),
+    ],
+)
+def test_launchers_that_do_not_do_what_was_asked(
+    environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        machine()
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_on_cuda(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     supported = {False: native, True: True}  # every device can emulate bfloat16

@@ -7,24 +7,22 @@ from pathlib import Path
 import pytest
 
 from dcft_cli.atomic import atomic_path
-from dcft_cli.commands.termination import clean_termination
+from dcft_cli.commands.signals import ended_in_order
+from dcft_cli.errors import Stopped
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
-def test_the_block_cleans_up(
-    name: str, code: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_block_cleans_up(name: str, code: int, tmp_path: Path) -> None:
     number = signal.Signals[name]
     before = signal.getsignal(number)
     with (
-        pytest.raises(SystemExit) as stopped,
-        clean_termination(),
+        pytest.raises(Stopped) as stopped,
+        ended_in_order(),
         atomic_path(tmp_path / "out") as part,
     ):
         part.mkdir()
         os.kill(os.getpid(), number)
-    assert stopped.value.code == code
-    assert capfd.readouterr() == ("", f"\nStopped by {name}. Nothing was written.\n")
+    assert stopped.value.exit_code == code
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(number) == before
 
@@ -33,7 +31,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
     """As `nohup` wants it."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with clean_termination():
+        with ended_in_order():
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
