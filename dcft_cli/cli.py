@@ -29,7 +29,7 @@ from dcft_cli.commands.sweep import sweep
 from dcft_cli.commands.train import train
 from dcft_cli.commands.usage import explain_usage
 from dcft_cli.commands.validate import validate
-from dcft_cli.errors import DCFTError, UserError
+from dcft_cli.errors import DCFTError, Stopped, UserError
 
 _START, _TRAIN, _USE, _ABOUT = "Start", "Train and score", "Use an adapter", "About"
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -99,10 +99,11 @@ def _command(
             if debug or isinstance(error, typer.Exit):
                 raise
             raise typer.Exit(_report(error, as_json=bool(kwargs.get("json")))) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
             more = " The same command goes on from here." if name in _GO_ON else ""
             typer.echo(f"\nStopped.{more}", err=True)
-            raise typer.Exit(130) from None
+            code = stopped.exit_code if isinstance(stopped, Stopped) else 130
+            raise typer.Exit(code) from None
 
     signature = signatures.signature(function)
     option = signatures.Parameter(

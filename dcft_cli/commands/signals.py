@@ -37,6 +37,11 @@ def handlers(handler: Any) -> Iterator[None]:
             signal.signal(number, current)
 
 
+def stop_at_once(number: int, frame: object) -> None:
+    """Raise `Stopped`: a handler for what leaves nothing to save."""
+    raise Stopped(number)
+
+
 @contextmanager
 def stop_requests(request: "StopRequest") -> Iterator[None]:
     """Context in which signals request a stop: at once, or after the step if that can wait.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dcft_cli.commands.options import Overrides, complete_recipe
-from dcft_cli.commands.signals import stop_requests
+from dcft_cli.commands.signals import handlers, stop_at_once, stop_requests
 from dcft_cli.commands.tokenizers import stop_parallelism
 from dcft_cli.errors import Stopped
 
@@ -82,7 +82,7 @@ def train(
     from dcft_cli.console.progress import reporter
     from dcft_cli.console.tables import show_plan, show_training
 
-    with waiting("Reading the data"):
+    with handlers(stop_at_once), waiting("Reading the data"):
         with gc_paused():
             from dcft_cli.runs.plan import plan_training
             from dcft_cli.runs.train import train as run
