@@ -56,7 +56,7 @@ PATIENCE = 300.0  # seconds that a run may take
 
 
 class Runs:
-    """Runs in a folder: `python benchmarks/torture.py` says what they are for."""
+    """Runs in a folder: the module says what they are for."""
 
     def __init__(self, home: Path) -> None:
         self.home = home

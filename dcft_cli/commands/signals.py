@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from dcft_cli.errors import Stopped
+from dcft_cli.processes import process_count
 
 if TYPE_CHECKING:
     from dcft_cli.training.stopping import StopRequest
@@ -59,7 +60,7 @@ def stop_requests(request: "StopRequest") -> Iterator[None]:
 
     A second signal stops at once.
     """
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    several = process_count() > 1
     terminals = [stream for stream in _STREAMS if os.isatty(stream)]
     asked = 0.0
 

@@ -9,7 +9,7 @@ import typer
 
 from dcft_cli.commands.devices import Devices, start_processes
 from dcft_cli.commands.options import Overrides, complete_recipe
-from dcft_cli.commands.signals import stop_requests
+from dcft_cli.commands.signals import ended_in_order, stop_requests
 from dcft_cli.commands.tokenizers import stop_parallelism
 from dcft_cli.errors import Stopped
 
@@ -90,7 +90,7 @@ def train(
     from dcft_cli.console.tables import show_plan, show_training
 
     with ExitStack() as held:
-        with waiting("Reading the data"):
+        with ended_in_order(), waiting("Reading the data"):
             with gc_paused():
                 from dcft_cli.runs.plan import plan_training, run_folder
                 from dcft_cli.runs.train import train as run

@@ -146,8 +146,9 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove the files of an earlier run, and no others."""
-        for path in self.checkpoints.glob("checkpoint-*"):
-            shutil.rmtree(path)
+        for pattern in ("checkpoint-*", ".checkpoint-*.part"):
+            for path in self.checkpoints.glob(pattern):
+                shutil.rmtree(path)
         for path in self._files:
             path.unlink(missing_ok=True)
 

@@ -30,6 +30,7 @@ HARMLESS = frozenset(
         *("training.device", "training.precision", "training.num_workers"),
         *("training.eval_batch_size", "training.gradient_checkpointing"),
         *("training.acceleration", "training.compile", "adapter.file_dtype"),
+        *("training.auto_batch_size", "training.shard_base", "model.trust_remote_code"),
     }
 )
 """Settings that a resumed run may change; docs/recipes.md says what follows from it."""

@@ -134,6 +134,32 @@ def test_a_closed_terminal_saves_a_checkpoint(base: Path, tmp_path: Path) -> Non
     assert run.last_checkpoint() is not None
 
 
+def test_a_signal_while_data_is_read(base: Path, tmp_path: Path) -> None:
+    reading = tmp_path / "reading.py"
+    reading.write_text(READING)
+    stopped = subprocess.run(
+        [sys.executable, str(reading), "train", *settings(base, tmp_path), "--output", "run"],
+        cwd=tmp_path,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert stopped.returncode == 143, stopped.stderr
+    assert stopped.stderr.endswith("\nStopped. The same command goes on from here.\n")
+    assert not (tmp_path / "run").exists()
+
+
+READING = """
+import os, signal
+from dcft_cli.runs import plan
+from dcft_cli.cli import main
+
+plan.prepare = lambda recipe: os.kill(os.getpid(), signal.SIGTERM)
+main()
+"""
+
+
 def test_ctrl_c_before_the_first_step_ends_at_once(base: Path, tmp_path: Path) -> None:
     early = tmp_path / "early.py"
     early.write_text(EARLY)
