@@ -71,11 +71,11 @@ def _difference(row: Row, report: TableReport, difference: Difference | None) ->
         return "reference"
     if difference is None:
         return "no seed in common"
-    mean = f"{difference.mean:+.4f}"
+    mean = f"{difference.mean:+z.4f}"
     if difference.half is None:
         return f"{mean} (n = 1: no interval)"
     low, high = difference.mean - difference.half, difference.mean + difference.half
-    return f"{mean} [{low:+.4f}, {high:+.4f}]"
+    return f"{mean} [{low:+z.4f}, {high:+z.4f}]"
 
 
 def published_text(comparison: Comparison) -> str:
