@@ -115,7 +115,7 @@ def run_cell(
     from dcft_cli.models.loading import load_model
     from dcft_cli.recipe import recipe_from_mapping
     from dcft_cli.recipe.loading import LoadedRecipe
-    from dcft_cli.runs import train
+    from dcft_cli.runs import attach, train
     from dcft_cli.runs.plan import plan_training
     from dcft_cli.training.reporting import Reporter
 
@@ -145,7 +145,7 @@ def run_cell(
     )
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as changes:
         if change == "gelu":
-            changes.enter_context(patch.object(train, "load_model", load_with_gelu))
+            changes.enter_context(patch.object(attach, "load_model", load_with_gelu))
         elif change == "orthogonal":
             changes.enter_context(patch.object(inject, "fix", set_orthogonal))
         plan = plan_training(LoadedRecipe(recipe, "cell", Path(scratch)), output=f"{scratch}/run")

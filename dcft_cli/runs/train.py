@@ -9,51 +9,37 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
-from safetensors.torch import load_file
-from torch import nn
 from transformers import TrainerCallback, set_seed
 
 from dcft_cli.acceleration import enable
-from dcft_cli.adapter_file.load import check_fingerprint
-from dcft_cli.adapter_file.read import ADAPTER_FILE, read_contents
-from dcft_cli.adapter_file.write import describe, round_trained
+from dcft_cli.adapter_file.write import round_trained
 from dcft_cli.atomic import atomic_path, naming
 from dcft_cli.data.writing import write_rows
 from dcft_cli.errors import RunError
 from dcft_cli.failures import is_out_of_memory
-from dcft_cli.methods.build import build
 from dcft_cli.methods.method import Method
-from dcft_cli.models.head import reuse_head
-from dcft_cli.models.loading import BaseModel, base_fingerprint, check_finite, load_model
 from dcft_cli.recipe import dump_recipe
-from dcft_cli.runs.adapter_plan import targets_of
+from dcft_cli.runs.attach import attached, load_checkpoint, longest_batch
 from dcft_cli.runs.batch_size import free_memory, smaller_batches
 from dcft_cli.runs.folder import RunFolder
+from dcft_cli.runs.metrics import run_metrics
 from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.runs.prepare import adapter_info, with_absolute_paths
 from dcft_cli.runs.presence import Presence
 from dcft_cli.runs.resumption import Resumption
 from dcft_cli.runs.start import constant_prediction, start
-from dcft_cli.targets.head import find_parts
-from dcft_cli.targets.resolve import general_name
-from dcft_cli.tasks.prior import Prior
 from dcft_cli.training.arguments import training_arguments
 from dcft_cli.training.callbacks import EarlyStopping, ReportingCallback
-from dcft_cli.training.checkpointing import checkpoint_activations
 from dcft_cli.training.checkpoints import step_of
 from dcft_cli.training.compiling import compile_model, convert_compile_errors
-from dcft_cli.training.diagnosis import CONSTANT, diagnose
+from dcft_cli.training.diagnosis import CONSTANT
 from dcft_cli.training.distributed import (
     has_unreached,
-    move_whole,
-    refuse_trained_shards,
-    shard_frozen,
 )
 from dcft_cli.training.reporting import Reporter
-from dcft_cli.training.trainer import METHOD_STATE, AdapterTrainer
+from dcft_cli.training.trainer import AdapterTrainer
 
 
 @dataclass(frozen=True)
@@ -123,9 +109,9 @@ def _train(
     if finished and folder.metrics.exists() and folder.adapter.exists():
         return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
     set_seed(recipe.training.seed)
-    base, method, fingerprint = _attached(plan, reporter)
+    base, method, fingerprint = attached(plan, reporter)
     if checkpoint is not None:
-        _load_checkpoint(checkpoint, method, fingerprint)
+        load_checkpoint(checkpoint, method, fingerprint)
     began = time.perf_counter()
     prior, constant_scores = constant_prediction(plan.preparation)
     acceleration = enable(base.model) if _is_accelerated(plan) else []
@@ -148,7 +134,7 @@ def _train(
         compiling = convert_compile_errors() if recipe.training.compile else nullcontext()
         with compiling, naming(folder.checkpoints):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    metrics = _metrics(plan, trainer, prior, time.perf_counter() - began)
+    metrics = run_metrics(plan, trainer, prior, time.perf_counter() - began)
     metrics["acceleration"] = acceleration
     _finish(plan, trainer, metrics)
     return TrainingResult(folder, metrics, trainer)
@@ -218,78 +204,6 @@ def _is_accelerated(plan: TrainingPlan) -> bool:
     return training.acceleration == "auto" and not training.compile and alone
 
 
-def _attached(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method, str]:
-    """Load the base model on its device, and attach the method where it affects the loss.
-
-    Returns:
-        The base, whose `missing_keys` are the parameters of the head to train; the method; and
-        the fingerprint of the base's weights.
-    """
-    recipe, preparation, device = plan.recipe, plan.preparation, plan.machine.device
-    loaded = load_model(recipe.model, preparation.config, preparation.auto_class)
-    check_finite(recipe.model, loaded.model)
-    base, note = reuse_head(
-        loaded,
-        preparation.base_config,
-        preparation.loaded.task.labels,
-        recipe.head.reuse,
-        name=recipe.model.name,
-        auto_class=preparation.auto_class,
-    )
-    if note:
-        reporter.noted(note)
-    model = base.model
-    parts = find_parts(model, targets_of(recipe.adapter), head=base.head, dense=recipe.head.dense)
-    base = replace(base, missing_keys=base.missing_keys - parts.fixed)
-    fingerprint = base_fingerprint(
-        model, parts.trained | parts.fixed, recipe.model, preparation.auto_class
-    )
-    method = build(recipe.adapter, seed=recipe.training.seed, total_steps=plan.total_steps)
-    if recipe.training.shard_base:
-        shard_frozen(model, parts.trained | parts.fixed, device, plan.machine.processes)
-        parts = find_parts(
-            model, targets_of(recipe.adapter), head=base.head, dense=recipe.head.dense
-        )
-    method.attach(model, parts)
-    refuse_trained_shards(model, recipe.adapter.method)
-    move_whole(model, device)
-    left_out = method.remove_unreached(_longest_batch(plan, model))
-    if left_out:
-        names = ", ".join(sorted({general_name(name) for name in left_out}))
-        reporter.noted(
-            f"{len(left_out)} layers do not affect this task's loss and get no adapter ({names})."
-        )
-    if recipe.training.gradient_checkpointing:
-        checkpoint_activations(model)
-    trained = sum(parameter.numel() for parameter in method.head().values())
-    if trained > plan.adapter.head_parameters:
-        layers = ", ".join(sorted({name.rpartition(".")[0] for name in parts.trained}))
-        reporter.noted(f"{trained:,} parameters that the checkpoint lacks are trained: {layers}.")
-    return base, method, fingerprint
-
-
-def _longest_batch(plan: TrainingPlan, model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the longest rows: in a text of one token, queries and keys do not affect the loss."""
-    assert plan.preparation.train_set is not None
-    longest = np.argsort(plan.preparation.train_set["length"][:])[-2:]
-    return plan.preparation.training_batch(model, longest, plan.machine.device)
-
-
-def _load_checkpoint(path: Path, method: Method, fingerprint: str) -> None:
-    """Load a checkpoint to resume, after checking that it has this recipe's adapter and base."""
-    contents = read_contents(path / ADAPTER_FILE)
-    check_fingerprint(contents, fingerprint)
-    same = contents.method == method.settings.method and method.fits(contents)
-    if not (same and dict(contents.model) == describe(method.model)):
-        raise RunError(
-            f"{path} has another adapter, or other labels, than the recipe describes.",
-            "Resume with the recipe that the run was started with, or use another --output.",
-        )
-    method.load(contents)
-    if (state := path / METHOD_STATE).exists():
-        method.load_state(load_file(state))
-
-
 def _trainer(
     plan: TrainingPlan,
     method: Method,
@@ -309,7 +223,7 @@ def _trainer(
         metric=metric if preparation.evaluation_sets else None,
         greater_is_better=better,
         find_unused=plan.machine.processes > 1
-        and has_unreached(method.model, _longest_batch(plan, method.model)),
+        and has_unreached(method.model, longest_batch(plan, method.model)),
     )
     reporting = ReportingCallback(
         reporter,
@@ -358,68 +272,3 @@ def _open_folder(plan: TrainingPlan, reporter: Reporter, checkpoint: Path | None
         plan.preparation.tokenizer.save_pretrained(folder.path)
     if (held_out := plan.preparation.loaded.held_out) is not None:
         write_rows(folder.holdout, held_out.records)
-
-
-def _metrics(
-    plan: TrainingPlan, trainer: AdapterTrainer, prior: Prior | None, seconds: float
-) -> dict[str, Any]:
-    """Return the content of metrics.json: scores of best and last step, sizes and costs."""
-    recipe, state, machine = plan.recipe, trainer.state, plan.machine
-    main_metric = plan.preparation.loaded.main_metric
-    scores = {
-        record["step"]: {
-            n.removeprefix("eval_"): v for n, v in record.items() if n.startswith("eval_")
-        }
-        for record in state.log_history
-        if f"eval_{main_metric}" in record
-    }
-    best_step = state.best_global_step or state.global_step
-    best = scores.get(best_step, {})
-    method = trainer.method
-    weight_change = method.weight_change()
-    main = {name: s[main_metric] for name, s in trainer.baselines.items() if main_metric in s}
-    if trainer.loss is not None:
-        main = {}  # class weights trade such a score for better rare classes
-    # With a term of the method's own, training losses are not comparable to the prior's.
-    constant_loss = None if prior is None or method.penalty() is not None else prior.loss
-    notes = diagnose(
-        state.log_history,
-        best.get(main_metric),
-        main,
-        metric=main_metric,
-        greater_is_better=plan.preparation.loaded.greater_is_better,
-        failure=trainer.failure,
-        constant_loss=constant_loss,
-        weight_change=weight_change,
-        learning_rate=recipe.training.learning_rate,
-        method=recipe.adapter.method,
-    )
-    on_cuda = machine.device.type == "cuda"
-    return {
-        "task": recipe.task.name or recipe.task.kind,
-        "main_metric": main_metric,
-        "metrics": best,
-        "best_step": best_step,
-        "last_metrics": scores.get(state.global_step, {}),
-        "last_step": state.global_step,
-        "baselines": {name.replace(" ", "_"): dict(v) for name, v in trainer.baselines.items()},
-        "weight_change": weight_change,
-        "total_steps": plan.total_steps,
-        "epochs": round(state.epoch or 0.0, 4),
-        "train_loss": next((r["loss"] for r in reversed(state.log_history) if "loss" in r), None),
-        "method": recipe.adapter.method,
-        "adapter_parameters": method.trained_parameters(),
-        "head_parameters": sum(p.numel() for p in method.head().values()),
-        **({"method_facts": facts} if (facts := method.facts()) else {}),
-        "train_rows": plan.train_rows,
-        "validation_rows": plan.preparation.validation_rows,
-        "seconds": round(seconds, 2),
-        "tokens_per_second": trainer.reporting.tokens_per_second,
-        "peak_device_bytes": torch.cuda.max_memory_allocated() if on_cuda else None,
-        "device": machine.device_name,
-        "precision": machine.precision,
-        "seed": recipe.training.seed,
-        "base": recipe.model.name,
-        "settings": recipe.model_dump(mode="json", exclude_none=True, exclude={"sweep"}),
-        "notes": notes,
-    }

@@ -1,0 +1,110 @@
+"""The base model of a run with its method: loaded, frozen, on the device."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from dcft_cli.adapter_file.load import check_fingerprint
+from dcft_cli.adapter_file.read import ADAPTER_FILE, read_contents
+from dcft_cli.adapter_file.write import describe
+from dcft_cli.errors import RunError
+from dcft_cli.methods.build import build
+from dcft_cli.methods.method import Method
+from dcft_cli.models.head import reuse_head
+from dcft_cli.models.loading import BaseModel, base_fingerprint, check_finite, load_model
+from dcft_cli.runs.adapter_plan import targets_of
+from dcft_cli.runs.plan import TrainingPlan
+from dcft_cli.targets.head import find_parts
+from dcft_cli.targets.resolve import general_name
+from dcft_cli.training.checkpointing import checkpoint_activations
+from dcft_cli.training.distributed import (
+    move_whole,
+    refuse_trained_shards,
+    shard_frozen,
+)
+from dcft_cli.training.reporting import Reporter
+from dcft_cli.training.trainer import METHOD_STATE
+
+
+def attached(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method, str]:
+    """Load the base model on its device, and attach the method where it affects the loss.
+
+    Returns:
+        The base, whose `missing_keys` are the parameters of the head to train; the method; and
+        the fingerprint of the base's weights.
+
+    Raises:
+        ModelError: the weights cannot be loaded, or are not finite.
+        RecipeError: the method does not fit a base that processes split.
+    """
+    recipe, preparation, device = plan.recipe, plan.preparation, plan.machine.device
+    loaded = load_model(recipe.model, preparation.config, preparation.auto_class)
+    check_finite(recipe.model, loaded.model)
+    base, note = reuse_head(
+        loaded,
+        preparation.base_config,
+        preparation.loaded.task.labels,
+        recipe.head.reuse,
+        name=recipe.model.name,
+        auto_class=preparation.auto_class,
+    )
+    if note:
+        reporter.noted(note)
+    model = base.model
+    parts = find_parts(model, targets_of(recipe.adapter), head=base.head, dense=recipe.head.dense)
+    base = replace(base, missing_keys=base.missing_keys - parts.fixed)
+    fingerprint = base_fingerprint(
+        model, parts.trained | parts.fixed, recipe.model, preparation.auto_class
+    )
+    method = build(recipe.adapter, seed=recipe.training.seed, total_steps=plan.total_steps)
+    if recipe.training.shard_base:
+        shard_frozen(model, parts.trained | parts.fixed, device, plan.machine.processes)
+        parts = find_parts(
+            model, targets_of(recipe.adapter), head=base.head, dense=recipe.head.dense
+        )
+    method.attach(model, parts)
+    refuse_trained_shards(model, recipe.adapter.method)
+    move_whole(model, device)
+    left_out = method.remove_unreached(longest_batch(plan, model))
+    if left_out:
+        names = ", ".join(sorted({general_name(name) for name in left_out}))
+        reporter.noted(
+            f"{len(left_out)} layers do not affect this task's loss and get no adapter ({names})."
+        )
+    if recipe.training.gradient_checkpointing:
+        checkpoint_activations(model)
+    trained = sum(parameter.numel() for parameter in method.head().values())
+    if trained > plan.adapter.head_parameters:
+        layers = ", ".join(sorted({name.rpartition(".")[0] for name in parts.trained}))
+        reporter.noted(f"{trained:,} parameters that the checkpoint lacks are trained: {layers}.")
+    return base, method, fingerprint
+
+
+def longest_batch(plan: TrainingPlan, model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the longest rows: in a text of one token, queries and keys do not affect the loss."""
+    assert plan.preparation.train_set is not None
+    longest = np.argsort(plan.preparation.train_set["length"][:])[-2:]
+    return plan.preparation.training_batch(model, longest, plan.machine.device)
+
+
+def load_checkpoint(path: Path, method: Method, fingerprint: str) -> None:
+    """Load a checkpoint to resume into the attached method.
+
+    Raises:
+        RunError, AdapterFileError: it has another adapter or base than this recipe.
+    """
+    contents = read_contents(path / ADAPTER_FILE)
+    check_fingerprint(contents, fingerprint)
+    same = contents.method == method.settings.method and method.fits(contents)
+    if not (same and dict(contents.model) == describe(method.model)):
+        raise RunError(
+            f"{path} has another adapter, or other labels, than the recipe describes.",
+            "Resume with the recipe that the run was started with, or use another --output.",
+        )
+    method.load(contents)
+    if (state := path / METHOD_STATE).exists():
+        method.load_state(load_file(state))
