@@ -180,15 +180,15 @@ def test_ctrl_c_before_the_first_step_ends_at_once(base: Path, tmp_path: Path) -
 EARLY = """
 import os, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from dcft_cli.runs import train
+from dcft_cli.runs import attach
 from dcft_cli.cli import main
 
-check = train.check_finite
+check = attach.check_finite
 
 def check_finite(*arguments):
     os.kill(os.getpid(), signal.SIGINT)
     check(*arguments)
 
-train.check_finite = check_finite
+attach.check_finite = check_finite
 main()
 """
