@@ -94,8 +94,9 @@ def with_method_defaults(values: Any) -> Any:
     method = METHODS.get(str(adapter.get("method", "dcft")))
     if method is None:
         return values
+    found = dict(values)
     if "targets" not in method.keys:
-        head = {"dense": "full", **head}
+        found["head"] = {"dense": "full", **head}
     if "learning_rate" not in training:
-        training = {**method.rates, **training}
-    return {**values, "head": head, "training": training}
+        found["training"] = {**method.rates, **training}
+    return found

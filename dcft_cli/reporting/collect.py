@@ -143,7 +143,7 @@ def _read(folder: Path) -> Run | Excluded:
         problem = error.errors()[0]
         place = ".".join(map(str, problem["loc"])) or "the file"
         return Excluded(folder, f"damaged: metrics.json, {place}: {problem['msg']}")
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, RunError, ValueError, TypeError, KeyError) as error:
         return Excluded(folder, f"damaged: a file cannot be read ({error})")
     if reason := _problem(metrics, recipe, logged):
         return Excluded(folder, reason)

@@ -62,12 +62,13 @@ def finished(run: RunFolder, text: str) -> None:
         (run.path / name).write_text(text)
 
 
-def test_a_kept_run_is_not_lost_without_overwrite(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
+def test_a_kept_run_is_not_lost_without_overwrite(loaded: LoadedRecipe, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
     finished(run.previous, "old")
     with pytest.raises(RunError, match="contains a run already"):
-        run.check_free(overwrite=False, resume=False)
-    run.check_free(overwrite=True, resume=False)
+        train(loaded, run.path)
+    assert set(contents(run.previous).values()) == {b"old"}
+    assert train(loaded, run.path, overwrite=True).metrics["last_step"] == 6
 
 
 def test_what_cannot_be_moved_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
