@@ -28,7 +28,8 @@ def process_count() -> int:
 
 def process_rank() -> int:
     """Return the number of this process; the main one is 0."""
-    return int(os.environ.get("RANK", "0"))
+    # Some clusters set RANK for processes that are no group: those have no LOCAL_RANK.
+    return int(os.environ.get("RANK", "0")) if "LOCAL_RANK" in os.environ else 0
 
 
 def is_launched() -> bool:
@@ -55,7 +56,9 @@ def record_error(error: DCFTError) -> None:
 
 def has_lost_another(error: Exception) -> bool:
     """Return whether an error only says that another process of the run has ended."""
-    return process_count() > 1 and bool(_LOST.search(str(error)))
+    # Errors of torch.distributed: a download may lose a connection, too.
+    lost = isinstance(error, RuntimeError) and _LOST.search(str(error))
+    return process_count() > 1 and bool(lost)
 
 
 def end_with_parent() -> None:

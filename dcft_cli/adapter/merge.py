@@ -45,7 +45,7 @@ def merged(model: nn.Module) -> Iterator[None]:
 
     Affects passes without gradients and without mixed precision; the frozen weights and the
     adapters stay as they are, and must not change meanwhile. Does nothing for weights of half
-    precision, where the sum would lose most of a small dW, for weights that processes share, and
+    precision, where the sum would lose most of a small dW, for sharded weights, and
     for models with more than 2 GiB of adapted weights.
 
     Args:

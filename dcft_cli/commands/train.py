@@ -54,7 +54,7 @@ def train(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Resume from the last checkpoint, with harmless changes of settings."
+            "--resume", help="Resume from the last checkpoint although some settings have changed."
         ),
     ] = False,
     overwrite: Annotated[
@@ -121,8 +121,11 @@ def train(
 
 def _say_how_to_go_on(stopped: Stopped, folder: "RunFolder", arguments: Sequence[str]) -> None:
     """Print what is saved of a stopped run, and the command that continues it."""
-    again = ["dcft", *(part for part in arguments if part not in ("--overwrite", "--resume"))]
-    checkpoint = folder.last_checkpoint()
+    # What is there before the folder is opened is the run to replace.
+    replaces = "--overwrite" in arguments
+    checkpoint = None if replaces and not folder.is_open else folder.last_checkpoint()
+    dropped = ("--resume",) if checkpoint is None else ("--resume", "--overwrite")
+    again = ["dcft", *(part for part in arguments if part not in dropped)]
     if checkpoint is None:
         saved = "No checkpoint is saved yet. Start again"
     else:

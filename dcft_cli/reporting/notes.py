@@ -25,7 +25,6 @@ def reading() -> list[str]:
         "Differences are paired: the mean over the seeds that both groups have, with a 95 % "
         "interval of Student's t in brackets. They are not corrected for several comparisons.",
         "adapter and head: trained parameters. stored: size of the adapter file. "
-        "time: of a resumed run only the part after it was resumed. "
         "memory: peak on a CUDA device.",
     ]
 

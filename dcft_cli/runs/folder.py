@@ -11,8 +11,9 @@ from typing import Any
 from dcft_cli.adapter_file.hub import is_hub_address, locate
 from dcft_cli.adapter_file.read import ADAPTER_FILE
 from dcft_cli.addresses import local_path
-from dcft_cli.atomic import atomic_path
+from dcft_cli.atomic import atomic_path, remove_leftovers
 from dcft_cli.errors import RunError
+from dcft_cli.processes import process_rank
 from dcft_cli.runs.lock import exclusive
 from dcft_cli.training.checkpoints import last_checkpoint
 
@@ -51,8 +52,7 @@ class RunFolder:
             RunError: another process trains there, or the folder is not writable.
         """
         self.check_writable()
-        # Some clusters set RANK for processes that are no group: those have no LOCAL_RANK.
-        if "LOCAL_RANK" in os.environ and os.environ.get("RANK", "0") != "0":
+        if process_rank() != 0:
             yield ""
             return
         with exclusive(self.path, self.path / ".lock") as note:
@@ -138,6 +138,11 @@ class RunFolder:
             if path.exists():
                 path.replace(kept)
         return True
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed processes left of files of this run."""
+        for path in self._files:
+            remove_leftovers(path)
 
     def drop_previous(self) -> None:
         """Remove the run that this one has replaced."""

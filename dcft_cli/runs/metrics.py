@@ -10,9 +10,7 @@ from dcft_cli.training.diagnosis import diagnose
 from dcft_cli.training.trainer import AdapterTrainer
 
 
-def run_metrics(
-    plan: TrainingPlan, trainer: AdapterTrainer, prior: Prior | None, seconds: float
-) -> dict[str, Any]:
+def run_metrics(plan: TrainingPlan, trainer: AdapterTrainer, prior: Prior | None) -> dict[str, Any]:
     """Return the content of metrics.json: scores of best and last step, sizes and costs."""
     recipe, state, machine = plan.recipe, trainer.state, plan.machine
     main_metric = plan.preparation.loaded.main_metric
@@ -63,7 +61,7 @@ def run_metrics(
         **({"method_facts": facts} if (facts := method.facts()) else {}),
         "train_rows": plan.train_rows,
         "validation_rows": plan.preparation.validation_rows,
-        "seconds": round(seconds, 2),
+        "seconds": round(trainer.seconds, 2),
         "tokens_per_second": trainer.reporting.tokens_per_second,
         "peak_device_bytes": torch.cuda.max_memory_allocated() if on_cuda else None,
         "device": machine.device_name,

@@ -35,6 +35,8 @@ HARMLESS = frozenset(
 )
 """Settings that a resumed run may change; docs/recipes.md says what follows from it."""
 
+_BATCHES = ("training.batch_size", "training.gradient_accumulation_steps",
+            "training.eval_batch_size")  # fmt: skip
 _LEFT_OUT: Any = {"sweep": True, "training": {"output"}}
 _IDENTITY = {  # title of each value of `run_identity`, and whether it may change
     "train_rows": ("training rows", False),
@@ -121,11 +123,13 @@ def _changes(
     refused: list[str] = []
     allowed: list[str] = []
     for key, old, new in _differences(stored, given):
+        if given.training.auto_batch_size and key in _BATCHES:  # made smaller by this very command
+            continue
         (allowed if key in HARMLESS else refused).append(f"{key}: {show(old)} -> {show(new)}")
     for name, (title, harmless) in _IDENTITY.items():
         if (old := before.get(name)) != (new := identity[name]):
             is_hash = name in ("train_rows", "validation_rows")
-            change = "other ones" if is_hash else f"{old} -> {new}"
+            change = "changed" if is_hash else f"{old} -> {new}"
             (allowed if harmless else refused).append(f"{title}: {change}")
     if before.get("total_steps") != identity["total_steps"]:
         allowed.append("the learning rate follows the new number of steps from here on")

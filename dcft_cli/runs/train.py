@@ -1,7 +1,6 @@
 """`dcft train`: train as planned, keep the best checkpoint, and write the run folder."""
 
 import json
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -106,13 +105,12 @@ def _train(
     patience = recipe.training.early_stopping_patience
     stopping = EarlyStopping(patience, resumed_from=checkpoint) if patience else None
     finished = _is_finished(plan, checkpoint, stopping, reporter)
-    if finished and folder.metrics.exists() and folder.adapter.exists():
+    if finished and _has_results(plan, checkpoint):
         return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
     set_seed(recipe.training.seed)
     base, method, fingerprint = attached(plan, reporter)
     if checkpoint is not None:
         load_checkpoint(checkpoint, method, fingerprint)
-    began = time.perf_counter()
     prior, constant_scores = constant_prediction(plan.preparation)
     acceleration = enable(base.model) if _is_accelerated(plan) else []
     own = [stopping] if stopping else []
@@ -134,7 +132,7 @@ def _train(
         compiling = convert_compile_errors() if recipe.training.compile else nullcontext()
         with compiling, naming(folder.checkpoints):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    metrics = run_metrics(plan, trainer, prior, time.perf_counter() - began)
+    metrics = run_metrics(plan, trainer, prior)
     metrics["acceleration"] = acceleration
     _finish(plan, trainer, metrics)
     return TrainingResult(folder, metrics, trainer)
@@ -170,6 +168,22 @@ def _is_finished(
         )
         return True
     return False
+
+
+def _has_results(plan: TrainingPlan, checkpoint: Path | None) -> bool:
+    """Return whether the folder has the results of a finished run, and not those of a shorter one.
+
+    Metrics are written last: a run that went on may have been stopped before them.
+    """
+    folder = plan.folder
+    if checkpoint is None or not (folder.metrics.exists() and folder.adapter.exists()):
+        return False
+    metrics = json.loads(folder.metrics.read_text(encoding="utf-8"))
+    settings = metrics["settings"]["adapter"]
+    return (metrics["last_step"], settings["file_dtype"]) == (
+        step_of(checkpoint),
+        plan.recipe.adapter.file_dtype,
+    )
 
 
 def _finish(plan: TrainingPlan, trainer: AdapterTrainer, metrics: dict[str, Any]) -> None:
@@ -263,8 +277,7 @@ def _open_folder(plan: TrainingPlan, reporter: Reporter, checkpoint: Path | None
         reporter.noted(
             f"The earlier run is kept in {folder.previous.path} until this one has an adapter."
         )
-    for left in folder.path.glob(".*.part"):  # by a process that was killed
-        left.unlink()
+    folder.remove_leftovers()
     recipe = with_absolute_paths(plan.recipe, folder.path)
     with atomic_path(folder.recipe) as path:  # a resumed run is compared with it
         path.write_text(dump_recipe(recipe), encoding="utf-8")

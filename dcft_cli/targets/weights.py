@@ -55,7 +55,7 @@ class Matrix:
 
     @property
     def is_sharded(self) -> bool:
-        """Return whether processes share the weight (a DTensor): only a forward pass has it all."""
+        """Return whether the weight is sharded (a DTensor): only a forward pass has all of it."""
         return hasattr(self.parameter, "device_mesh")
 
     def refuse_quantized(self) -> None:

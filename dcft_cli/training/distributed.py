@@ -17,7 +17,7 @@ def exchange_trained_only(model: nn.Module) -> None:
     """Let DDP leave out all that is frozen, which is the same in every process.
 
     Otherwise it would send the whole base once, and all buffers at every step: those of NoLA and
-    VeRA are large. Weights that processes share (`shard_frozen`) cannot be sent at all.
+    VeRA are large. Sharded weights (`shard_frozen`) cannot be sent at all.
     """
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     buffers = [name for name, _ in model.named_buffers()]
@@ -69,7 +69,7 @@ def shard_frozen(
 
 
 def refuse_trained_shards(model: nn.Module, method: str) -> None:
-    """Raise RecipeError if a method trains weights that processes share."""
+    """Raise RecipeError if a method trains sharded weights."""
     if any(p.requires_grad and hasattr(p, "device_mesh") for p in model.parameters()):
         raise RecipeError(
             f"adapter.method={method} trains weights of the base model, which "
@@ -79,7 +79,7 @@ def refuse_trained_shards(model: nn.Module, method: str) -> None:
 
 
 def move_whole(model: nn.Module, device: torch.device) -> None:
-    """Move what `shard_frozen` has left whole, and what was added since; FSDP moves the rest."""
+    """Move the parameters and buffers that are not sharded; FSDP moves the shards."""
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             if parameter.device != device:

@@ -6,6 +6,8 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -15,6 +17,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from dcft_cli.errors import DCFTError, UserError
 from dcft_cli.processes import LOST, launched_environment
+
+_SHUTDOWN_SECONDS = 45  # until stopped processes are killed; a dead one ends a run within 60
 
 
 def launch(arguments: Sequence[str], processes: int, device: str) -> None:
@@ -27,7 +31,7 @@ def launch(arguments: Sequence[str], processes: int, device: str) -> None:
     Raises:
         UserError: fewer GPUs than processes, or the mistake that the processes found.
         DCFTError: a process failed or died; the others are stopped then.
-        KeyboardInterrupt: the user stops; so do the processes.
+        SystemExit: a signal stopped the processes.
     """
     _check_devices(processes, device)
     # This process does nothing else: it reports itself, and its processes inherit the environment.
@@ -36,9 +40,7 @@ def launch(arguments: Sequence[str], processes: int, device: str) -> None:
     if device == "cpu" or not torch.cuda.is_available():
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
     stopped = _run(["-m", "dcft_cli", *arguments], processes)
-    if stopped == signal.SIGINT:
-        raise KeyboardInterrupt
-    if stopped is not None:
+    if stopped is not None:  # the main process has said how to go on
         sys.exit(128 + stopped)  # as a shell reports it
 
 
@@ -55,6 +57,7 @@ def _run(command: Sequence[str], processes: int) -> int | None:
             max_restarts=0,
             monitor_interval=0.2,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
+            **_stopping(),
         )
         try:
             elastic_launch(config, sys.executable)(*command)
@@ -63,6 +66,23 @@ def _run(command: Sequence[str], processes: int) -> int | None:
         except SignalException as error:
             return int(error.sigval)
     return None
+
+
+def _stopping() -> dict[str, Any]:
+    """Return settings of the launcher for signals, as far as this torch has them.
+
+    A signal that is ignored (`nohup`) stays ignored. A stopped process may have to finish an
+    evaluation before it saves a checkpoint.
+    """
+    names = [
+        name
+        for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+        if (number := getattr(signal, name, None)) is not None
+        and signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    settings = {"signals_to_handle": ",".join(names), "shutdown_timeout": _SHUTDOWN_SECONDS}
+    known = {field.name for field in fields(LaunchConfig)}
+    return {name: value for name, value in settings.items() if name in known}
 
 
 def _check_devices(processes: int, device: str) -> None:

@@ -5,9 +5,11 @@ its hooks, this module replaces the one that writes checkpoints and the two that
 """
 
 import json
+import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -56,6 +58,16 @@ class ResumableTrainer(Trainer):
         # The Trainer keeps the sum of the losses since it last logged, and forgets it on a resume.
         self._unlogged_loss = torch.zeros((), device=self.args.device)
         self._logged_step = 0
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training and scoring so far, with those before the checkpoints resumed."""
+        return time.perf_counter() - self._began
+
+    def restore_seconds(self, checkpoint: Path) -> None:
+        """Count the time before a checkpoint, too."""
+        self._began -= read_json(checkpoint, RUN_STATE)["seconds"]
 
     @abstractmethod
     def write_weights(self, folder: Path) -> None:
@@ -114,6 +126,7 @@ class ResumableTrainer(Trainer):
         scheduler, scaler = _inner(self.lr_scheduler, "scheduler"), self.accelerator.scaler
         settings = {
             "identity": dict(self.identity),
+            "seconds": self.seconds,
             "schedule": scheduler.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
             "optimizer_groups": groups,
@@ -154,7 +167,11 @@ class ResumableTrainer(Trainer):
         load_schedule(scheduler, optimizer, settings["schedule"])
         if self.accelerator.scaler is not None and settings["scaler"]:
             self.accelerator.scaler.load_state_dict(settings["scaler"])
-        self._unlogged_loss.fill_(self._own(settings["processes"])["unlogged_loss"])
+        self.restore_seconds(path)
+        losses = [part["unlogged_loss"] for part in settings["processes"]]
+        rank, same = self.args.process_index, len(losses) == self.args.world_size
+        # `log` takes the mean over the processes.
+        self._unlogged_loss.fill_(losses[rank] if same else fmean(losses))
         self._logged_step = settings["logged_step"]
         # The Trainer would evaluate and log as often as the checkpoint's run did.
         self.state.compute_steps(self.args, self.args.max_steps)  # type: ignore[no-untyped-call]
@@ -169,16 +186,12 @@ class ResumableTrainer(Trainer):
             return
         path = Path(checkpoint)
         processes = read_json(path, RUN_STATE)["processes"]
+        # With more processes than before, some have the same.
         tensors, rank = load_file(path / _RANDOM), self.args.process_index % len(processes)
         count = sum(name.startswith(f"{rank}/") for name in tensors)
         generators = [tensors[f"{rank}/{number}"] for number in range(count)]
-        state = RandomState(self._own(processes)["random"], generators)
+        state = RandomState(processes[rank]["random"], generators)
         state.restore(self.args.device, max(1, self.args.n_gpu))
-
-    def _own(self, processes: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return the part of this process; with more processes than before, they share parts."""
-        part: dict[str, Any] = processes[self.args.process_index % len(processes)]
-        return part
 
 
 def _inner(wrapper: Any, name: str) -> Any:

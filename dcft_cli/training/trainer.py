@@ -118,6 +118,7 @@ class AdapterTrainer(ResumableTrainer):
     def restore_finished_run(self, checkpoint: Path) -> None:
         """Restore history and best adapter of a finished run from its last checkpoint, loaded."""
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
+        self.restore_seconds(checkpoint)
         if self.evaluation_sets:
             self.score()  # notes on the run are about its last predictions
         best = self.state.best_global_step or self.state.global_step

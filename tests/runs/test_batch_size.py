@@ -72,6 +72,8 @@ def test_smaller_batches_train_the_same(base: Path, tmp_path: Path, memory: Memo
     assert job.metrics["metrics"] == expected.metrics["metrics"]
     text = (job.folder / "recipe.yaml").read_text()
     assert "batch_size: 2\n" in text and "gradient_accumulation_steps: 4\n" in text
+    again = train(loaded(base, tmp_path, AUTO), tmp_path / "run")  # the same command
+    assert again.watcher.steps == [] and again.metrics == job.metrics
 
 
 def test_it_goes_on_from_the_last_checkpoint(base: Path, tmp_path: Path, memory: Memory) -> None:

@@ -6,13 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from dcft_cli.adapter_file.read import ADAPTER_FILE
 from dcft_cli.errors import AdapterFileError, RunError, UserError
 from dcft_cli.recipe import LoadedRecipe
 from dcft_cli.recipe.settings import settings
 from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.plan import plan_training
 from dcft_cli.runs.resumption import HARMLESS
+from dcft_cli.training.resumable import RUN_STATE
 from tests.families import save_base
 from tests.jobs import Job, largest_difference, recipe, train
 from tests.samples import rows_of, write_rows
@@ -110,6 +114,37 @@ def test_a_finished_run_can_be_resumed(base: Path, tmp_path: Path) -> None:
     assert [p.step for p in job.watcher.steps] == [LENGTH + 1, LENGTH + 2]
 
 
+def test_results_of_a_shorter_run_are_replaced(base: Path, tmp_path: Path) -> None:
+    """As if the longer run had been killed after its last checkpoint."""
+    run = tmp_path / "run"
+    train(loaded(base, tmp_path), run)
+    results = {file: file.read_bytes() for file in (run / "metrics.json", run / ADAPTER_FILE)}
+    longer = loaded(base, tmp_path, f"training.max_steps={LENGTH + 2}")
+    expected = train(longer, run, resume=True).metrics
+    for file, content in results.items():
+        file.write_bytes(content)
+    again = train(longer, run)
+    assert again.watcher.steps == []
+    assert (again.metrics["last_step"], again.metrics["metrics"]) == (
+        LENGTH + 2,
+        expected["metrics"],
+    )
+    assert json.loads((run / "metrics.json").read_text())["last_step"] == LENGTH + 2
+
+
+def test_a_finished_run_can_be_written_in_another_type(base: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(loaded(base, tmp_path), run)
+    train(loaded(base, tmp_path, "adapter.file_dtype=bfloat16"), run, resume=True)
+    assert {tensor.dtype for tensor in load_file(run / ADAPTER_FILE).values()} == {torch.bfloat16}
+
+
+def test_seconds_count_the_time_before_a_resume(stopped: Path, base: Path, tmp_path: Path) -> None:
+    state = stopped / "checkpoints" / "checkpoint-4" / RUN_STATE
+    before = json.loads(state.read_text())["seconds"]
+    assert train(loaded(base, tmp_path), stopped).metrics["seconds"] > before > 0
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -151,7 +186,7 @@ def test_other_rows_are_refused(stopped: Path, base: Path, tmp_path: Path, which
     rows = rows_of("mrpc", 24 if which == "train" else 12, seed=5)
     write_rows(tmp_path / "data" / f"mrpc-{which}.jsonl", rows)
     title = "training" if which == "train" else "validation"
-    with pytest.raises(RunError, match=f"\n  {title} rows: other ones"):
+    with pytest.raises(RunError, match=f"\n  {title} rows: changed"):
         train(again, stopped, resume=True)
 
 
