@@ -7,7 +7,7 @@ Every run is a `dcft train` on a tiny random model, in a process of its own. It 
 - `random`: SIGKILL at any moment of it,
 - `window`: SIGKILL within a few milliseconds after a checkpoint, the log, the recipe or the adapter
   begins to be written,
-- `term`: SIGTERM at any moment; the run must end with exit code 143 and a saved checkpoint.
+- `term`: SIGTERM at any moment; the run must end with exit code 143, and once it trains with a saved checkpoint.
 
 The same command then finishes the run. Its adapter must have the same bytes as that of a run
 without a signal, and metrics and log the same content, times excepted. Set-ups take turns: with
@@ -111,7 +111,10 @@ class Runs:
         row |= {"code": None if code == 0 else code, "where": where(folder)}
         if code == 0:
             return row
-        problem = "" if code == (143 if kind == "term" else -9) else f"exit code {code}"
+        ends = [-signal.SIGKILL]
+        if kind == "term":  # before the command begins, Python ends by the signal: 143 to a shell
+            ends = [143, -signal.SIGTERM] if row["where"] == "before the log" else [143]
+        problem = "" if code in ends else f"exit code {code}"
         again = wait(self.start(setup, folder))
         said = (folder / "output.txt").read_text()
         row["resumed"] = said.rpartition("Resuming after step ")[2].split()[0] if (
