@@ -7,7 +7,8 @@ Every run is a `dcft train` on a tiny random model, in a process of its own. It 
 - `random`: SIGKILL at any moment of it,
 - `window`: SIGKILL within a few milliseconds after a checkpoint, the log, the recipe or the adapter
   begins to be written,
-- `term`: SIGTERM at any moment; the run must end with exit code 143, and once it trains with a saved checkpoint.
+- `term`: SIGTERM at any moment; the run must end with exit code 143 and, once it trains, with a
+  saved checkpoint.
 
 The same command then finishes the run. Its adapter must have the same bytes as that of a run
 without a signal, and metrics and log the same content, times excepted. Set-ups take turns: with
