@@ -188,7 +188,7 @@ def _parquet(file: BinaryIO, name: str) -> _Content:
         names: dict[str, list[str]] = {}
         if b"huggingface" in (schema.metadata or {}):  # written by the datasets library
             names = _class_names(datasets.Features.from_arrow_schema(schema))
-    except Exception as error:  # a damaged description raises whatever it is taken for
+    except Exception as error:  # damaged metadata can raise any exception
         raise _damaged_parquet(name, error) from error
 
     def rows() -> Iterator[Record]:

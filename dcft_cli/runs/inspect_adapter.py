@@ -124,7 +124,7 @@ def inspect(source: str, overrides: Sequence[str] = ()) -> Inspection:
     elif isinstance(contents, BaselineContents):
         settings = contents.settings
     about = About()
-    with suppress(AdapterFileError):  # a file is shown whatever its writer tells about the task
+    with suppress(AdapterFileError):  # unusable facts about the task do not hide the rest
         about = contents.about()
     labels = contents.model["labels"]
     unnamed = [f"LABEL_{number}" for number in range(len(labels))]  # outputs that are no classes

@@ -214,8 +214,9 @@ def _is_accelerated(plan: TrainingPlan) -> bool:
     """Return whether to enable acceleration: not for a compiled, copied or split model."""
     training = plan.recipe.training
     # nn.DataParallel copies the layers at every step, to devices that share one set of hooks.
-    alone = plan.machine.devices == 1 and not training.shard_base
-    return training.acceleration == "auto" and not training.compile and alone
+    one_device = plan.machine.devices == 1
+    plain = one_device and not training.compile and not training.shard_base
+    return training.acceleration == "auto" and plain
 
 
 def _trainer(

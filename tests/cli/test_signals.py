@@ -33,5 +33,6 @@ def test_an_ignored_signal_stays_ignored() -> None:
     try:
         with ended_in_order():
             os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)

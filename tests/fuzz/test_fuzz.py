@@ -38,7 +38,7 @@ def test_success_or_an_error_for_users(
     kind: ModuleType, tmp_path: Path, random: Random, number: int
 ) -> None:
     seed = SEEDS[kind][number % len(SEEDS[kind])]
-    _success_or_user_error(kind, kind.mutate(seed, random), tmp_path)
+    assert succeeds_or_explains(kind, kind.mutate(seed, random), tmp_path)
 
 
 @few
@@ -51,11 +51,12 @@ def test_success_or_an_error_for_users(
 @example(b"- " * 20_000)
 @example(b"? " * 20_000)
 def test_any_bytes(kind: ModuleType, tmp_path: Path, content: bytes) -> None:
-    _success_or_user_error(kind, content, tmp_path)
+    assert succeeds_or_explains(kind, content, tmp_path)
 
 
-def _success_or_user_error(kind: ModuleType, case: bytes, folder: Path) -> None:
+def succeeds_or_explains(kind: ModuleType, case: bytes, folder: Path) -> bool:
+    """Read a file; return whether it was read, or refused with a message. Other errors pass."""
     try:
-        assert kind.check(case, folder / "case")
+        return bool(kind.check(case, folder / "case"))
     except UserError as error:
-        assert error.message
+        return bool(error.message)
