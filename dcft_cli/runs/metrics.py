@@ -26,7 +26,7 @@ def run_metrics(plan: TrainingPlan, trainer: AdapterTrainer, prior: Prior | None
     method = trainer.method
     weight_change = method.weight_change()
     main = {name: s[main_metric] for name, s in trainer.baselines.items() if main_metric in s}
-    if trainer.loss is not None:
+    if recipe.training.class_weights:
         main = {}  # class weights trade such a score for better rare classes
     # With a term of the method's own, training losses are not comparable to the prior's.
     constant_loss = None if prior is None or method.penalty() is not None else prior.loss

@@ -260,7 +260,7 @@ def _trainer(
         train_set=preparation.train_set,
         evaluation_sets=preparation.evaluation_sets,
         save=save,
-        loss=None if task.class_weights is None else task.weighted_loss,
+        loss=task.loss if task.replaces_loss else None,
         identity=plan.identity,
         reporting=reporting,
         callbacks=callbacks,

@@ -32,8 +32,7 @@ class Task(ABC):
 
     A family sets `kind`, `auto_class`, `group_column`, `target_column`, `predicted_columns` and
     `metrics`, and implements the abstract methods; all other attributes have defaults. The training
-    loss is that of `auto_class` for its `problem_type`: a family cannot bring its own, except to
-    weight classes.
+    loss is that of `auto_class` for its `problem_type`, unless `replaces_loss`.
 
     Attributes:
         kind: the family's name.
@@ -260,8 +259,13 @@ class Task(ABC):
         # Not torch's own mean, which divides by the weights of the batch: see `mean_one`.
         return cross_entropy(logits, labels, weight=weights, reduction="sum") / len(labels)
 
-    def weighted_loss(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the loss of a model's outputs for a batch, with class weights."""
+    @property
+    def replaces_loss(self) -> bool:
+        """Whether training computes `loss`, not the model's own."""
+        return self.class_weights is not None
+
+    def loss(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean loss of a model's outputs for a batch, with class weights."""
         return self.linear_loss(*self.linear_examples(outputs["logits"], batch))
 
     def restore_decision(self, stored: Mapping[str, Any]) -> tuple[str, ...]:

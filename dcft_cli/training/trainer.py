@@ -192,9 +192,10 @@ class AdapterTrainer(ResumableTrainer):
         self.log(dict(metrics))  # the Trainer adds the epoch to what it logs
         if first and 0 < self.state.global_step < self.state.max_steps:
             metric = self.reporting.metric
+            constant = self.baselines.get(CONSTANT, {}).get(metric)
             note = first_impression(
                 scores[metric],
-                None if self.loss else self.baselines.get(CONSTANT, {}).get(metric),
+                None if self.recipe.training.class_weights else constant,
                 metric=metric,
                 greater_is_better=self.reporting.sign > 0,
                 failure=self.failure,

@@ -25,6 +25,7 @@ TASKS = {
     "sst2": "task: {name: sst2}",
     "tokens": "task: {type: token_classification}",
     "topics": "task: {type: multi_label}",
+    "squad_v1": "task: {name: squad_v1}",
 }
 COLUMNS = {"tokens": ", text: tokens, label: ner_tags", "topics": ", text: text, label: labels"}
 RECIPE = """
@@ -40,6 +41,7 @@ RUNS: dict[str, tuple[str, list[str]]] = {
     "dcft": ("sst2", []),
     "labels": ("topics", []),
     "dcft-tokens": ("tokens", []),
+    "questions": ("squad_v1", ["data.document_stride=10"]),
     "lora": ("tokens", ["adapter.method=lora", *PLAIN[:1]]),
     "adalora": ("tokens", ["adapter.method=adalora"]),
     "houlsby": ("tokens", ["adapter.method=houlsby"]),

@@ -74,11 +74,11 @@ def test_the_weighted_loss_by_hand() -> None:
     logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 1, 2])
     each = F.cross_entropy(logits, labels, reduction="none")
     weights = torch.tensor(task.class_weights).float()[labels]
-    loss = task.weighted_loss({"logits": logits}, {"labels": labels})
+    loss = task.loss({"logits": logits}, {"labels": labels})
     torch.testing.assert_close(loss, (weights * each).mean())
     # The same for halves of the batch, which torch's own weighted mean is not.
     halves = [
-        task.weighted_loss({"logits": logits[rows]}, {"labels": labels[rows]})
+        task.loss({"logits": logits[rows]}, {"labels": labels[rows]})
         for rows in (slice(0, 2), slice(2, 4))
     ]
     torch.testing.assert_close(sum(halves) / 2, loss)
@@ -87,7 +87,7 @@ def test_the_weighted_loss_by_hand() -> None:
     padded = torch.randn(2, 3, 3)
     padded[ignored != -100] = logits
     torch.testing.assert_close(
-        words.weighted_loss({"logits": padded}, {"labels": ignored}),
+        words.loss({"logits": padded}, {"labels": ignored}),
         (torch.tensor(words.class_weights).float()[labels] * each).mean(),
     )
 
@@ -97,7 +97,7 @@ def test_the_weighted_loss_of_labels_by_hand() -> None:
     logits, present = torch.randn(4, 3), torch.randint(2, (4, 3)).float()
     each = F.binary_cross_entropy_with_logits(logits, present, reduction="none")
     weights = 1 + present * torch.tensor([0.0, 2.0, 0.0])
-    loss = task.weighted_loss({"logits": logits}, {"labels": present})
+    loss = task.loss({"logits": logits}, {"labels": present})
     torch.testing.assert_close(loss, (weights * each).mean())
 
 

@@ -171,17 +171,30 @@ class QuestionAnswering(Task):
     def linear_examples(
         self, features: Tensor, batch: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `Task.linear_examples`: windows, padded to `max_length`."""
+        """See `Task.linear_examples`: windows, padded to `max_length` with zeros."""
         import torch
         from torch.nn.functional import pad
 
         missing = self.max_length - features.shape[1]
         mask = batch.get("attention_mask", torch.ones(features.shape[:2], device=features.device))
-        return pad(features, (0, 0, 0, missing)), {
+        own = features.masked_fill(~mask.bool().unsqueeze(-1), 0)  # nothing of a batch's padding
+        return pad(own, (0, 0, 0, missing)), {
             "start": batch["start_positions"],
             "end": batch["end_positions"],
             "mask": pad(mask.bool(), (0, missing)),
         }
+
+    @property
+    def replaces_loss(self) -> bool:
+        """True: the models' own loss includes padding, and so depends on the rest of a batch."""
+        return True
+
+    def loss(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
+        """See `Task.loss`: the cross entropy of start and end, over the tokens of each window."""
+        import torch
+
+        logits = torch.stack((outputs["start_logits"], outputs["end_logits"]), -1)
+        return self.linear_loss(*self.linear_examples(logits, batch))
 
     def linear_loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """See `Task.linear_loss`."""

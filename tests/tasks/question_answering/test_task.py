@@ -3,7 +3,9 @@ import unicodedata
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast
 
 from dcft_cli.errors import RecipeError
@@ -41,6 +43,28 @@ def random_questions(count: int, seed: int = 0) -> Dataset:
 def test_targets_decode_to_the_answers(any_tokenizer: PreTrainedTokenizerFast) -> None:
     questions = random_questions(60)
     assert scores_of_the_targets(questions, any_tokenizer) == PERFECT
+
+
+def test_the_loss_does_not_depend_on_padding() -> None:
+    squad, logits = task(), torch.randn(3, 9, 2, dtype=torch.float64)
+    batch = {
+        "attention_mask": torch.arange(9) < torch.tensor([[9], [4], [6]]),
+        "start_positions": torch.tensor([8, 0, 2]),
+        "end_positions": torch.tensor([8, 3, 5]),
+    }
+    logits[1:, 6:] += 50.0  # what a model computes for padding, it may be sure of
+    whole = squad.loss({"start_logits": logits[..., 0], "end_logits": logits[..., 1]}, batch)
+    alone = []
+    for row, length in enumerate([9, 4, 6]):
+        own = {name: value[row : row + 1] for name, value in batch.items()}
+        own["attention_mask"] = own["attention_mask"][:, :length]
+        start, end = logits[row : row + 1, :length].unbind(-1)
+        targets = own["start_positions"], own["end_positions"]
+        by_hand = (cross_entropy(start, targets[0]) + cross_entropy(end, targets[1])) / 2
+        found = squad.loss({"start_logits": start, "end_logits": end}, own)
+        assert torch.allclose(found, by_hand, rtol=1e-12)
+        alone.append(found)
+    assert torch.allclose(whole, torch.stack(alone).mean(), rtol=1e-12)
 
 
 def scores_of_the_targets(
