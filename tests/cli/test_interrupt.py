@@ -18,10 +18,11 @@ from dcft_cli.runs.folder import RunFolder
 from tests.cli.conftest import shell
 from tests.jobs import largest_difference, overrides, train
 
-# A shell that starts this in the background may have it ignore Ctrl-C.
+# What starts the tests in the background (a shell, nohup) may have them ignore signals.
 START = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from dcft_cli.cli import main
 main()
 """
