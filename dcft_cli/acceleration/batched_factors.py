@@ -43,9 +43,9 @@ def autocast_dtype(device: str) -> torch.dtype | None:
 def make_factors(adapters: Sequence[DCFTAdapter], dtype: torch.dtype) -> list[Factors]:
     """Compute the factors of adapters of equal shapes and settings, in `dtype`."""
     A, B, C = (torch.stack([getattr(a, name) for a in adapters]) for name in "ABC")
-    device = A.device.type
-    known = torch.amp.is_autocast_available(device)  # not on the meta device
-    with torch.autocast(device, enabled=False) if known else nullcontext():
+    # The meta device knows no autocast.
+    off = nullcontext() if A.is_meta else torch.autocast(A.device.type, enabled=False)
+    with off:
         down, up = _LowRankFactors.apply(A, B, C, adapters[0].shape_and_scale)  # type: ignore[no-untyped-call]
     return list(map(Factors, down.to(dtype).unbind(), up.to(dtype).unbind()))
 

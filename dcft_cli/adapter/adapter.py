@@ -72,10 +72,9 @@ class DCFTAdapter(nn.Module):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Compute A' (..., k d, in) and B' (..., out, k d) of the whole weight, in float32."""
-        device = self.A.device.type
         # They are small and worth full precision; the meta device knows no autocast.
-        known = torch.amp.is_autocast_available(device)
-        with torch.autocast(device, enabled=False) if known else nullcontext():
+        off = nullcontext() if self.A.is_meta else torch.autocast(self.A.device.type, enabled=False)
+        with off:
             down, up = low_rank_factors(self.A, self.B, self.C, **self.shape_and_scale)
         return down, self._in_all_rows(up)
 

@@ -101,6 +101,7 @@ def sweep(
 
     with waiting("Checking the runs"):
         with gc_paused():
+            from dcft_cli.models.remote_code import is_allowed
             from dcft_cli.sweeping.board import open_board
             from dcft_cli.sweeping.counts import adapter_parameters
             from dcft_cli.sweeping.summary import to_json
@@ -110,8 +111,10 @@ def sweep(
     if not dry_run and jobs > 1:
         options = {"grid": grid, "tune": tune, "trials": trials, "seeds": seeds,
                    "output": output, "storage": storage}  # fmt: skip
-        arguments = [recipe, *(overrides or ()), *_options(options)]
-        _train_in_processes([*arguments, *["--retry-failed"] * retry_failed], jobs, planned)
+        flags = {"--retry-failed": retry_failed, "--trust-remote-code": is_allowed()}
+        given = [flag for flag, is_given in flags.items() if is_given]
+        arguments = [recipe, *(overrides or ()), *_options(options), *given]
+        _train_in_processes(arguments, jobs, planned)
     elif not dry_run:
         _train(board, retry_failed=retry_failed, live=not worker)
     runs = board.runs()

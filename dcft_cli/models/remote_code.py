@@ -17,7 +17,7 @@ _allowed = ContextVar("_allowed", default=False)
 
 _BOTH = (
     "model.trust_remote_code: true in the recipe, and --trust-remote-code on the command line "
-    "(train, eval, predict, inspect)"
+    "(train, sweep, eval, predict, inspect)"
 )
 
 

@@ -102,6 +102,17 @@ def test_both_together_train_and_score(tmp_path: Path, own: Path, marker: Path) 
     assert not recipe_of(alone, contents).model.trust_remote_code
 
 
+def test_a_sweep_hands_the_command_lines_answer_to_its_processes(
+    tmp_path: Path, own: Path, marker: Path
+) -> None:
+    grid = ["--grid", "training.learning_rate=1e-3,1e-2", "--jobs", "2"]
+    command = ["sweep", *training(tmp_path, own, KEY), *grid, "--output", str(tmp_path / "sweep")]
+    assert_refused(dcft(tmp_path, *command), marker, "only the recipe asks for it")
+    done = dcft(tmp_path, *command, FLAG)
+    assert done.code == 0, done.err
+    assert len(list((tmp_path / "sweep").glob("*/adapter.safetensors"))) == 2
+
+
 def test_transformers_own_classes_are_used_where_there_are_any(
     run_cli: RunCli, tmp_path: Path, marker: Path
 ) -> None:

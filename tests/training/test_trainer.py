@@ -72,6 +72,7 @@ def test_accumulated_batches_equal_one_large_batch(task: str, calm: Path, tmp_pa
             f"training.batch_size={batch_size}",
             f"training.gradient_accumulation_steps={parts}",
             "training.group_by_length=false",
+            "model.classifier_dropout=0",
             "adapter.orthogonality=0.5",
             "training.max_grad_norm=0.1",
         )
