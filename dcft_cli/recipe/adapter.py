@@ -8,6 +8,8 @@ from dcft_cli.recipe.methods import METHODS, MethodName
 from dcft_cli.recipe.section import DType, Fraction, Section
 
 _NotNegative = Annotated[float, Field(ge=0)]
+# Beyond any model's width: an adapter file by itself must not ask for a machine's whole memory.
+_Width = Annotated[int, Field(ge=1, le=2**13)]
 
 
 class AdapterSection(Section):
@@ -19,7 +21,7 @@ class AdapterSection(Section):
     """d, size of the deconvolution kernel; a larger kernel makes a smaller adapter."""
     stride: int | None = Field(default=None, ge=1)
     """Step of the transposed convolution, 1 to `kernel_size`. Unset: `kernel_size`."""
-    rank: int = Field(default=1, ge=1)
+    rank: _Width = 1
     """DCFT: k, rank of the subspace matrix B A. Others: r, the rank of the update, by default 8
     (LoRA and its kin), 1 (lokr), 32 (psoft) or 256 (vera)."""
     scale: float = Field(default=4.0, gt=0)
@@ -35,9 +37,9 @@ class AdapterSection(Section):
     """mean_norm: mean of ||Gram - I|| over all A and B. squared: Eq. 4, summed."""
     dropout: Fraction = 0.0
     """LoRA and its kin: dropout of the layer's input on the way to the update."""
-    bottleneck: int = Field(default=16, ge=1)
+    bottleneck: _Width = 16
     """Size of the bottlenecks; houlsby: 8, pfeiffer: 16."""
-    initial_rank: int | None = Field(default=None, ge=1)
+    initial_rank: _Width | None = None
     """adalora: rank at the start, which `rank` is the average of at the end. Unset: 1.5 times
     `rank`, and at least 1 more."""
     pruning_start: float = Field(default=0.1, ge=0)
@@ -51,7 +53,7 @@ class AdapterSection(Section):
     gate_threshold: _NotNegative | Annotated[list[_NotNegative], Field(min_length=1)] = 3e-4
     """sora: by how much each step shrinks the gates (xi). A list: one after another, each for an
     equal share of the steps."""
-    bases: int = Field(default=1024, ge=1)
+    bases: int = Field(default=1024, ge=1, le=2**16)
     """nola: number of random matrices that A, and B, is a combination of (k)."""
     factor: int = Field(default=8, ge=2)
     """lokr: size of the smaller Kronecker factor."""
