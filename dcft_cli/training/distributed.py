@@ -50,16 +50,16 @@ def shard_frozen(
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    if "ignored_params" not in signature(fully_shard).parameters:
-        raise ModelError(
-            f"training.shard_base needs a newer torch than {torch.__version__}.",
-            "Upgrade torch, or train without training.shard_base.",
-        )
     encoder = model.base_model
     if encoder is model:
         raise ModelError(
             f"training.shard_base: {type(model).__name__} has no encoder apart from its head.",
             "Train without training.shard_base.",
+        )
+    if "ignored_params" not in signature(fully_shard).parameters:
+        raise ModelError(
+            f"training.shard_base needs a newer torch than {torch.__version__}.",
+            "Upgrade torch, or train without training.shard_base.",
         )
     encoder.requires_grad_(False)
     mesh = init_device_mesh(device.type, (processes,))
