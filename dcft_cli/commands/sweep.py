@@ -31,7 +31,6 @@ def sweep(
         typer.Option(
             metavar="KEY=V1,V2",
             help="Values of a setting, as in a YAML list; several: every combination.",
-            show_default=False,
             autocompletion=complete_setting,
         ),
     ] = None,
@@ -40,34 +39,24 @@ def sweep(
         typer.Option(
             metavar="KEY=LOW..HIGH",
             help="Search for the best number in a range.",
-            show_default=False,
             autocompletion=complete_setting,
         ),
     ] = None,
     trials: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Runs of each search.", show_default=False),
+        int | None, typer.Option(metavar="N", min=1, help="Runs of each search.")
     ] = None,
     seeds: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="Runs of each combination, by seed.", show_default=False
-        ),
+        int | None, typer.Option(metavar="N", min=1, help="Runs of each combination, by seed.")
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of the run folders. Default: runs/NAME-sweep.",
-            show_default=False,
-        ),
+        typer.Option(metavar="DIR", help="Folder of the run folders. Default: runs/NAME-sweep."),
     ] = None,
     storage: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
             help="Database that processes share. Default: the file sweep.journal in DIR.",
-            show_default=False,
         ),
     ] = None,
     jobs: Annotated[
