@@ -268,5 +268,5 @@ def class_counts(loaded: "LoadedTask") -> list[tuple[str, str]]:
         f"{name} {counts[n]:,}" + ("" if weights is None else f" (weight {weights[n]:.3g})")
         for n, name in enumerate(labels)
     ]
-    part = "" if loaded.held_out is None else " (in the training part)"
+    part = " (in the training part)" if loaded.holds_out else ""
     return [("classes", listed(classes, MAX_CLASSES) + part)]

@@ -96,28 +96,13 @@ def prepare(
     tokenizer = load_tokenizer(recipe.model, offsets=FAMILIES[recipe.task.kind].needs_offsets)
     config = load_config(recipe.model)
     agree_on_padding(recipe.model, config, tokenizer)
-    if commit := getattr(config, "_commit_hash", None):  # pins a branch such as "main"
-        recipe = _replace(recipe, "model", revision=commit)
     limit = _max_positions(config, tokenizer)
-    notes = []
-    if getattr(config, "auto_map", None) and not recipe.model.trust_remote_code:
-        notes.append(f"{recipe.model.name} brings code of its own, which was not run")
-    if recipe.data.max_length > limit:
-        notes.append(f"data.max_length {recipe.data.max_length} -> {limit}, the model's limit")
-        recipe = _replace(recipe, "data", max_length=limit)
+    recipe, notes = _fit_to_base(recipe, config, limit)
     if data:
         loaded = load_task(recipe.task, recipe.data, labels, training=training)
     else:
         task = build_task(recipe.task, recipe.data, labels)
-        loaded = LoadedTask(
-            task,
-            train=None,
-            validation={},
-            held_out=None,
-            notes=(),
-            main_metric=task.metrics[0],
-            greater_is_better=True,
-        )
+        loaded = LoadedTask(task, task.metrics[0])
     task, train = loaded.task, loaded.train
     base_config = deepcopy(config)
     config.update(dict(task.model_settings))
@@ -125,7 +110,6 @@ def prepare(
         task.weight_classes(recipe.training.class_weights, train.dataset)
     if task.order:
         recipe = _replace(recipe, "task", labels=list(task.order))
-    notes += loaded.notes
     train_set = None if train is None else task.encode_training(train.dataset, tokenizer)
     evaluation_sets = [
         task.evaluation_set(name, rows.dataset, tokenizer)
@@ -143,8 +127,21 @@ def prepare(
         train_set=train_set,
         evaluation_sets=evaluation_sets,
         max_positions=limit,
-        notes=notes,
+        notes=[*notes, *loaded.notes],
     )
+
+
+def _fit_to_base(recipe: Recipe, config: PreTrainedConfig, limit: int) -> tuple[Recipe, list[str]]:
+    """Return the recipe with the base's commit and a length that it can take, and notes on it."""
+    notes = []
+    if commit := getattr(config, "_commit_hash", None):  # pins a branch such as "main"
+        recipe = _replace(recipe, "model", revision=commit)
+    if getattr(config, "auto_map", None) and not recipe.model.trust_remote_code:
+        notes.append(f"{recipe.model.name} brings code of its own, which was not run")
+    if recipe.data.max_length > limit:
+        notes.append(f"data.max_length {recipe.data.max_length} -> {limit}, the model's limit")
+        recipe = _replace(recipe, "data", max_length=limit)
+    return recipe, notes
 
 
 def adapter_info(recipe: Recipe) -> dict[str, Any]:
