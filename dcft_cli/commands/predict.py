@@ -135,5 +135,5 @@ def predict(
             )
     with counting_rows(predictor.machine.is_main, to_file=output is not None) as advance:
         result = predict_stream(predictor, request, advance)
-    if result.is_main:
+    if predictor.machine.is_main:
         show_prediction(result)

@@ -1,6 +1,6 @@
 """`dcft sweep`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
+    context: typer.Context,
     recipe: Annotated[
         str,
         typer.Argument(
@@ -96,19 +97,18 @@ def sweep(
 
         parameters, missing = adapter_parameters(planned.cells, need_models=not dry_run)
         board = open_board(planned, storage, folder, dry_run=dry_run)
-    if not dry_run and jobs > 1:
-        options = {"grid": grid, "tune": tune, "trials": trials, "seeds": seeds,
-                   "output": output, "storage": storage}  # fmt: skip
-        arguments = [recipe, *(overrides or ()), *_options(options)]
-        _train_in_processes([*arguments, *["--retry-failed"] * retry_failed], jobs, planned)
+    if not dry_run and jobs > 1 and not worker:
+        _train_in_processes(context.obj, jobs, planned)
     elif not dry_run:
         _train(board, retry_failed=retry_failed, live=not worker)
     runs = board.runs()
-    if json:
+    if worker:
+        pass  # the process that started this one reports
+    elif json:
         print_json({**to_json(planned, runs), "adapter_parameters": parameters})
     elif dry_run:
         show_cells(runs, parameters, missing)
-    elif not worker:
+    else:
         show_results(planned, runs)
     if not dry_run and any(run.status == "failed" for run in runs):
         raise typer.Exit(1)
@@ -145,19 +145,9 @@ def _train(board: "Board", *, retry_failed: bool, live: bool) -> None:
 def _train_in_processes(arguments: Sequence[str], jobs: int, planned: "Sweep") -> None:
     from dcft_cli.sweeping.jobs import run_jobs
 
+    command, *others = (part for part in arguments if part != "--json")
     with handlers(_interrupt):
-        run_jobs(["sweep", *arguments, "--worker"], jobs, planned.cells)
-
-
-def _options(given: Mapping[str, object]) -> list[str]:
-    """Return options as arguments of a command; those that are None are not given."""
-    several = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
-    return [
-        f"--{name}={value}"
-        for name, values in several.items()
-        for value in values
-        if value is not None
-    ]
+        run_jobs([command, "--worker", *others], jobs, planned.cells)
 
 
 def _interrupt(number: int, frame: object) -> None:
