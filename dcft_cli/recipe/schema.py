@@ -181,6 +181,10 @@ class DataSection(Section):
             raise ValueError("give `validation` or `holdout`, not both")
         return self
 
+    def is_file(self, address: str) -> bool:
+        """Return whether an address of `train` or `validation` is a file, not a split of `hub`."""
+        return self.hub is None or is_file_address(address)
+
 
 class HeadSection(Section):
     """The task head: the parameters outside the encoder."""

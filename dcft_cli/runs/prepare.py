@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from dcft_cli.addresses import SCHEME, local_path
 from dcft_cli.models.loading import load_config, quiet_transformers, skeleton
 from dcft_cli.models.tokenizers import agree_on_padding, check_token_ids, load_tokenizer
-from dcft_cli.recipe import Recipe, is_file_address
+from dcft_cli.recipe import DataSection, Recipe
 from dcft_cli.tasks import FAMILIES, EvaluationSet, LoadedTask, build_task, load_task
 
 # Tensor cores work on tiles of 8 values in half precision.
@@ -151,7 +151,7 @@ def adapter_info(recipe: Recipe) -> dict[str, Any]:
     """
     sections = recipe.model_dump(mode="json", include={"task", "data", "model"}, exclude_none=True)
     data = sections["data"]
-    local = [key for key in ("train", "validation") if _is_local(data.get(key))]
+    local = [key for key in ("train", "validation") if _has_local_file(recipe.data, data.get(key))]
     if local:  # the Hub data set, if any, is not what was trained on
         for key in (*local, "hub", "config", "revision", "holdout"):
             data.pop(key, None)
@@ -170,8 +170,7 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     def absolute_data(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: absolute_data(address) for name, address in value.items()}
-        is_split = value is None or (recipe.data.hub is not None and not is_file_address(value))
-        return value if is_split else absolute(value)
+        return absolute(value) if value is not None and recipe.data.is_file(value) else value
 
     train, validation = absolute_data(recipe.data.train), absolute_data(recipe.data.validation)
     recipe = _replace(recipe, "data", train=train, validation=validation)
@@ -179,9 +178,9 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     return _replace(recipe, "training", output=str(folder.absolute()))
 
 
-def _is_local(value: str | Mapping[str, str] | None) -> bool:
-    addresses = value.values() if isinstance(value, Mapping) else [value or ""]
-    return any(is_file_address(a) and not a.startswith(SCHEME) for a in addresses)
+def _has_local_file(data: DataSection, value: str | Mapping[str, str] | None) -> bool:
+    addresses = value.values() if isinstance(value, Mapping) else [value] if value else []
+    return any(data.is_file(a) and not a.startswith(SCHEME) for a in addresses)
 
 
 def _replace(recipe: Recipe, section: str, **values: object) -> Recipe:

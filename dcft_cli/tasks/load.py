@@ -8,7 +8,6 @@ from dcft_cli.data.reading import read_file, read_hub
 from dcft_cli.data.rows import MAX_LISTED, Rows, RowSet, format_value
 from dcft_cli.data.similar_names import similar_names
 from dcft_cli.errors import DataError, RecipeError, did_you_mean, listed
-from dcft_cli.recipe import is_file_address
 from dcft_cli.recipe.schema import DataSection, HoldoutSection, TaskSection
 from dcft_cli.tasks.base import Task
 from dcft_cli.tasks.decision import CHOOSING
@@ -193,7 +192,7 @@ def _require_labels(rows: Rows, task: Task) -> None:
 
 def _read(task: TaskSection, data: DataSection, address: str) -> Rows:
     family = FAMILIES[task.kind]
-    if data.hub is None or is_file_address(address):
+    if data.is_file(address):
         return read_file(address, data, family.txt_format)
     text, label = family.columns(task, data)
     return read_hub(data, address, [*text, *label])
