@@ -19,7 +19,7 @@ from dcft_cli.failures import is_out_of_memory
 from dcft_cli.methods.method import Method
 from dcft_cli.recipe import dump_recipe
 from dcft_cli.runs.attach import attached, load_checkpoint, longest_batch
-from dcft_cli.runs.batch_size import free_memory, smaller_batches
+from dcft_cli.runs.batch_size import smaller_batches
 from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.runs.prepare import adapter_info, with_absolute_paths
@@ -33,6 +33,7 @@ from dcft_cli.training.checkpoints import step_of
 from dcft_cli.training.compiling import compiling
 from dcft_cli.training.diagnosis import CONSTANT
 from dcft_cli.training.distributed import has_unreached
+from dcft_cli.training.machine import free_memory
 from dcft_cli.training.reporting import Reporter
 from dcft_cli.training.trainer import AdapterTrainer
 
