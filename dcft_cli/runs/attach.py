@@ -26,7 +26,7 @@ from dcft_cli.training.reporting import Reporter
 from dcft_cli.training.trainer import METHOD_STATE
 
 
-def attached(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method, str]:
+def attach(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method, str]:
     """Load the base model on its device, and attach the method where it affects the loss.
 
     Returns:

@@ -90,7 +90,7 @@ def plan_training(
     folder.check_writable()
     machine = find_machine(training, loaded.recipe.model)
     check_trackers(training.report_to)
-    _check_processes(loaded.recipe, machine)
+    _check_machine(loaded.recipe, machine)
     preparation = prepare(loaded.recipe)
     _check_support(preparation)
     recipe = preparation.recipe
@@ -129,7 +129,7 @@ def with_training(plan: TrainingPlan, **settings: object) -> TrainingPlan:
     return replace(plan, preparation=replace(plan.preparation, recipe=recipe))
 
 
-def _check_processes(recipe: Recipe, machine: Machine) -> None:
+def _check_machine(recipe: Recipe, machine: Machine) -> None:
     """Raise UserError if a setting does not fit the number of processes and devices."""
     if recipe.training.compile and machine.devices > 1:
         raise UserError(

@@ -17,18 +17,17 @@ from dcft_cli.training.diagnosis import diagnose
 from dcft_cli.training.trainer import AdapterTrainer
 
 
-def has_results(plan: TrainingPlan, checkpoint: Path) -> bool:
-    """Return whether the folder has the results of a finished run, and not those of a shorter one.
+def read_results(plan: TrainingPlan, checkpoint: Path) -> dict[str, Any] | None:
+    """Return metrics.json of a run that ended with a checkpoint; None if it has no results yet.
 
-    Metrics are written last: a run that went on may have been stopped before them.
+    They are written last: there may be those of a shorter run, which then went on.
     """
     folder = plan.folder
     if not (folder.metrics.exists() and folder.adapter.exists()):
-        return False
-    metrics = json.loads(folder.metrics.read_text(encoding="utf-8"))
-    file_dtype = metrics["settings"]["adapter"]["file_dtype"]
-    same_dtype: bool = file_dtype == plan.recipe.adapter.file_dtype
-    return same_dtype and metrics["last_step"] == step_of(checkpoint)
+        return None
+    metrics: dict[str, Any] = json.loads(folder.metrics.read_text(encoding="utf-8"))
+    found = metrics["last_step"], metrics["settings"]["adapter"]["file_dtype"]
+    return metrics if found == (step_of(checkpoint), plan.recipe.adapter.file_dtype) else None
 
 
 def write_results(

@@ -1,6 +1,5 @@
 """`dcft train`: train as planned, keep the best checkpoint, and write the run folder."""
 
-import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -18,13 +17,13 @@ from dcft_cli.errors import RunError
 from dcft_cli.failures import is_out_of_memory
 from dcft_cli.methods.method import Method
 from dcft_cli.recipe import dump_recipe
-from dcft_cli.runs.attach import attached, load_checkpoint, longest_batch
+from dcft_cli.runs.attach import attach, load_checkpoint, longest_batch
 from dcft_cli.runs.batch_size import smaller_batches
 from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.runs.prepare import adapter_info, with_absolute_paths
 from dcft_cli.runs.presence import Presence
-from dcft_cli.runs.results import has_results, write_results
+from dcft_cli.runs.results import read_results, write_results
 from dcft_cli.runs.resumption import Resumption
 from dcft_cli.runs.start import constant_prediction, start
 from dcft_cli.training.arguments import training_arguments
@@ -102,16 +101,15 @@ def _train(
     patience = recipe.training.early_stopping_patience
     stopping = EarlyStopping(patience, resumed_from=checkpoint) if patience else None
     finished = checkpoint if _is_finished(plan, checkpoint, stopping, reporter) else None
-    if finished and has_results(plan, finished):
-        return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
+    if finished and (results := read_results(plan, finished)):
+        return TrainingResult(folder, results)
     set_seed(recipe.training.seed)
-    base, method, fingerprint = attached(plan, reporter)
+    base, method, fingerprint = attach(plan, reporter)
     if checkpoint is not None:
         load_checkpoint(checkpoint, method, fingerprint)
     prior, constant_scores = constant_prediction(plan.preparation)
     acceleration = enable(base.model) if _is_accelerated(plan) else []
-    own = [stopping] if stopping else []
-    callbacks = [*own, Presence(folder), *callbacks]
+    callbacks = [*([stopping] if stopping else []), Presence(folder), *callbacks]
     trainer = _trainer(plan, method, fingerprint, reporter, callbacks)
     if plan.machine.is_main:  # after all checks: an earlier run is overwritten from here on
         _open_folder(plan, reporter, checkpoint)
