@@ -32,6 +32,12 @@ def process_rank() -> int:
     return int(os.environ.get("RANK", "0")) if "LOCAL_RANK" in os.environ else 0
 
 
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+
+
 def is_launched() -> bool:
     """Return whether `--devices` started this process: its parent reports how the run ended."""
     return os.environ.get(_PARENT, str(os.getpid())) != str(os.getpid())

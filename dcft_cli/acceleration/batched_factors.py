@@ -17,12 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
 from dcft_cli.adapter.adapter import DCFTAdapter
-from dcft_cli.adapter.functional import (
-    ShapeAndScale,
-    low_rank_factors,
-    place_windows,
-    sum_windows,
-)
+from dcft_cli.adapter.functional import ShapeAndScale, low_rank_factors, place_windows, sum_windows
 from dcft_cli.adapter.layer import DCFTLinear
 
 

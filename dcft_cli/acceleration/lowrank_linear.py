@@ -22,11 +22,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from dcft_cli.acceleration.batched_factors import (
-    SharedFactors,
-    autocast_dtype,
-    make_factors,
-)
+from dcft_cli.acceleration.batched_factors import SharedFactors, autocast_dtype, make_factors
 from dcft_cli.adapter.layer import DCFTLinear, plain
 
 Rows = tuple[int, int]  # a range [start, end) of a weight's rows

@@ -1,13 +1,13 @@
 """The two modules by which a model carries trained increments of a frozen weight."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcft_cli.adapter.adapter import DCFTAdapter
+from dcft_cli.adapter.wrapper import Wrapper
 from dcft_cli.targets.weights import Matrix, linear_matrix
 
 Kernel = Callable[["DCFTLinear", Tensor], Tensor]
@@ -57,11 +57,10 @@ class AdaptedWeight(nn.Module):
         return None if torch.is_autocast_enabled(device.type) else self.merged
 
 
-class DCFTLinear(AdaptedWeight):
+class DCFTLinear(AdaptedWeight, Wrapper):
     """A frozen linear layer plus trained increments: y = W x + dW x + bias (Eq. 6).
 
-    The wrapped layer is kept unchanged in `base`. Attributes that are not found here
-    (`in_features`, `bias`, `weight`, ...) are those of `base`.
+    The wrapped layer is kept unchanged in `base`.
 
     Args:
         base: the layer.
@@ -101,12 +100,6 @@ class DCFTLinear(AdaptedWeight):
             and not (base._forward_hooks or base._forward_pre_hooks)
             and not any("forward" in vars(module) for module in (base, *self.adapters))
         )
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("base"), name)
 
 
 class DCFTParametrization(AdaptedWeight):

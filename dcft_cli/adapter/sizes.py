@@ -19,6 +19,6 @@ def adapter_parameters(
     return rank * (p + q) + kernel_size**2
 
 
-def lora_parameters(out_features: int, in_features: int, *, rank: int = 1) -> int:
-    """Return the number of values that LoRA trains for the same layer, for comparison."""
-    return rank * (out_features + in_features)
+def lora_parameters(out_features: int, in_features: int) -> int:
+    """Return the number of values that LoRA with r = 1 trains for the same layer."""
+    return out_features + in_features

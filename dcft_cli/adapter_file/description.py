@@ -4,14 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import from_json
 
 from dcft_cli.adapter.config import DCFTConfig, Init

@@ -47,11 +47,7 @@ def locate(source: str | Path) -> Path:
         )
     # Imported here: reading local files needs no network library.
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-    )
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         path = hf_hub_download(found["repository"], ADAPTER_FILE, revision=found["revision"])

@@ -15,7 +15,6 @@ Devices = Annotated[
         metavar="N",
         min=1,
         help="Use N devices of this machine, with one process each (torchrun's launcher).",
-        show_default=False,
     ),
 ]
 

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from dcft_cli.commands.devices import Devices, device_of, start_processes
-from dcft_cli.commands.options import Json, Overrides
+from dcft_cli.commands.options import Adapter, Json, Overrides
 
 
 def evaluate(
     context: typer.Context,
-    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder or adapter file.")],
+    adapter: Adapter,
     overrides: Overrides = None,
     predictions: Annotated[
         Path | None,
@@ -19,7 +19,6 @@ def evaluate(
             metavar="FILE",
             help="Write every row, with its true label and what is predicted, as jsonl, csv, tsv "
             "or parquet.",
-            show_default=False,
         ),
     ] = None,
     devices: Devices = None,

@@ -4,16 +4,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from dcft_cli.commands.options import Adapter
+
 
 def export(
-    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder or adapter file.")],
+    adapter: Adapter,
     out: Annotated[str, typer.Argument(metavar="OUT", help="New or empty folder for the export.")],
     to: Annotated[
         Literal["peft", "onnx"],
-        typer.Option(
-            help="peft: an adapter for PEFT with its head; onnx: the merged model.",
-            show_default=False,
-        ),
+        typer.Option(help="peft: an adapter for PEFT with its head; onnx: the merged model."),
     ],
     base: Annotated[
         str | None,

@@ -30,8 +30,7 @@ def init(
         ),
     ] = None,
     model: Annotated[
-        str,
-        typer.Option(metavar="MODEL", help="Base model: Hub name or folder."),
+        str, typer.Option(metavar="MODEL", help="Base model: Hub name or folder.")
     ] = "microsoft/deberta-v3-base",
     validation: Annotated[
         str | None,

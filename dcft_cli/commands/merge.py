@@ -22,7 +22,6 @@ def merge(
         typer.Argument(
             metavar="[BASE] ADAPTER OUT",
             help="Base model, if given; adapter; folder to write.",
-            show_default=False,
             callback=_two_or_three,
         ),
     ],

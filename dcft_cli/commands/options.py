@@ -38,13 +38,13 @@ def complete_setting(incomplete: str) -> list[tuple[str, str]]:
     ]
 
 
+Adapter = Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder or adapter file.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
         help="Overrides of recipe settings, such as training.max_steps=100. All of them: "
         "dcft train --help-settings",
-        show_default=False,
         autocompletion=complete_setting,
     ),
 ]

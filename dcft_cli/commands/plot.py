@@ -15,7 +15,6 @@ def plot(
             "-o",
             metavar="FILE",
             help="File to write (.png, .svg or .html) instead of plotting in the terminal.",
-            show_default=False,
         ),
     ] = None,
 ) -> None:

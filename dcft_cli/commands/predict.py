@@ -15,18 +15,13 @@ def predict(
     context: typer.Context,
     adapter: Annotated[
         str | None,
-        typer.Argument(
-            metavar="ADAPTER",
-            help="Run folder or adapter file; none with --adapters.",
-            show_default=False,
-        ),
+        typer.Argument(metavar="ADAPTER", help="Run folder or adapter file; none with --adapters."),
     ] = None,
     file: Annotated[
         str | None,
         typer.Argument(
             metavar="FILE",
             help="Rows without labels: jsonl, csv, tsv, parquet or conll; - is standard input.",
-            show_default=False,
         ),
     ] = None,
     overrides: Annotated[
@@ -34,7 +29,6 @@ def predict(
         typer.Argument(
             metavar="KEY=VALUE",
             help="Overrides of the recipe, such as data.text=message for the column of texts.",
-            show_default=False,
         ),
     ] = None,
     text: Annotated[
@@ -43,7 +37,6 @@ def predict(
             metavar="TEXT",
             help="Predict this text instead of a file; may be repeated. Question answering: the "
             "question.",
-            show_default=False,
         ),
     ] = None,
     text_pair: Annotated[
@@ -51,7 +44,6 @@ def predict(
         typer.Option(
             metavar="TEXT",
             help="Second text of a pair, one for each --text. Question answering: the context.",
-            show_default=False,
         ),
     ] = None,
     adapters: Annotated[
@@ -60,15 +52,12 @@ def predict(
             metavar="DIR",
             help="Instead of ADAPTER: a folder of several adapters of one base model, NAME/ or "
             "NAME.safetensors. Every row names its own.",
-            show_default=False,
         ),
     ] = None,
     adapter_column: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN",
-            help="Column of the rows that names an adapter of --adapters.",
-            show_default=False,
+            metavar="COLUMN", help="Column of the rows that names an adapter of --adapters."
         ),
     ] = None,
     output: Annotated[
@@ -79,7 +68,6 @@ def predict(
             metavar="FILE",
             help="File to write: .jsonl, .csv, .tsv or .parquet. It appears when it is complete. "
             "Default: lines of JSON on stdout.",
-            show_default=False,
         ),
     ] = None,
     file_format: Annotated[
@@ -89,26 +77,15 @@ def predict(
             metavar="FORMAT",
             help="Of the rows: jsonl, csv, tsv, parquet, conll, conllu or text (one per line). "
             "Default: by the ending of FILE; standard input is jsonl.",
-            show_default=False,
         ),
     ] = None,
     device: Annotated[
         Literal["auto", "cuda", "mps", "cpu"] | None,
-        typer.Option(
-            metavar="DEVICE",
-            help="auto, cuda, mps or cpu. Default: as in the recipe.",
-            show_default=False,
-        ),
+        typer.Option(metavar="DEVICE", help="auto, cuda, mps or cpu. Default: as in the recipe."),
     ] = None,
     devices: Devices = None,
     batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Rows per batch. Default: as dcft eval.",
-            show_default=False,
-        ),
+        int | None, typer.Option(min=1, metavar="N", help="Rows per batch. Default: as dcft eval.")
     ] = None,
 ) -> None:
     """Predict classes, numbers, entities or answers for new rows.
@@ -158,5 +135,5 @@ def predict(
             )
     with counting_rows(predictor.machine.is_main, to_file=output is not None) as advance:
         result = predict_stream(predictor, request, advance)
-    if result.is_main:
+    if predictor.machine.is_main:
         show_prediction(result)

@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from dcft_cli.commands.options import Json
+from dcft_cli.commands.options import Adapter, Json
 
 
 def push(
-    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder or adapter file.")],
+    adapter: Adapter,
     repository: Annotated[
         str, typer.Argument(metavar="USER/NAME", help="Repository on the Hugging Face Hub.")
     ],

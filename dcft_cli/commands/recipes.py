@@ -18,10 +18,7 @@ Name = Annotated[
 
 def list_recipes(
     folder: Annotated[
-        str,
-        typer.Argument(
-            metavar="FOLDER", help="Only those in it, such as paper.", show_default=False
-        ),
+        str, typer.Argument(metavar="FOLDER", help="Only those in it, such as paper.")
     ] = "",
     json: Json = False,
 ) -> None:

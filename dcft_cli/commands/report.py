@@ -16,22 +16,15 @@ def report(
     html: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="Write one page with tables and figures that needs no network.",
-            show_default=False,
+            metavar="FILE", help="Write one page with tables and figures that needs no network."
         ),
     ] = None,
     markdown: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write the tables as Markdown.", show_default=False),
+        Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown.")
     ] = None,
     csv: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write all numbers, unrounded, one line per group.",
-            show_default=False,
-        ),
+        typer.Option(metavar="FILE", help="Write all numbers, unrounded, one line per group."),
     ] = None,
     reference: Annotated[
         str | None,
@@ -39,7 +32,6 @@ def report(
             metavar="NAME",
             help="Group that the others are compared with: its name in the table, or a method. "
             "Default: the first group of dcft.",
-            show_default=False,
         ),
     ] = None,
     json: Json = False,

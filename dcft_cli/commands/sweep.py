@@ -1,6 +1,6 @@
 """`dcft sweep`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
+    context: typer.Context,
     recipe: Annotated[
         str,
         typer.Argument(
@@ -31,7 +32,6 @@ def sweep(
         typer.Option(
             metavar="KEY=V1,V2",
             help="Values of a setting, as in a YAML list; several: every combination.",
-            show_default=False,
             autocompletion=complete_setting,
         ),
     ] = None,
@@ -40,34 +40,24 @@ def sweep(
         typer.Option(
             metavar="KEY=LOW..HIGH",
             help="Search for the best number in a range.",
-            show_default=False,
             autocompletion=complete_setting,
         ),
     ] = None,
     trials: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Runs of each search.", show_default=False),
+        int | None, typer.Option(metavar="N", min=1, help="Runs of each search.")
     ] = None,
     seeds: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="Runs of each combination, by seed.", show_default=False
-        ),
+        int | None, typer.Option(metavar="N", min=1, help="Runs of each combination, by seed.")
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of the run folders. Default: runs/NAME-sweep.",
-            show_default=False,
-        ),
+        typer.Option(metavar="DIR", help="Folder of the run folders. Default: runs/NAME-sweep."),
     ] = None,
     storage: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
             help="Database that processes share. Default: the file sweep.journal in DIR.",
-            show_default=False,
         ),
     ] = None,
     jobs: Annotated[
@@ -101,28 +91,24 @@ def sweep(
 
     with waiting("Checking the runs"):
         with gc_paused():
-            from dcft_cli.models.remote_code import is_allowed
             from dcft_cli.sweeping.board import open_board
             from dcft_cli.sweeping.counts import adapter_parameters
             from dcft_cli.sweeping.summary import to_json
 
         parameters, missing = adapter_parameters(planned.cells, need_models=not dry_run)
         board = open_board(planned, storage, folder, dry_run=dry_run)
-    if not dry_run and jobs > 1:
-        options = {"grid": grid, "tune": tune, "trials": trials, "seeds": seeds,
-                   "output": output, "storage": storage}  # fmt: skip
-        flags = {"--retry-failed": retry_failed, "--trust-remote-code": is_allowed()}
-        given = [flag for flag, is_given in flags.items() if is_given]
-        arguments = [recipe, *(overrides or ()), *_options(options), *given]
-        _train_in_processes(arguments, jobs, planned)
+    if not dry_run and jobs > 1 and not worker:
+        _train_in_processes(context.obj, jobs, planned)
     elif not dry_run:
         _train(board, retry_failed=retry_failed, live=not worker)
     runs = board.runs()
-    if json:
+    if worker:
+        pass  # the process that started this one reports
+    elif json:
         print_json({**to_json(planned, runs), "adapter_parameters": parameters})
     elif dry_run:
         show_cells(runs, parameters, missing)
-    elif not worker:
+    else:
         show_results(planned, runs)
     if not dry_run and any(run.status == "failed" for run in runs):
         raise typer.Exit(1)
@@ -159,19 +145,9 @@ def _train(board: "Board", *, retry_failed: bool, live: bool) -> None:
 def _train_in_processes(arguments: Sequence[str], jobs: int, planned: "Sweep") -> None:
     from dcft_cli.sweeping.jobs import run_jobs
 
+    command, *others = (part for part in arguments if part != "--json")
     with handlers(_interrupt):
-        run_jobs(["sweep", *arguments, "--worker"], jobs, planned.cells)
-
-
-def _options(given: Mapping[str, object]) -> list[str]:
-    """Return options as arguments of a command; those that are None are not given."""
-    several = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
-    return [
-        f"--{name}={value}"
-        for name, values in several.items()
-        for value in values
-        if value is not None
-    ]
+        run_jobs([command, "--worker", *others], jobs, planned.cells)
 
 
 def _interrupt(number: int, frame: object) -> None:

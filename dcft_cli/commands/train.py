@@ -42,7 +42,6 @@ def train(
         typer.Option(
             metavar="DIR",
             help="Run folder. Default: training.output of the recipe, else runs/NAME.",
-            show_default=False,
         ),
     ] = None,
     dry_run: Annotated[

@@ -24,7 +24,33 @@ if TYPE_CHECKING:
 
 def show_inspection(found: "Inspection") -> None:
     """Print counts, then a table of layers, in which similar layers share a row."""
-    config, about, count = found.config, found.about, len(found.modules)
+    groups: dict[tuple[str, str, int, int], list[Module]] = {}
+    for module in found.modules:
+        name = ".".join("*" if part.isdigit() else part for part in module.name.split("."))
+        key = (module.role, name, module.out_features, module.in_features)
+        groups.setdefault(key, []).append(module)
+    prefix = _common_prefix([name for _, name, _, _ in groups])
+    config = found.config
+    table = _table("role", "layer", "count", "out x in", *(["parameters"] if config else []))
+    if found.norms:
+        table.add_column("|dW| min..max", justify="right", no_wrap=True)
+    for (role, name, out_features, in_features), group in groups.items():
+        norms = [found.norms[m.name] for m in group if m.name in found.norms]
+        table.add_row(
+            role,
+            _DottedName(name.removeprefix(f"{prefix}.")),
+            str(len(group)),
+            f"{out_features} x {in_features}",
+            *([f"{sum(module.parameters(config) for module in group):,}"] if config else []),
+            *([f"{min(norms):.3g}..{max(norms):.3g}"] if norms else []),
+        )
+    lines = [*_facts_of(found), *([("layers", f"in {prefix}")] if prefix else [])]
+    out.print(facts(*lines), *(["", table] if groups else []))
+
+
+def _facts_of(found: "Inspection") -> list[tuple[str, str]]:
+    """Return what is known of an adapter, apart from its layers."""
+    about, count = found.about, len(found.modules)
     ours, lora, full = found.adapter_parameters, found.lora_parameters, found.full_parameters
     base = found.base["name"] or "not named"
     if fingerprint := found.base["fingerprint"]:
@@ -50,28 +76,7 @@ def show_inspection(found: "Inspection") -> None:
         )
     if about.get("versions"):
         lines.append(("made by", ", ".join(f"{n} {v}" for n, v in about["versions"].items())))
-    groups: dict[tuple[str, str, int, int], list[Module]] = {}
-    for module in found.modules:
-        name = ".".join("*" if part.isdigit() else part for part in module.name.split("."))
-        key = (module.role, name, module.out_features, module.in_features)
-        groups.setdefault(key, []).append(module)
-    prefix = _common_prefix([name for _, name, _, _ in groups])
-    if prefix:
-        lines.append(("layers", f"in {prefix}"))
-    table = _table("role", "layer", "count", "out x in", *(["parameters"] if config else []))
-    if found.norms:
-        table.add_column("|dW| min..max", justify="right", no_wrap=True)
-    for (role, name, out_features, in_features), group in groups.items():
-        norms = [found.norms[m.name] for m in group if m.name in found.norms]
-        table.add_row(
-            role,
-            _DottedName(name.removeprefix(f"{prefix}.")),
-            str(len(group)),
-            f"{out_features} x {in_features}",
-            *([f"{sum(module.parameters(config) for module in group):,}"] if config else []),
-            *([f"{min(norms):.3g}..{max(norms):.3g}"] if norms else []),
-        )
-    out.print(facts(*lines), *(["", table] if count else []))
+    return lines
 
 
 def _fixed(found: "Inspection") -> str:

@@ -39,15 +39,6 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
         print_note(note)
     for note in plan.resumption.notes if plan.resumption and dry_run else ():
         print_note(note)  # a run reports them itself
-    assert task.train is not None
-    read = _counted(len(task.train.dataset), plan.train_rows)
-    rows = [f"{task.train.source}: {read}, {plan.tokens:,} tokens per epoch"]
-    for eval_set in preparation.evaluation_sets:
-        scored = task.validation[eval_set.name]
-        read = _counted(len(scored.dataset), len(eval_set.features))
-        rows.append(f"{scored.source}: {read} to score")
-    if not preparation.evaluation_sets:
-        rows.append("no validation data: the last checkpoint is kept")
     warmup = plan.warmup_steps
     if warmup >= plan.total_steps > 1:
         print_note(
@@ -65,7 +56,7 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
                      f"{recipe.model.quantization or recipe.model.dtype})"),
             ("task", f"{task_name}, best by {task.main_metric}"),
             *class_counts(task),
-            ("data", "\n".join(rows)),
+            ("data", "\n".join(_data_of(plan))),
             ("adapter", method_facts(recipe.adapter.method, settings)
                         + (f" in {len(adapter.modules)} layers ({' '.join(places)})"
                            if adapter.modules else "")),
@@ -84,6 +75,19 @@ def show_plan(plan: "TrainingPlan", *, dry_run: bool) -> None:
         stream.print()
 
 
+def _data_of(plan: "TrainingPlan") -> list[str]:
+    """Return where the rows come from, and how many there are."""
+    task, evaluation_sets = plan.preparation.loaded, plan.preparation.evaluation_sets
+    assert task.train is not None
+    read = _counted(len(task.train.dataset), plan.train_rows)
+    lines = [f"{task.train.source}: {read}, {plan.tokens:,} tokens per epoch"]
+    for eval_set in evaluation_sets:
+        scored = task.validation[eval_set.name]
+        read = _counted(len(scored.dataset), len(eval_set.features))
+        lines.append(f"{scored.source}: {read} to score")
+    return lines if evaluation_sets else [*lines, "no validation data: the last checkpoint is kept"]
+
+
 def method_facts(method: str, settings: Mapping[str, Any]) -> str:
     """Return a method and its main settings in one line."""
     if method == "dcft":
@@ -100,25 +104,8 @@ def method_facts(method: str, settings: Mapping[str, Any]) -> str:
 def show_training(result: "TrainingResult") -> None:
     """Print scores and baselines, the size of the adapter, and the commands to run next."""
     metrics = result.metrics
-    best, last = metrics["metrics"], metrics["last_metrics"]
-    if best:
-        columns = {
-            "constant": metrics.get("baselines", {}).get("constant"),
-            "fitted head": metrics.get("baselines", {}).get("fitted_head"),
-            f"best (step {metrics['best_step']})": best,
-        }
-        if metrics["last_step"] != metrics["best_step"]:
-            columns[f"last (step {metrics['last_step']})"] = last
-        columns = {name: scores for name, scores in columns.items() if scores}
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("")
-        for name in columns:
-            style = "green" if name.startswith("best") else None
-            table.add_column(name, justify="right", style=style)
-        for name in best:
-            values = (scores.get(name) for scores in columns.values())
-            table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
-        out.print(table)
+    if metrics["metrics"]:
+        out.print(_scores(metrics))
         chosen = decision_facts(metrics["decision"], metrics["chosen"])
         if chosen and "temperature" in metrics["chosen"]:
             name, error = calibration_fact(next(iter(metrics["reports"].values())))
@@ -144,6 +131,28 @@ def show_training(result: "TrainingResult") -> None:
     commands = (f"eval {folder}", f"predict {folder} FILE", f"merge {folder} {merged}")
     lines = "".join(f"\n  dcft {command}" for command in commands)
     out.print(f"\nNext:{lines}", markup=False)
+
+
+def _scores(metrics: Mapping[str, Any]) -> Table:
+    """Return the scores of the baselines, of the best step, and of the last."""
+    baselines, best = metrics.get("baselines", {}), metrics["metrics"]
+    columns = {
+        "constant": baselines.get("constant"),
+        "fitted head": baselines.get("fitted_head"),
+        f"best (step {metrics['best_step']})": best,
+    }
+    if metrics["last_step"] != metrics["best_step"]:
+        columns[f"last (step {metrics['last_step']})"] = metrics["last_metrics"]
+    columns = {name: scores for name, scores in columns.items() if scores}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for name in columns:
+        style = "green" if name.startswith("best") else None
+        table.add_column(name, justify="right", style=style)
+    for name in best:
+        values = (scores.get(name) for scores in columns.values())
+        table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
+    return table
 
 
 def show_evaluation(result: "EvaluationResult", predictions: Path | None) -> None:
@@ -268,5 +277,5 @@ def class_counts(loaded: "LoadedTask") -> list[tuple[str, str]]:
         f"{name} {counts[n]:,}" + ("" if weights is None else f" (weight {weights[n]:.3g})")
         for n, name in enumerate(labels)
     ]
-    part = "" if loaded.held_out is None else " (in the training part)"
+    part = " (in the training part)" if loaded.holds_out else ""
     return [("classes", listed(classes, MAX_CLASSES) + part)]

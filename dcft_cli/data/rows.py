@@ -120,18 +120,6 @@ class Rows:
             problems=list(problems.values()),
         )
 
-    def select(self, indices: Sequence[int]) -> "Rows":
-        """Return the records at `indices`, without problems."""
-        return Rows(
-            [self.records[n] for n in indices],
-            self.columns,
-            self.source,
-            None if self.lines is None else [self.lines[n] for n in indices],
-            [self.number(n) for n in indices],
-            self.published,
-            self.class_names,
-        )
-
     def number(self, index: int) -> int:
         """Return the number in its source, from 1, of the record at `index`."""
         return index + 1 if self.numbers is None else self.numbers[index]

@@ -83,11 +83,11 @@ def merge(base: str | None, adapter: str, out: str, *, dtype: DTypeChoice = "bas
 def _merge(base: str | None, adapter: str, folder: Path, dtype: DTypeChoice) -> MergeResult:
     """Write base + adapter into a new folder; see `merge`."""
     contents = read_contents(adapter_file(adapter))
-    refuse_unmergeable(contents)
+    build(settings_of(contents), seed=0).refuse_unmergeable()  # before anything is loaded
     section = base_section(base, contents)
-    stored = _stored_type(section, dtype)
     tokenizer = load_tokenizer(section)
     config = trained_config(section, contents, tokenizer)
+    stored = _stored_type(config, dtype)
     model_class = str(contents.model["class"])
     with atomic_path(folder) as part:
         part.mkdir()
@@ -166,19 +166,13 @@ def _round_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
             tensor.copy_(tensor.to(dtype))
 
 
-def _stored_type(section: ModelSection, dtype: DTypeChoice) -> torch.dtype:
-    """Return the type to write weights in."""
+def _stored_type(config: PreTrainedConfig, dtype: DTypeChoice) -> torch.dtype:
+    """Return the type to write weights in, given the base's configuration."""
     if dtype != "base":
         return getattr(torch, dtype)  # type: ignore[no-any-return]
-    found = load_config(section, {}).dtype
-    if isinstance(found, torch.dtype) and found.is_floating_point:
-        return found
+    if isinstance(config.dtype, torch.dtype) and config.dtype.is_floating_point:
+        return config.dtype
     return torch.float32
-
-
-def refuse_unmergeable(contents: Contents) -> None:
-    """Raise MergeError, before anything is loaded, if a file's method adds layers that stay."""
-    build(settings_of(contents), seed=0).refuse_unmergeable()
 
 
 def trained_config(

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dcft_cli.adapter.wrapper import Wrapper
+
 Activation = Callable[[Tensor], Tensor]
 
 
@@ -38,10 +40,8 @@ class Bottleneck(nn.Module):
         return self.up(hidden).to(x.dtype)  # type: ignore[no-any-return]
 
 
-class WithBottleneck(nn.Module):
+class WithBottleneck(Wrapper):
     """A part of a model with a bottleneck behind it: a(f) = f + bottleneck(f).
-
-    Attributes that are not found here (`weight`, `p`, ...) are those of `base`.
 
     Args:
         base: the part that puts out f, (..., features).
@@ -57,9 +57,3 @@ class WithBottleneck(nn.Module):
         f: Tensor = self.base(*args, **kwargs)
         changed: Tensor = f + self.bottleneck(f)
         return changed
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("base"), name)

@@ -3,20 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from statistics import median
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcft_cli.adapter.inject import replace_modules
+from dcft_cli.adapter.wrapper import Wrapper
 from dcft_cli.targets.weights import Matrix
 
 
-class LowRankLinear(nn.Module, ABC):
+class LowRankLinear(Wrapper, ABC):
     """A layer y = W x + bias + scale * B A x with W and bias frozen (LoRA's form).
-
-    Attributes that are not found here (`weight`, `in_features`, ...) are those of `base`.
 
     Args:
         matrix: the weight of a linear layer.
@@ -46,12 +44,6 @@ class LowRankLinear(nn.Module, ABC):
         # |B A|^2 = <B^T B, A A^T>: small matrices only.
         delta = self.scale * (B.mT @ B).mul(A @ A.mT).sum().clamp(min=0).sqrt()
         return float(delta / self.matrix.parameter.double().norm())
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("base"), name)
 
 
 def lowrank_layers(model: nn.Module) -> Iterator[LowRankLinear]:

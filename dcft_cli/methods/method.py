@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dcft_cli.adapter.inject import fix
 from dcft_cli.adapter_file.contents import BaselineContents, Contents
-from dcft_cli.adapter_file.read import ADAPTER_FILE
+from dcft_cli.adapter_file.read import file_in
 from dcft_cli.adapter_file.write import save_baseline
 from dcft_cli.errors import MergeError
 from dcft_cli.recipe import AdapterSection
@@ -140,7 +140,7 @@ class Method(ABC):
             dtype: of the values in the file.
         """
         save_baseline(
-            path / ADAPTER_FILE if path.is_dir() else path,
+            file_in(path),
             self.model,
             method=self.settings.method,
             settings=self.settings.own_settings(),

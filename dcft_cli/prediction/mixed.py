@@ -19,7 +19,7 @@ from dcft_cli.data.prediction_set import Prediction, sort_by_length
 from dcft_cli.data.rows import Rows, format_value
 from dcft_cli.errors import AdapterFileError, RunError, listed
 from dcft_cli.models.loading import base_fingerprint, head_outputs, load_model
-from dcft_cli.prediction.predictor import Predictor, settings_of
+from dcft_cli.prediction.predictor import Predictor, as_overrides
 from dcft_cli.runs.adapted import AdaptedModel, recipe_of
 from dcft_cli.runs.prepare import prepare
 from dcft_cli.serving.model import DCFTModel
@@ -49,7 +49,7 @@ def load_mixed(
     Raises:
         UserError: there are no adapters, or the first one cannot be loaded.
     """
-    overrides = [*overrides, *settings_of(device, batch_size)]
+    overrides = [*overrides, *as_overrides(device, batch_size)]
     files = _adapters_in(local_path(folder))
     path = next(iter(files.values()))
     contents = read_adapter(path)

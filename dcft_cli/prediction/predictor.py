@@ -43,11 +43,11 @@ def load(
     Raises:
         UserError: no adapter, no such device, or another base model than it was trained on.
     """
-    overrides = [*overrides, *settings_of(device, batch_size)]
+    overrides = [*overrides, *as_overrides(device, batch_size)]
     return Predictor(load_adapted(source, overrides, data=False))
 
 
-def settings_of(device: str | None, batch_size: int | None) -> list[str]:
+def as_overrides(device: str | None, batch_size: int | None) -> list[str]:
     """Return the overrides of a recipe that choose these."""
     settings = {"training.device": device, "training.eval_batch_size": batch_size}
     return [f"{key}={value}" for key, value in settings.items() if value is not None]

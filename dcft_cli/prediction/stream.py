@@ -31,14 +31,12 @@ class PredictionResult:
         output: the file; None for stdout.
         blank: number of rows without any value, which were left out.
         seconds: of reading, predicting and writing, without loading the model.
-        is_main: whether this process reports the result (torchrun starts several).
     """
 
     output: Path | None
     rows: int
     blank: int
     seconds: float
-    is_main: bool
 
 
 def predict_stream(
@@ -81,8 +79,7 @@ def predict_stream(
             write_lines(sys.stdout.buffer, lines)
     else:
         _write_file(request.output, share(), state)
-    seconds = time.perf_counter() - began
-    return PredictionResult(request.output, done, blank, seconds, state.is_main_process)
+    return PredictionResult(request.output, done, blank, time.perf_counter() - began)
 
 
 def _joined(rows: Rows, index: int, prediction: Prediction) -> dict[str, Any]:

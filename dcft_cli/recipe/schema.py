@@ -9,13 +9,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    Field,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from dcft_cli.recipe.adapter import AdapterSection
 from dcft_cli.recipe.methods import with_method_defaults
@@ -180,6 +174,10 @@ class DataSection(Section):
         if self.validation is not None and self.holdout is not None:
             raise ValueError("give `validation` or `holdout`, not both")
         return self
+
+    def is_file(self, address: str) -> bool:
+        """Return whether an address of `train` or `validation` is a file, not a split of `hub`."""
+        return self.hub is None or is_file_address(address)
 
 
 class HeadSection(Section):

@@ -12,7 +12,7 @@ from dcft_cli.reporting.collect import Excluded, Run, collect
 from dcft_cli.reporting.groups import Group, Table, differences, make_tables, settings_of
 from dcft_cli.reporting.published import Comparison, compare
 from dcft_cli.reporting.statistics import Difference, Summary, paired_difference, summarize
-from dcft_cli.tasks.metrics import LOWER_IS_BETTER
+from dcft_cli.tasks.metrics import greater_is_better
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _report(table: Table, title: str, reference: Group) -> TableReport:
         table=table,
         title=title,
         metric=metric,
-        greater_is_better=not metric.endswith(tuple(LOWER_IS_BETTER)),
+        greater_is_better=greater_is_better(metric),
         reference=reference.name,
         baselines=_baselines(table.runs),
         rows=tuple(_row(group, reference) for group in table.groups),

@@ -21,16 +21,12 @@ from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.targets.head import find_parts
 from dcft_cli.targets.resolve import general_name
 from dcft_cli.training.checkpointing import checkpoint_activations
-from dcft_cli.training.distributed import (
-    move_whole,
-    refuse_trained_shards,
-    shard_frozen,
-)
+from dcft_cli.training.distributed import move_whole, refuse_trained_shards, shard_frozen
 from dcft_cli.training.reporting import Reporter
 from dcft_cli.training.trainer import METHOD_STATE
 
 
-def attached(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method, str]:
+def attach(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method, str]:
     """Load the base model on its device, and attach the method where it affects the loss.
 
     Returns:
@@ -55,17 +51,12 @@ def attached(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method,
     if note:
         reporter.noted(note)
     model = base.model
+    fingerprint = base_fingerprint(model, base.head, recipe.model, preparation.auto_class)
+    if recipe.training.shard_base:
+        shard_frozen(model, base.head, device, plan.machine.processes)
     parts = find_parts(model, targets_of(recipe.adapter), head=base.head, dense=recipe.head.dense)
     base = replace(base, missing_keys=base.missing_keys - parts.fixed)
-    fingerprint = base_fingerprint(
-        model, parts.trained | parts.fixed, recipe.model, preparation.auto_class
-    )
     method = build(recipe.adapter, seed=recipe.training.seed, total_steps=plan.total_steps)
-    if recipe.training.shard_base:
-        shard_frozen(model, parts.trained | parts.fixed, device, plan.machine.processes)
-        parts = find_parts(
-            model, targets_of(recipe.adapter), head=base.head, dense=recipe.head.dense
-        )
     method.attach(model, parts)
     refuse_trained_shards(model, recipe.adapter.method)
     move_whole(model, device)

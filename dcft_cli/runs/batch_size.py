@@ -1,8 +1,5 @@
 """Smaller batches for a run that does not fit into memory (`training.auto_batch_size`)."""
 
-import torch
-from accelerate.utils import release_memory
-
 from dcft_cli.runs.plan import TrainingPlan, with_training
 
 
@@ -26,10 +23,3 @@ def smaller_batches(plan: TrainingPlan) -> TrainingPlan | None:
         gradient_accumulation_steps=training.gradient_accumulation_steps * parts,
         eval_batch_size=eval_batch_size,
     )
-
-
-def free_memory() -> None:
-    """Free what an attempt that ran out of memory has left behind."""
-    release_memory()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()  # metrics.json reports the attempt that succeeds

@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.constants import HF_HUB_CACHE
+
 from dcft_cli import __version__
 from dcft_cli.data.cache_folder import cache_folder
 
@@ -71,7 +73,7 @@ def describe_environment() -> Environment:
         threads=threads,
         folders={
             "current folder": _folder(Path.cwd()),
-            "models": _folder(_hub_cache()),
+            "models": _folder(Path(HF_HUB_CACHE)),
             "encoded rows": _folder(cache_folder()),
         },
         variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
@@ -98,12 +100,6 @@ def _devices() -> tuple[list[str], int | None]:
     if torch.backends.mps.is_available():
         devices.append("Apple GPU (mps)")
     return [*devices, f"CPU ({torch.backends.cpu.get_cpu_capability()})"], torch.get_num_threads()
-
-
-def _hub_cache() -> Path:
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
 
 
 def _folder(path: Path | None) -> Folder:

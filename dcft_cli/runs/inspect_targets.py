@@ -1,9 +1,10 @@
 """`dcft inspect --targets`: the roles of a model's layers, and which of them a recipe adapts."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from dcft_cli.adapter.config import DCFTConfig
@@ -108,7 +109,25 @@ def resolve(source: str, overrides: Sequence[str] = ()) -> Resolution:
         targets = [t for t in settings.targets if available.issuperset(GROUPS.get(t, (t,)))]
         settings = replace(settings, targets=targets or settings.targets)
     parts = find_parts(model, settings.targets, head=head, dense=dense)
-    chosen = parts.targets
+    others = _not_chosen(model, parts.targets, with_role, head)
+    return Resolution(
+        source=source,
+        model=section.name,
+        model_type=config.model_type,
+        model_class=type(model).__name__,
+        config=settings,
+        layers=[
+            *_kinds(parts.targets, settings, chosen=True),
+            *_kinds(others, settings, chosen=False),
+        ],
+        head=sorted({name.rpartition(".")[0] or name for name in parts.trained}),
+    )
+
+
+def _not_chosen(
+    model: nn.Module, chosen: Sequence[Target], with_role: Sequence[Target], head: Collection[str]
+) -> list[Target]:
+    """Return what else targets could select: first what has a role, then other layers."""
     used = {target.name for target in chosen} | {target.matrix.name for target in chosen}
     unused = [
         target
@@ -121,24 +140,15 @@ def resolve(source: str, overrides: Sequence[str] = ()) -> Resolution:
         for matrix in find_matrices(model)
         if matrix.called and matrix.name not in listed and matrix.parameter_name not in head
     ]
-    layers = [(True, target) for target in chosen]
-    layers += [(False, target) for target in (*unused, *without_role)]
-    return Resolution(
-        source=source,
-        model=section.name,
-        model_type=config.model_type,
-        model_class=type(model).__name__,
-        config=settings,
-        layers=_kinds(layers, settings),
-        head=sorted({name.rpartition(".")[0] or name for name in parts.trained}),
-    )
+    return [*unused, *without_role]
 
 
-def _kinds(targets: Sequence[tuple[bool, Target]], config: DCFTConfig) -> list[LayerKind]:
+def _kinds(targets: Sequence[Target], config: DCFTConfig, *, chosen: bool) -> list[LayerKind]:
     groups: dict[tuple[Any, ...], list[Target]] = {}
-    for chosen, target in targets:
-        key = (target.role, general_name(target.name), target.out_features, target.in_features)
-        groups.setdefault((*key, target.layout, chosen), []).append(target)
+    for target in targets:
+        sizes = target.out_features, target.in_features
+        key = (target.role, general_name(target.name), *sizes, target.layout)
+        groups.setdefault(key, []).append(target)
     return [
         LayerKind(
             role=role or None,
@@ -150,5 +160,5 @@ def _kinds(targets: Sequence[tuple[bool, Target]], config: DCFTConfig) -> list[L
             parameters=sum(as_module(target).parameters(config) for target in group),
             chosen=chosen,
         )
-        for (role, name, out_features, in_features, layout, chosen), group in groups.items()
+        for (role, name, out_features, in_features, layout), group in groups.items()
     ]

@@ -90,50 +90,25 @@ def plan_training(
     folder.check_writable()
     machine = find_machine(training, loaded.recipe.model)
     check_trackers(training.report_to)
-    if training.compile and machine.devices > 1:
-        raise UserError(
-            "training.compile=true works with one device per process, and "
-            f"{machine.devices} are visible.",
-            "Start with torchrun, name one device (CUDA_VISIBLE_DEVICES=0), or train without: "
-            "training.compile=false.",
-        )
-    if training.auto_batch_size and machine.processes > 1:
-        raise UserError(
-            "training.auto_batch_size works in one process: the others would wait for the one that "
-            "runs out of memory.",
-            "Set training.auto_batch_size=false, and training.batch_size so that a batch fits.",
-        )
-    if training.shard_base:
-        _check_sharding(loaded.recipe, machine)
+    _check_machine(loaded.recipe, machine)
     preparation = prepare(loaded.recipe)
-    if training.early_stopping_patience and not preparation.evaluation_sets:
-        raise RecipeError(
-            "training.early_stopping_patience needs validation data, and there is none.",
-            "Set data.validation or data.holdout.",
-        )
-    config, auto_class, recipe = preparation.config, preparation.auto_class, preparation.recipe
-    model = skeleton(config, auto_class)
-    if training.gradient_checkpointing and not model.supports_gradient_checkpointing:
-        raise RecipeError(
-            f"Models of type {config.model_type} do not support gradient checkpointing.",
-            "Set training.gradient_checkpointing=false, and a smaller batch with "
-            "training.gradient_accumulation_steps.",
-        )
+    _check_support(preparation)
+    recipe = preparation.recipe
     assert preparation.train_set is not None
     steps_per_epoch, total_steps = optimizer_steps(
         training, len(preparation.train_set), training.batch_size * machine.replicas
     )
     identity = run_identity(preparation.loaded, training, machine, total_steps)
-    given = with_absolute_paths(recipe, folder.path)
     resumption = None
     if not overwrite:
+        given = with_absolute_paths(recipe, folder.path)
         resumption = find_resumption(folder, given, identity, requested=resume)
     return TrainingPlan(
         preparation=preparation,
         adapter=plan_adapter(
             recipe.adapter,
-            config,
-            auto_class,
+            preparation.config,
+            preparation.auto_class,
             dense=recipe.head.dense,
             total_steps=total_steps,
         ),
@@ -152,6 +127,25 @@ def with_training(plan: TrainingPlan, **settings: object) -> TrainingPlan:
     training = plan.recipe.training.model_copy(update=settings)
     recipe = plan.recipe.model_copy(update={"training": training})
     return replace(plan, preparation=replace(plan.preparation, recipe=recipe))
+
+
+def _check_machine(recipe: Recipe, machine: Machine) -> None:
+    """Raise UserError if a setting does not fit the number of processes and devices."""
+    if recipe.training.compile and machine.devices > 1:
+        raise UserError(
+            "training.compile=true works with one device per process, and "
+            f"{machine.devices} are visible.",
+            "Start with torchrun, name one device (CUDA_VISIBLE_DEVICES=0), or train without: "
+            "training.compile=false.",
+        )
+    if recipe.training.auto_batch_size and machine.processes > 1:
+        raise UserError(
+            "training.auto_batch_size works in one process: the others would wait for the one that "
+            "runs out of memory.",
+            "Set training.auto_batch_size=false, and training.batch_size so that a batch fits.",
+        )
+    if recipe.training.shard_base:
+        _check_sharding(recipe, machine)
 
 
 def _check_sharding(recipe: Recipe, machine: Machine) -> None:
@@ -174,3 +168,20 @@ def _check_sharding(recipe: Recipe, machine: Machine) -> None:
                 f"training.shard_base does not work with {key}={str(found).lower()}.",
                 f"Set {key}={setting}, or train without training.shard_base.",
             )
+
+
+def _check_support(preparation: Preparation) -> None:
+    """Raise RecipeError if a setting needs data that is not there, or another model."""
+    training, config = preparation.recipe.training, preparation.config
+    if training.early_stopping_patience and not preparation.evaluation_sets:
+        raise RecipeError(
+            "training.early_stopping_patience needs validation data, and there is none.",
+            "Set data.validation or data.holdout.",
+        )
+    model = skeleton(config, preparation.auto_class)
+    if training.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise RecipeError(
+            f"Models of type {config.model_type} do not support gradient checkpointing.",
+            "Set training.gradient_checkpointing=false, and a smaller batch with "
+            "training.gradient_accumulation_steps.",
+        )

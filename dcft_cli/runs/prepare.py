@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from dcft_cli.addresses import SCHEME, local_path
 from dcft_cli.models.loading import load_config, quiet_transformers, skeleton
 from dcft_cli.models.tokenizers import agree_on_padding, check_token_ids, load_tokenizer
-from dcft_cli.recipe import Recipe, is_file_address
+from dcft_cli.recipe import DataSection, Recipe
 from dcft_cli.tasks import FAMILIES, EvaluationSet, LoadedTask, build_task, load_task
 
 # Tensor cores work on tiles of 8 values in half precision.
@@ -96,28 +96,13 @@ def prepare(
     tokenizer = load_tokenizer(recipe.model, offsets=FAMILIES[recipe.task.kind].needs_offsets)
     config = load_config(recipe.model)
     agree_on_padding(recipe.model, config, tokenizer)
-    if commit := getattr(config, "_commit_hash", None):  # pins a branch such as "main"
-        recipe = _replace(recipe, "model", revision=commit)
     limit = _max_positions(config, tokenizer)
-    notes = []
-    if getattr(config, "auto_map", None) and not recipe.model.trust_remote_code:
-        notes.append(f"{recipe.model.name} brings code of its own, which was not run")
-    if recipe.data.max_length > limit:
-        notes.append(f"data.max_length {recipe.data.max_length} -> {limit}, the model's limit")
-        recipe = _replace(recipe, "data", max_length=limit)
+    recipe, notes = _fit_to_base(recipe, config, limit)
     if data:
         loaded = load_task(recipe.task, recipe.data, labels, training=training)
     else:
         task = build_task(recipe.task, recipe.data, labels)
-        loaded = LoadedTask(
-            task,
-            train=None,
-            validation={},
-            held_out=None,
-            notes=(),
-            main_metric=task.metrics[0],
-            greater_is_better=True,
-        )
+        loaded = LoadedTask(task, task.metrics[0])
     task, train = loaded.task, loaded.train
     base_config = deepcopy(config)
     config.update(dict(task.model_settings))
@@ -125,7 +110,6 @@ def prepare(
         task.weight_classes(recipe.training.class_weights, train.dataset)
     if task.order:
         recipe = _replace(recipe, "task", labels=list(task.order))
-    notes += loaded.notes
     train_set = None if train is None else task.encode_training(train.dataset, tokenizer)
     evaluation_sets = [
         task.evaluation_set(name, rows.dataset, tokenizer)
@@ -143,8 +127,21 @@ def prepare(
         train_set=train_set,
         evaluation_sets=evaluation_sets,
         max_positions=limit,
-        notes=notes,
+        notes=[*notes, *loaded.notes],
     )
+
+
+def _fit_to_base(recipe: Recipe, config: PreTrainedConfig, limit: int) -> tuple[Recipe, list[str]]:
+    """Return the recipe with the base's commit and a length that it can take, and notes on it."""
+    notes = []
+    if commit := getattr(config, "_commit_hash", None):  # pins a branch such as "main"
+        recipe = _replace(recipe, "model", revision=commit)
+    if getattr(config, "auto_map", None) and not recipe.model.trust_remote_code:
+        notes.append(f"{recipe.model.name} brings code of its own, which was not run")
+    if recipe.data.max_length > limit:
+        notes.append(f"data.max_length {recipe.data.max_length} -> {limit}, the model's limit")
+        recipe = _replace(recipe, "data", max_length=limit)
+    return recipe, notes
 
 
 def adapter_info(recipe: Recipe) -> dict[str, Any]:
@@ -154,7 +151,7 @@ def adapter_info(recipe: Recipe) -> dict[str, Any]:
     """
     sections = recipe.model_dump(mode="json", include={"task", "data", "model"}, exclude_none=True)
     data = sections["data"]
-    local = [key for key in ("train", "validation") if _is_local(data.get(key))]
+    local = [key for key in ("train", "validation") if _has_local_file(recipe.data, data.get(key))]
     if local:  # the Hub data set, if any, is not what was trained on
         for key in (*local, "hub", "config", "revision", "holdout"):
             data.pop(key, None)
@@ -173,8 +170,7 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     def absolute_data(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: absolute_data(address) for name, address in value.items()}
-        is_split = value is None or (recipe.data.hub is not None and not is_file_address(value))
-        return value if is_split else absolute(value)
+        return absolute(value) if value is not None and recipe.data.is_file(value) else value
 
     train, validation = absolute_data(recipe.data.train), absolute_data(recipe.data.validation)
     recipe = _replace(recipe, "data", train=train, validation=validation)
@@ -182,9 +178,9 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     return _replace(recipe, "training", output=str(folder.absolute()))
 
 
-def _is_local(value: str | Mapping[str, str] | None) -> bool:
-    addresses = value.values() if isinstance(value, Mapping) else [value or ""]
-    return any(is_file_address(a) and not a.startswith(SCHEME) for a in addresses)
+def _has_local_file(data: DataSection, value: str | Mapping[str, str] | None) -> bool:
+    addresses = value.values() if isinstance(value, Mapping) else [value] if value else []
+    return any(data.is_file(a) and not a.startswith(SCHEME) for a in addresses)
 
 
 def _replace(recipe: Recipe, section: str, **values: object) -> Recipe:

@@ -16,8 +16,6 @@ from dcft_cli.runs.card import public_base, write_card
 from dcft_cli.runs.folder import RunFolder, adapter_file
 from dcft_cli.tasks import FAMILIES
 
-_CARD = "README.md"
-
 
 @dataclass(frozen=True)
 class PushResult:
@@ -91,8 +89,8 @@ def push(
         )
     if not metrics:
         notes.append(f"{path.parent} has no metrics.json: the card shows no scores.")
-    url = None if dry_run else _upload(repository, {ADAPTER_FILE: path.read_bytes(),
-                                                    _CARD: card.encode()}, private)  # fmt: skip
+    files = {ADAPTER_FILE: path.read_bytes(), "README.md": card.encode()}
+    url = None if dry_run else _upload(repository, files, private)
     return PushResult(repository, card, path.stat().st_size, url, tuple(notes))
 
 

@@ -56,11 +56,7 @@ def start(
         fitted.scale(share)
         if preparation.evaluation_sets:
             trainer.add_callback(BeforeFirstStep(score_fitted_head))
-    elif (
-        preparation.recipe.training.fit_head == "auto"
-        and base.missing_keys
-        and not base.reused_keys
-    ):
+    elif preparation.recipe.training.fit_head == "auto" and _has_new_layer(base):
         trainer.reporting.reporter.noted(
             "The head starts at random: no linear layer of it computes the model's outputs."
         )

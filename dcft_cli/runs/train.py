@@ -1,6 +1,5 @@
 """`dcft train`: train as planned, keep the best checkpoint, and write the run folder."""
 
-import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -8,35 +7,32 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, set_seed
 
 from dcft_cli.acceleration import enable
-from dcft_cli.adapter_file.write import round_trained
 from dcft_cli.atomic import atomic_path, naming
 from dcft_cli.data.writing import write_rows
 from dcft_cli.errors import RunError
 from dcft_cli.failures import is_out_of_memory
 from dcft_cli.methods.method import Method
 from dcft_cli.recipe import dump_recipe
-from dcft_cli.runs.attach import attached, load_checkpoint, longest_batch
-from dcft_cli.runs.batch_size import free_memory, smaller_batches
+from dcft_cli.runs.attach import attach, load_checkpoint, longest_batch
+from dcft_cli.runs.batch_size import smaller_batches
 from dcft_cli.runs.folder import RunFolder
-from dcft_cli.runs.metrics import run_metrics
 from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.runs.prepare import adapter_info, with_absolute_paths
 from dcft_cli.runs.presence import Presence
+from dcft_cli.runs.results import read_results, write_results
 from dcft_cli.runs.resumption import Resumption
 from dcft_cli.runs.start import constant_prediction, start
 from dcft_cli.training.arguments import training_arguments
 from dcft_cli.training.callbacks import EarlyStopping, ReportingCallback
 from dcft_cli.training.checkpoints import step_of
-from dcft_cli.training.compiling import compile_model, convert_compile_errors
+from dcft_cli.training.compiling import compiling
 from dcft_cli.training.diagnosis import CONSTANT
-from dcft_cli.training.distributed import (
-    has_unreached,
-)
+from dcft_cli.training.distributed import has_unreached
+from dcft_cli.training.machine import free_memory
 from dcft_cli.training.reporting import Reporter
 from dcft_cli.training.trainer import AdapterTrainer
 
@@ -104,17 +100,16 @@ def _train(
         reporter.noted(note)
     patience = recipe.training.early_stopping_patience
     stopping = EarlyStopping(patience, resumed_from=checkpoint) if patience else None
-    finished = _is_finished(plan, checkpoint, stopping, reporter)
-    if finished and _has_results(plan, checkpoint):
-        return TrainingResult(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
+    finished = checkpoint if _is_finished(plan, checkpoint, stopping, reporter) else None
+    if finished and (results := read_results(plan, finished)):
+        return TrainingResult(folder, results)
     set_seed(recipe.training.seed)
-    base, method, fingerprint = attached(plan, reporter)
+    base, method, fingerprint = attach(plan, reporter)
     if checkpoint is not None:
         load_checkpoint(checkpoint, method, fingerprint)
     prior, constant_scores = constant_prediction(plan.preparation)
     acceleration = enable(base.model) if _is_accelerated(plan) else []
-    own = [stopping] if stopping else []
-    callbacks = [*own, Presence(folder), *callbacks]
+    callbacks = [*([stopping] if stopping else []), Presence(folder), *callbacks]
     trainer = _trainer(plan, method, fingerprint, reporter, callbacks)
     if plan.machine.is_main:  # after all checks: an earlier run is overwritten from here on
         _open_folder(plan, reporter, checkpoint)
@@ -124,17 +119,13 @@ def _train(
     else:
         for name, scores in {CONSTANT: constant_scores, **folder.baselines()}.items():
             trainer.add_baseline(name, scores, write=False)
-    if recipe.training.compile:
-        compile_model(base.model)
-    if finished and checkpoint is not None:
-        trainer.restore_finished_run(checkpoint)  # the Trainer would take another step
+    if finished:
+        trainer.restore_finished_run(finished)  # the Trainer would take another step
     else:
-        compiling = convert_compile_errors() if recipe.training.compile else nullcontext()
-        with compiling, naming(folder.checkpoints):
+        compiled = compiling(base.model) if recipe.training.compile else nullcontext()
+        with compiled, naming(folder.checkpoints):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    metrics = run_metrics(plan, trainer, prior)
-    metrics["acceleration"] = acceleration
-    _finish(plan, trainer, metrics)
+    metrics = write_results(plan, trainer, prior, acceleration)
     return TrainingResult(folder, metrics, trainer)
 
 
@@ -168,46 +159,6 @@ def _is_finished(
         )
         return True
     return False
-
-
-def _has_results(plan: TrainingPlan, checkpoint: Path | None) -> bool:
-    """Return whether the folder has the results of a finished run, and not those of a shorter one.
-
-    Metrics are written last: a run that went on may have been stopped before them.
-    """
-    folder = plan.folder
-    if checkpoint is None or not (folder.metrics.exists() and folder.adapter.exists()):
-        return False
-    metrics = json.loads(folder.metrics.read_text(encoding="utf-8"))
-    settings = metrics["settings"]["adapter"]
-    return (metrics["last_step"], settings["file_dtype"]) == (
-        step_of(checkpoint),
-        plan.recipe.adapter.file_dtype,
-    )
-
-
-def _finish(plan: TrainingPlan, trainer: AdapterTrainer, metrics: dict[str, Any]) -> None:
-    """Score what the adapter file will hold, add decision and reports to `metrics`; write both."""
-    recipe, folder, task = plan.recipe, plan.folder, plan.preparation.loaded.task
-    dtype: torch.dtype = getattr(torch, recipe.adapter.file_dtype)
-    needs_predictions = plan.preparation.evaluation_sets and (task.has_classes or task.chosen)
-    if dtype != torch.float32:  # the scores are those of the file
-        round_trained(trainer.adapted_model, dtype)
-        metrics["metrics"] = trainer.score()
-    elif needs_predictions and trainer.scored_step != metrics["best_step"]:
-        trainer.score()
-    metrics["decision"] = task.decision.to_json(task.choosable)
-    metrics["chosen"] = list(task.chosen)
-    metrics["reports"] = trainer.reports
-    if not plan.machine.is_main:
-        return
-    info = adapter_info(recipe)
-    if task.chosen:
-        info["decision"] = task.decision.to_json(task.chosen)
-    trainer.save_adapter(folder.adapter, info=info, dtype=dtype)
-    with atomic_path(folder.metrics) as path:
-        path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    folder.drop_previous()
 
 
 def _is_accelerated(plan: TrainingPlan) -> bool:
@@ -284,5 +235,6 @@ def _open_folder(plan: TrainingPlan, reporter: Reporter, checkpoint: Path | None
         path.write_text(dump_recipe(recipe), encoding="utf-8")
     with naming(folder.path):
         plan.preparation.tokenizer.save_pretrained(folder.path)
-    if (held_out := plan.preparation.loaded.held_out) is not None:
-        write_rows(folder.holdout, held_out.records)
+    loaded = plan.preparation.loaded
+    if loaded.holds_out:
+        write_rows(folder.holdout, loaded.validation[""].records)

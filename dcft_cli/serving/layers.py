@@ -7,26 +7,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dcft_cli.adapter.functional import delta_weight
+from dcft_cli.adapter.wrapper import Wrapper
 from dcft_cli.errors import ModelError
 from dcft_cli.serving.selection import Selection, join_rows, selected
 from dcft_cli.targets.weights import Matrix
 
 
-class _Wrapper(nn.Module):
-    """A module around another; attributes that are not found here are the other's."""
-
-    def __init__(self, base: nn.Module) -> None:
-        super().__init__()
-        self.base = base
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("base"), name)
-
-
-class SelectedLinear(_Wrapper):
+class SelectedLinear(Wrapper):
     """A frozen linear layer plus the increments of the selected adapters: y = W x + dW x + bias.
 
     Args:
@@ -35,8 +22,8 @@ class SelectedLinear(_Wrapper):
     """
 
     def __init__(self, base: nn.Module, weight: str) -> None:
-        super().__init__(base)
-        self.weight_name = weight
+        super().__init__()
+        self.base, self.weight_name = base, weight
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out).
@@ -97,7 +84,7 @@ class SelectedParametrization(nn.Module):
         return result.to(stored.dtype)
 
 
-class SelectedHead(_Wrapper):
+class SelectedHead(Wrapper):
     """A module outside the encoder, with the parameters of the selected adapters.
 
     Args:
@@ -106,8 +93,8 @@ class SelectedHead(_Wrapper):
     """
 
     def __init__(self, base: nn.Module, name: str) -> None:
-        super().__init__(base)
-        self.name = name
+        super().__init__()
+        self.base, self.name = base, name
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute as the module does.

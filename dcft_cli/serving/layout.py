@@ -46,11 +46,9 @@ class Layout:
 
     Attributes:
         blocks: by the name of the weight.
-        size: length of the vector.
     """
 
     blocks: Mapping[str, tuple[Block, ...]]
-    size: int
 
 
 def layout_of(contents: AdapterContents) -> Layout:
@@ -76,7 +74,7 @@ def _layout(kernel_size: int, stride: int, rank: int, modules: tuple[Module, ...
         block = Block(start, end, tuple(shapes.values()), shape_and_scale, module.rows)
         blocks[module.weight] = (*blocks.get(module.weight, ()), block)
         start = end
-    return Layout(blocks, start)
+    return Layout(blocks)
 
 
 def as_vector(contents: AdapterContents) -> Tensor:

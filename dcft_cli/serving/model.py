@@ -28,13 +28,7 @@ from dcft_cli.models.loading import (
 from dcft_cli.recipe.schema import ModelSection
 from dcft_cli.serving.held import HeldAdapter
 from dcft_cli.serving.layers import SelectedHead, SelectedLinear, SelectedParametrization
-from dcft_cli.serving.selection import (
-    Selection,
-    join_rows,
-    select_by_row,
-    select_one,
-    selected,
-)
+from dcft_cli.serving.selection import Selection, join_rows, select_by_row, select_one, selected
 from dcft_cli.targets.example import example_of
 from dcft_cli.targets.resolve import find_weights
 

@@ -21,7 +21,7 @@ class Group:
 
     Attributes:
         rows: numbers of the rows, in the order of `vectors`; None: all.
-        vectors: (n, layout.size), one adapter for each row; n = 1 for the whole batch.
+        vectors: (n, size), one adapter for each row; n = 1 for the whole batch.
     """
 
     layout: Layout

@@ -12,7 +12,7 @@ from dcft_cli.sweeping.folders import run_folder
 from dcft_cli.sweeping.keys import cell_key, check_rows
 from dcft_cli.sweeping.owners import Watch
 from dcft_cli.sweeping.storage import exists, open_storage
-from dcft_cli.tasks.metrics import LOWER_IS_BETTER
+from dcft_cli.tasks.metrics import greater_is_better
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -194,5 +194,4 @@ def open_board(sweep: Sweep, url: str | None, output: Path, *, dry_run: bool) ->
 
 def _direction(recipe: Recipe) -> Literal["minimize", "maximize"]:
     # Only a metric that the recipe names can be better when lower: no task's first one is.
-    lower = (recipe.task.metric or "").endswith(tuple(LOWER_IS_BETTER))
-    return "minimize" if lower else "maximize"
+    return "maximize" if greater_is_better(recipe.task.metric or "") else "minimize"

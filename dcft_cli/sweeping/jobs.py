@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from dcft_cli.errors import DCFTError
+from dcft_cli.processes import usable_cores
 from dcft_cli.sweeping.cells import Cell
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -59,6 +60,4 @@ def _devices() -> list[str]:
 def _environment(job: int, jobs: int, devices: Sequence[str]) -> dict[str, str]:
     if devices:
         return os.environ | {_VISIBLE: devices[job % len(devices)]}
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return os.environ | {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
+    return os.environ | {"OMP_NUM_THREADS": str(max(1, usable_cores() // jobs))}

@@ -9,7 +9,7 @@ from typing import Any
 
 from dcft_cli.addresses import local_path
 from dcft_cli.errors import DataError, UserError, listed
-from dcft_cli.recipe import Recipe, is_file_address
+from dcft_cli.recipe import Recipe
 from dcft_cli.sweeping.cells import Cell
 
 # Where a run computes, in which batches, and what it reports to do not change what it computes.
@@ -65,13 +65,13 @@ def _files(recipe: Recipe) -> Iterator[str]:
     data = recipe.data
     validation = data.validation if isinstance(data.validation, dict) else {"": data.validation}
     for address in (data.train, *validation.values()):
-        if address is not None and (data.hub is None or is_file_address(address)):
+        if address is not None and data.is_file(address):
             yield address
 
 
 def _content(recipe: Recipe, address: str) -> str:
     """Return a hash of a local file's content; of anything else, the name of a split, itself."""
-    if recipe.data.hub is not None and not is_file_address(address):
+    if not recipe.data.is_file(address):
         return address
     try:
         path = local_path(address)

@@ -1,12 +1,9 @@
-"""One run of a sweep: trained like `dcft train`, and its memory freed."""
+"""One run of a sweep: trained like `dcft train`."""
 
-import gc
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from dcft_cli.errors import RunError, TrainingError
 from dcft_cli.recipe import LoadedRecipe
@@ -42,8 +39,6 @@ def train_run(
     Raises:
         DCFTError: the run cannot start or be finished.
     """
-    if _has_used_cuda():
-        torch.cuda.reset_peak_memory_stats()  # each run reports its own
     with run_folder(loaded, str(folder)).lock() as note:
         if note:
             reporter.noted(note)
@@ -82,23 +77,6 @@ def suggest(trial: "Trial", ranges: Mapping[str, Range]) -> dict[str, float]:
         else trial.suggest_float(key, numbers.low, numbers.high, log=numbers.is_log)
         for key, numbers in ranges.items()
     }
-
-
-def free_memory() -> None:
-    """Free what the last run left behind.
-
-    Raises:
-        RuntimeError: the run has left the CUDA device unusable for this process, in which all
-            further runs would fail, too.
-    """
-    gc.collect()
-    if _has_used_cuda():
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-
-
-def _has_used_cuda() -> bool:
-    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 class RunReporter(Reporter):

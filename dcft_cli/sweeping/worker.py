@@ -19,8 +19,9 @@ from dcft_cli.sweeping.claims import (
 )
 from dcft_cli.sweeping.folders import last_event, record
 from dcft_cli.sweeping.owners import heartbeat
-from dcft_cli.sweeping.training import RunReporter, free_memory, suggest, train_run
+from dcft_cli.sweeping.training import RunReporter, suggest, train_run
 from dcft_cli.sweeping.view import SweepView
+from dcft_cli.training.machine import free_memory
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -1,20 +1,19 @@
 """From a recipe's task and data sections to the task, with checked rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dcft_cli.data.holdout import hold_out
 from dcft_cli.data.reading import read_file, read_hub
 from dcft_cli.data.rows import MAX_LISTED, Rows, RowSet, format_value
 from dcft_cli.data.similar_names import similar_names
 from dcft_cli.errors import DataError, RecipeError, did_you_mean, listed
-from dcft_cli.recipe import is_file_address
-from dcft_cli.recipe.schema import DataSection, TaskSection
+from dcft_cli.recipe.schema import DataSection, HoldoutSection, TaskSection
 from dcft_cli.tasks.base import Task
 from dcft_cli.tasks.decision import CHOOSING
 from dcft_cli.tasks.families import FAMILIES, build_task, labels_only_in_data
 from dcft_cli.tasks.known import known_task
-from dcft_cli.tasks.metrics import LOWER_IS_BETTER
+from dcft_cli.tasks.metrics import greater_is_better
 
 
 @dataclass(frozen=True)
@@ -23,21 +22,24 @@ class LoadedTask:
 
     Attributes:
         task: encodes the rows and scores predictions.
+        main_metric: metric that picks the best checkpoint, with the prefix of its set.
         train: training rows; None for an evaluation.
         validation: validation rows by the name of the set; a single set has no name ("").
-        held_out: the rows split off as validation rows, as they were read; None if there are none.
+        holds_out: whether the validation rows were split off from the training rows.
         notes: what was left out of the data, or looks wrong in it.
-        main_metric: metric that picks the best checkpoint, with the prefix of its set.
-        greater_is_better: whether a higher `main_metric` is better.
     """
 
     task: Task
-    train: RowSet | None
-    validation: Mapping[str, RowSet]
-    held_out: Rows | None
-    notes: Sequence[str]
     main_metric: str
-    greater_is_better: bool
+    train: RowSet | None = None
+    validation: Mapping[str, RowSet] = field(default_factory=dict)
+    holds_out: bool = False
+    notes: Sequence[str] = ()
+
+    @property
+    def greater_is_better(self) -> bool:
+        """Whether a higher `main_metric` is better."""
+        return greater_is_better(self.main_metric)
 
 
 def load_task(
@@ -62,48 +64,83 @@ def load_task(
         RecipeError: settings that are missing or do not fit the task.
         UserError: the package of a `package://` address is not installed.
     """
-    family = FAMILIES[task.kind]
     rows = _training_rows(task, data) if training or data.holdout else None
     if not labels and rows is not None and labels_only_in_data(task, data):
-        _, (column, *_) = family.columns(task, data)
-        labels = family.find_labels(rows, column, data)
-        if rows.class_names.get(column):  # the data set itself gives them an order
-            task = task.model_copy(update={"labels": list(labels)})
+        task, labels = _find_labels(rows, task, data)
     built = build_task(task, data, labels)
-    train = RowSet(built.prepare(rows), rows.source) if rows is not None else None
-    notes = [] if rows is None else list(rows.notes)
-    if train is not None and not built.order:
-        notes += _similar_classes(built, train)
-    held_out = None
+    train = None
+    notes: list[str] = []
+    if rows is not None:
+        train = RowSet(built.prepare(rows), rows.source)
+        notes = [*rows.notes, *_similar_classes(built, train)]
     if rows is not None and train is not None and data.holdout is not None:
-        indices = hold_out(train, family.group_column, family.class_column, data.holdout)
-        held_out = rows.select(indices[1])
-        parts = [train.dataset.select(side) for side in indices]
-        train = RowSet(parts[0], f"{rows.source} (training part)")
-        validation = {"": RowSet(parts[1], f"{rows.source} (held-out part)", held_out.records)}
+        train, held_out = _split(train, rows, built, data.holdout)
+        validation = {"": held_out}
     else:
         validation, more = _validation_sets(task, data, built, training=training)
         notes += more
-    if not training:
-        train = None
-        if not validation:
-            hint = "Name it: data.validation=dev.jsonl"
-            raise DataError("There is no validation data to score.", hint)
+    _check_sets(built, train if training else None, validation)
+    return LoadedTask(
+        built,
+        _main_metric(task.metric, built.metrics, list(validation)),
+        train if training else None,
+        validation,
+        data.holdout is not None,
+        notes,
+    )
+
+
+def _find_labels(
+    rows: Rows, task: TaskSection, data: DataSection
+) -> tuple[TaskSection, tuple[str, ...]]:
+    """Return the class names in training rows; the task has them too if their order is declared."""
+    family = FAMILIES[task.kind]
+    _, (column, *_) = family.columns(task, data)
+    labels = family.find_labels(rows, column, data)
+    if rows.class_names.get(column):  # by the data set itself
+        task = task.model_copy(update={"labels": list(labels)})
+    return task, labels
+
+
+def _split(
+    prepared: RowSet, rows: Rows, task: Task, holdout: HoldoutSection
+) -> tuple[RowSet, RowSet]:
+    """Return the training part of prepared rows, and the part held out for validation."""
+    train, held_out = hold_out(prepared, task.group_column, task.class_column, holdout)
+    return (
+        RowSet(prepared.dataset.select(train), f"{rows.source} (training part)"),
+        RowSet(
+            prepared.dataset.select(held_out),
+            f"{rows.source} (held-out part)",
+            [rows.records[index] for index in held_out],
+        ),
+    )
+
+
+def _check_sets(task: Task, train: RowSet | None, validation: Mapping[str, RowSet]) -> None:
+    """Check that there are the rows that training, or else an evaluation, needs.
+
+    Raises:
+        DataError, RecipeError: there are not.
+    """
     if train is not None:
-        built.check_training(train)
-    if built.chosen and not validation:
-        setting = CHOOSING[built.chosen[0]].setting
+        task.check_training(train)
+    elif not validation:
+        raise DataError(
+            "There is no validation data to score.", "Name it: data.validation=dev.jsonl"
+        )
+    if task.chosen and not validation:
         raise RecipeError(
-            f"{setting} needs validation rows to choose on, and there are none.",
+            f"{CHOOSING[task.chosen[0]].setting} needs validation rows to choose on, and there are "
+            "none.",
             "Set data.validation or data.holdout.",
         )
-    metric = _main_metric(task.metric, built.metrics, list(validation))
-    greater_is_better = not metric.endswith(tuple(LOWER_IS_BETTER))
-    return LoadedTask(built, train, validation, held_out, notes, metric, greater_is_better)
 
 
 def _similar_classes(task: Task, train: RowSet) -> list[str]:
-    """Return a note if some of the classes that were found may be the same."""
+    """Return a note if some of the classes that were found, not declared, may be the same."""
+    if task.order:
+        return []
     counts = task.label_counts(train.dataset)
     rows = {name: counts[number] for number, name in enumerate(task.labels)}
     pairs = [
@@ -155,7 +192,7 @@ def _require_labels(rows: Rows, task: Task) -> None:
 
 def _read(task: TaskSection, data: DataSection, address: str) -> Rows:
     family = FAMILIES[task.kind]
-    if data.hub is None or is_file_address(address):
+    if data.is_file(address):
         return read_file(address, data, family.txt_format)
     text, label = family.columns(task, data)
     return read_hub(data, address, [*text, *label])

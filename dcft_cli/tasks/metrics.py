@@ -69,7 +69,10 @@ METRICS: dict[str, Callable[[Numbers, Numbers], float]] = {
     for metric in (accuracy, f1, macro_f1, matthews_correlation, pearson, spearman, mse)
 }
 
-LOWER_IS_BETTER = frozenset({"mse"})
+
+def greater_is_better(metric: str) -> bool:
+    """Return whether a higher score is better; the metric may have the prefix of its set."""
+    return not metric.endswith("mse")
 
 
 def require_finite(predictions: Numbers) -> Numbers:

@@ -1,28 +1,28 @@
 """torch.compile: compiling a model, and reporting a failure to."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
 from dcft_cli.errors import TrainingError
 
 
-def compile_model(model: nn.Module, backend: str = "inductor") -> None:
-    """Let torch compile the model's forward and backward pass at its first batches, in place.
+@contextmanager
+def compiling(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> Iterator[None]:
+    """Context in which torch compiles the model's passes at their first batches, in place.
 
-    Class, parameter names and checkpoints stay as they are.
+    Class, parameter names and checkpoints stay as they are. The model stays compiled.
 
     Args:
         backend: of torch.compile; tests use one that needs no compiler.
+
+    Raises:
+        TrainingError: torch.compile failed, for lack of a compiler for example.
     """
     # Batches differ in length: without dynamic shapes each length would be compiled again.
     model.compile(dynamic=True, backend=backend)
-
-
-@contextmanager
-def convert_compile_errors() -> Iterator[None]:
-    """Convert failures of torch.compile, such as a missing compiler, into TrainingError."""
     try:
         yield
     except RuntimeError as error:

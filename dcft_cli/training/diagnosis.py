@@ -40,11 +40,6 @@ def diagnose(
         learning_rate: the highest of the run.
         method: as in a recipe's `adapter.method`; its default learning rate is the measure.
     """
-    default_rate = METHODS[method].learning_rate
-    rate = f"training.learning_rate from {learning_rate:g}"
-    higher = f"{max(10 * learning_rate, default_rate):.2g}"
-    raise_it = f"Raise {rate}, to {higher} for example, or train for more epochs."
-    lower_it = f"Lower {rate}, to {learning_rate / 10:.2g} for example."
     gradients = [record["grad_norm"] for record in history if "grad_norm" in record]
     if gradients and not any(gradients):
         return [
@@ -54,14 +49,15 @@ def diagnose(
     if weight_change is not None and weight_change < _NO_CHANGE:
         return [
             f"The adapter did not learn: it changes the weights by {weight_change:.1e} of "
-            f"their size, next to nothing. {raise_it}"
+            f"their size, next to nothing. {_raise(learning_rate, method)}"
         ]
     problems = [failure] if failure else []
     if best is not None and baselines:
         sign = 1 if greater_is_better else -1
         perfect = (1.0, 100.0) if greater_is_better else (0.0,)  # can only be equaled
         if all(sign * best > sign * b or best == b in perfect for b in baselines.values()):
-            return [f"The last checkpoint fails: {failure}. {lower_it}"] if failure else []
+            lower = _lower(learning_rate)
+            return [f"The last checkpoint fails: {failure}. {lower}"] if failure else []
         name, score = max(baselines.items(), key=lambda item: sign * item[1])
         problems.append(f"{metric} {best:.4g} is not better than the {name}'s {score:.4g}")
     losses = [record["loss"] for record in history if "loss" in record][-_RECENT:]
@@ -71,17 +67,33 @@ def diagnose(
         )
     if not problems:
         return []
-    if weight_change is not None and weight_change > _LARGE_CHANGE:
-        hint = f"The adapter outweighs the base model. {lower_it}"
-    elif learning_rate < default_rate / 5:
-        hint = raise_it
-    else:
-        hint = (
-            f"Try training.learning_rate={3 * learning_rate:.2g} and {learning_rate / 3:.2g}, "
-            "more epochs, or more rows"
-        )
-        hint += "; adapter.kernel_size=2 trains more parameters." if method == "dcft" else "."
+    hint = _hint(weight_change, learning_rate, method)
     return [f"This run did not learn: {'; '.join(problems)}. {hint}"]
+
+
+def _hint(weight_change: float | None, learning_rate: float, method: str) -> str:
+    """Return what to change for a run that did not learn, though its adapter changed."""
+    if weight_change is not None and weight_change > _LARGE_CHANGE:
+        return f"The adapter outweighs the base model. {_lower(learning_rate)}"
+    if learning_rate < METHODS[method].learning_rate / 5:
+        return _raise(learning_rate, method)
+    kernel = "; adapter.kernel_size=2 trains more parameters" if method == "dcft" else ""
+    return (
+        f"Try training.learning_rate={3 * learning_rate:.2g} and {learning_rate / 3:.2g}, "
+        f"more epochs, or more rows{kernel}."
+    )
+
+
+def _raise(rate: float, method: str) -> str:
+    higher = max(10 * rate, METHODS[method].learning_rate)
+    return (
+        f"Raise training.learning_rate from {rate:g}, to {higher:.2g} for example, or train for "
+        "more epochs."
+    )
+
+
+def _lower(rate: float) -> str:
+    return f"Lower training.learning_rate from {rate:g}, to {rate / 10:.2g} for example."
 
 
 def first_impression(

@@ -158,7 +158,8 @@ def _inputs_of(
     return None
 
 
-def _fit(layer: nn.Linear, x: Tensor, y: dict[str, Tensor], problem: LinearProblem) -> FittedHead:
+def _fit(layer: nn.Linear, x: Tensor, y: Targets, problem: LinearProblem) -> FittedHead:
+    """Fit a layer in place to all examples, with the penalty that is best on held-out ones."""
     prior = problem.logits.to(x)
     # Only a bias can account for the prior and for the mean of the inputs.
     center = torch.zeros_like(prior) if layer.bias is None else prior
@@ -166,51 +167,64 @@ def _fit(layer: nn.Linear, x: Tensor, y: dict[str, Tensor], problem: LinearProbl
     if problem.spread is not None:
         y = {key: (value - center) / spread for key, value in y.items()}
     start = center if problem.spread is None else torch.zeros_like(prior)
-    offset = center - spread * start
     flat = x.flatten(0, -2)
     flat = flat[flat.any(-1)]  # without padding
     root_mean_square = flat.square().mean(0).sqrt().clamp_min(1e-6)
     mean = flat.mean(0) if layer.bias is not None else torch.zeros_like(root_mean_square)
     x = (x - mean) / root_mean_square
-    generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(x), generator=generator).to(x.device)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
     cut = round(_HELD_OUT * len(x))
-    held_out, fitted = order[:cut], order[cut:]
+    fitted = order[cut:]
+    held_out = order[:cut] if cut else fitted
 
     def solve(rows: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-        weight = x.new_zeros(layer.out_features, layer.in_features).requires_grad_()
-        bias = start.clone().requires_grad_(layer.bias is not None)
-        inputs, targets = x[rows], {key: value[rows] for key, value in y.items()}
-        optimizer = torch.optim.LBFGS(
-            [p for p in (weight, bias) if p.requires_grad],
-            max_iter=_MAX_STEPS,
-            line_search_fn="strong_wolfe",
-        )
+        own = {key: value[rows] for key, value in y.items()}
+        return _solve(x[rows], own, start, problem.loss, penalty, bias=layer.bias is not None)
 
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = problem.loss(inputs @ weight.mT + bias, targets)
-            loss = loss + penalty / 2 * weight.square().sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
-
-        with torch.enable_grad():
-            optimizer.step(closure)  # type: ignore[no-untyped-call]
-        return weight.detach(), bias.detach()
-
-    def loss_of(rows: Tensor, penalty: float) -> float:
+    def loss_of(penalty: float) -> float:
         weight, bias = solve(fitted, penalty)
-        targets = {key: value[rows] for key, value in y.items()}
-        return problem.loss(x[rows] @ weight.mT + bias, targets).item()
+        own = {key: value[held_out] for key, value in y.items()}
+        return problem.loss(x[held_out] @ weight.mT + bias, own).item()
 
-    rows = held_out if len(held_out) else fitted
-    losses = {penalty: loss_of(rows, penalty) for penalty in _PENALTIES}
-    penalty = min(losses, key=losses.__getitem__)
+    penalty = min(_PENALTIES, key=loss_of)
     weight, bias = solve(order, penalty)
     weight = weight / root_mean_square
     layer.weight.copy_(spread * weight)
+    full_bias = None
     if layer.bias is not None:
-        layer.bias.copy_(spread * (bias - weight @ mean) + offset)
-    weight = layer.weight.detach().clone()
-    full_bias = None if layer.bias is None else layer.bias.detach().clone()
-    return FittedHead(layer, weight, full_bias, mean, penalty)
+        layer.bias.copy_(spread * (bias - weight @ mean) + (center - spread * start))
+        full_bias = layer.bias.detach().clone()
+    return FittedHead(layer, layer.weight.detach().clone(), full_bias, mean, penalty)
+
+
+def _solve(
+    x: Tensor,
+    y: Targets,
+    start: Tensor,
+    loss: Callable[[Tensor, Targets], Tensor],
+    penalty: float,
+    *,
+    bias: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return weight and bias with the lowest loss plus penalty / 2 * |weight|^2, by L-BFGS.
+
+    Args:
+        start: of the bias, (outputs,); without `bias` it stays.
+    """
+    weight = x.new_zeros(len(start), x.shape[-1]).requires_grad_()
+    offset = start.clone().requires_grad_(bias)
+    optimizer = torch.optim.LBFGS(
+        [weight, offset] if bias else [weight],
+        max_iter=_MAX_STEPS,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(x @ weight.mT + offset, y) + penalty / 2 * weight.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return weight.detach(), offset.detach()

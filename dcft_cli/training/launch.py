@@ -16,7 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from dcft_cli.errors import DCFTError, UserError
-from dcft_cli.processes import LOST, launched_environment
+from dcft_cli.processes import LOST, launched_environment, usable_cores
 
 _SHUTDOWN_SECONDS = 45  # until stopped processes are killed; a dead one ends a run within 60
 
@@ -38,7 +38,7 @@ def launch(arguments: Sequence[str], processes: int, device: str) -> None:
     logging.disable()
     os.environ.update(launched_environment())
     if device == "cpu" or not torch.cuda.is_available():
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     stopped = _run(["-m", "dcft_cli", *arguments], processes)
     if stopped is not None:  # the main process has said how to go on
         sys.exit(128 + stopped)  # as a shell reports it
@@ -100,12 +100,6 @@ def _check_devices(processes: int, device: str) -> None:
             f"--devices {processes}, but there are {available} CUDA devices.",
             "Name at most as many, or set training.device=cpu for several processes on CPUs.",
         )
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
 def _reason(failures: Mapping[int, ProcessFailure]) -> DCFTError:

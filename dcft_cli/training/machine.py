@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, release_memory
 
 from dcft_cli.errors import UserError
 from dcft_cli.recipe.schema import ModelSection, TrainingSection
@@ -85,6 +85,19 @@ def find_machine(training: TrainingSection, model: ModelSection) -> Machine:
         is_main=state.is_main_process,
         precision=precision,
     )
+
+
+def free_memory() -> None:
+    """Free what a run has left behind, and count the peak of CUDA memory anew.
+
+    Raises:
+        RuntimeError: the run has left the CUDA device unusable for this process, in which all
+            further runs would fail, too.
+    """
+    release_memory()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _check_launcher() -> None:

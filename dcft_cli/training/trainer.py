@@ -30,12 +30,7 @@ from dcft_cli.training.callbacks import MethodSteps, ReportingCallback
 from dcft_cli.training.checkpoints import TRAINER_STATE, checkpoint_path
 from dcft_cli.training.diagnosis import CONSTANT, first_impression
 from dcft_cli.training.distributed import exchange_trained_only, reshard
-from dcft_cli.training.global_batch import (
-    pop_weight,
-    remove_repeated_rows,
-    weight_losses,
-    weighted,
-)
+from dcft_cli.training.global_batch import pop_weight, remove_repeated_rows, weight_losses, weighted
 from dcft_cli.training.length_groups import SeededLengthGroups, SetSamplerEpoch
 from dcft_cli.training.resumable import ResumableTrainer
 

@@ -134,14 +134,14 @@ def test_ctrl_c_and_on(home: Path, run_cli: RunCli) -> None:
 
 def test_jobs(home: Path) -> None:
     command = ("sweep", "tiny.yaml", "--seeds", "3", "--jobs", "2", "--output", "out")
-    done = shell(*command, cwd=home)
+    done = shell(*command, "--json", cwd=home)
     assert done.code == 0, done.err
     found = records(home / "out")
     assert sorted(found) == ["tiny-seed1", "tiny-seed2", "tiny-seed3"]
     assert all([e["event"] for e in events] == ["started", "done"] for events in found.values())
     # The first process may have done all before the second is ready.
     assert len({event["pid"] for events in found.values() for event in events}) in (1, 2)
-    assert done.out.count("tiny  ") == 1, "one table, not one of each process"
+    assert json.loads(done.out)["counts"] == {"done": 3}, "one document, not one of each process"
     # Which process counts how many at its end depends on when it looks.
     assert all(f" of 3  tiny-seed{seed}  accuracy" in done.err for seed in (1, 2, 3))
 

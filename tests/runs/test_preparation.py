@@ -62,6 +62,8 @@ def test_an_adapter_trained_on_files_does_not_name_hub_data() -> None:
     local = load_recipe("recipes/rte.yaml", ["data.train=a.jsonl", "data.validation=b.jsonl"])
     data = adapter_info(local.recipe)["data"]
     assert data.keys().isdisjoint({"train", "validation", "hub", "config"})
+    other = ["data.hub=null", "data.config=null", "data.train=no_ending", "data.format=csv"]
+    assert "train" not in adapter_info(load_recipe("recipes/rte.yaml", other).recipe)["data"]
     hub = adapter_info(load_recipe("recipes/rte.yaml").recipe)
     assert (hub["data"]["hub"], hub["data"]["config"]) == ("nyu-mll/glue", "rte")
     quickstart = adapter_info(load_recipe("recipes/quickstart.yaml").recipe)

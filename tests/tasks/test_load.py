@@ -160,13 +160,13 @@ def test_every_class_is_held_out_in_its_share(jsonl: Write) -> None:
     path = jsonl(pairs(*labels))
     data = DataSection(train=path, text=["sentence1"], holdout=HoldoutSection(fraction=0.2))
     loaded = load_task(TaskSection(type="classification"), data)
-    assert loaded.train is not None and loaded.held_out is not None
+    assert loaded.train is not None and loaded.holds_out
     assert loaded.task.label_counts(loaded.validation[""].dataset) == {0: 40, 1: 10, 2: 1}
     assert loaded.task.label_counts(loaded.train.dataset) == {0: 160, 1: 40, 2: 4, 3: 1}
     assert loaded.train.source == f"{path} (training part)"
     assert loaded.validation[""].source == f"{path} (held-out part)"
     texts = loaded.validation[""].dataset["text"][:]
-    assert [record["sentence1"] for record in loaded.held_out.records] == texts
+    assert [record["sentence1"] for record in loaded.validation[""].records] == texts
 
 
 def test_dropped_rows_and_similar_classes_are_noted(tmp_path: Path) -> None:

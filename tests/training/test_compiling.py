@@ -13,7 +13,7 @@ from dcft_cli.errors import TrainingError, UserError
 from dcft_cli.runs import plan
 from dcft_cli.runs import train as training
 from dcft_cli.runs.evaluate import evaluate
-from dcft_cli.training.compiling import compile_model, convert_compile_errors
+from dcft_cli.training.compiling import compiling
 from dcft_cli.training.machine import Machine
 from tests.families import save_base
 from tests.jobs import Job, Watcher, largest_difference, recipe, tensors, train
@@ -31,7 +31,7 @@ STEPS = ("training.max_steps=4", "training.eval_steps=2", "training.batch_size=5
 @pytest.fixture(autouse=True)
 def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything but machine code: that would take minutes."""
-    monkeypatch.setattr(training, "compile_model", partial(compile_model, backend="eager"))
+    monkeypatch.setattr(training, "compiling", partial(compiling, backend="eager"))
     logging.getLogger("torch.__trace").setLevel(logging.ERROR)  # pytest would keep all of it
     torch._dynamo.reset()
     counters.clear()
@@ -99,9 +99,8 @@ def test_a_compiler_failure_is_a_training_error() -> None:
             return 2 * x
 
     model = Doubling()
-    model.compile(backend=fail)
     failed = pytest.raises(TrainingError, match=r"torch\.compile failed: .*no header")
-    with failed as caught, convert_compile_errors():
+    with failed as caught, compiling(model, backend=fail):
         model(torch.ones(3, 2))
     assert isinstance(caught.value.__cause__, BackendCompilerFailed)
     assert "training.compile=false" in caught.value.hint

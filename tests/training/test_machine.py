@@ -5,7 +5,7 @@ import torch
 
 from dcft_cli.errors import UserError
 from dcft_cli.recipe import ModelSection, TrainingSection
-from dcft_cli.training.machine import Machine, find_machine
+from dcft_cli.training.machine import Machine, find_machine, free_memory
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +98,18 @@ def test_autocast(precision: str) -> None:
     with Machine(torch.device("cpu"), 1, 1, True, precision).autocast():
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == getattr(torch, precision)
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_memory_is_freed_of_a_device_that_was_used(
+    used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run on the CPU of a machine with CUDA must not touch it: torch has no allocator there."""
+    called: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: used)
+    for name in ("synchronize", "reset_peak_memory_stats", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda name=name: called.append(name))
+    free_memory()
+    own = ["synchronize", "reset_peak_memory_stats"] if used else []
+    assert [name for name in called if name != "empty_cache"] == own
