@@ -1,9 +1,9 @@
 """Inspecting recipes, by the base's configuration, and adapter files."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-import torch
 
 from dcft_cli.errors import RunError, TargetError, UserError
 from dcft_cli.runs.inspect_adapter import inspect
@@ -99,7 +99,7 @@ def test_an_adapter_file_describes_what_was_trained(job: Job) -> None:
     assert (settings["scale"], settings["targets"]) == (2.0, ["Q", "K", "V", "O", "FFN"])
     assert base["name"] == job.plan.recipe.model.name
     assert base["fingerprint"].startswith("sha256:")
-    assert versions["torch"] == torch.__version__
+    assert versions["torch"] == version("torch")
     assert result == {
         "source": str(path),
         "planned": False,
