@@ -4,6 +4,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 from dcft_cli.errors import RunError, TargetError, UserError
 from dcft_cli.runs.inspect_adapter import inspect
