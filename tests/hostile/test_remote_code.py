@@ -100,12 +100,14 @@ def test_both_together_train_and_score(tmp_path: Path, own: Path, marker: Path) 
     run = str(tmp_path / "run")
     trained = dcft(tmp_path, "train", *training(tmp_path, own, KEY), FLAG, "--output", run)
     assert trained.code == 0, trained.err
+    assert "[y/N]" not in trained.out + trained.err
     assert marker.exists()
     shutil.rmtree(marker)
     # The recipe of the run asks for it; the command line has to, each time.
     assert_refused(dcft(tmp_path, "eval", run), marker, "only the recipe asks for it")
     scored = dcft(tmp_path, "eval", run, FLAG)
     assert scored.code == 0, scored.err
+    assert "[y/N]" not in scored.out + scored.err
     assert marker.exists()
     # An adapter file does not ask for it, wherever it comes from.
     contents = read_contents(Path(run) / "adapter.safetensors")
