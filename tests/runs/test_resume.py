@@ -332,6 +332,14 @@ def test_a_damaged_checkpoint_changes_nothing(stopped: Path, base: Path, tmp_pat
     assert not (checkpoints / "checkpoint-999").exists()
 
 
+def test_what_a_killed_run_has_left_is_removed(stopped: Path, base: Path, tmp_path: Path) -> None:
+    file, folder = stopped / ".log.jsonl.999.part", stopped / "checkpoints/.checkpoint-6.999.part"
+    file.touch()
+    folder.mkdir()
+    train(loaded(base, tmp_path), stopped)
+    assert not file.exists() and not folder.exists()
+
+
 def test_every_checkpoint_damaged(stopped: Path, base: Path, tmp_path: Path) -> None:
     for checkpoint in (stopped / "checkpoints").iterdir():
         empty(checkpoint / "optimizer.safetensors")
