@@ -1,5 +1,20 @@
-"""`python -m dcft_cli`."""
+"""`dcft` and `python -m dcft_cli`: Ctrl-C while they start ends them without a traceback."""
 
-from dcft_cli.cli import main
+import signal
 
-main()
+
+def main() -> None:
+    """Import the commands, which takes a moment, and run the command line."""
+    # What is ignored (by a shell's background job) stays ignored.
+    handles = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if handles:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from dcft_cli.cli import main as run
+
+    if handles:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -203,6 +203,20 @@ def test_a_sparse_file_of_gigabytes_is_not_read(tmp_path: Path, length: int) -> 
     assert peak < 1 << 20
 
 
+def test_a_valid_header_above_the_limit_is_not_read(adapter: Path) -> None:
+    data = adapter.read_bytes()
+    end = 8 + struct.unpack("<Q", data[:8])[0]
+
+    def pad(size: int) -> None:
+        adapter.write_bytes(struct.pack("<Q", size) + data[8:end].ljust(size) + data[end:])
+
+    pad(MAX_HEADER)
+    assert read_adapter(adapter).modules
+    pad(MAX_HEADER + 1)
+    with pytest.raises(AdapterFileError, match=f"at most {MAX_HEADER:,} are read"):
+        read_adapter(adapter)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")

@@ -193,3 +193,39 @@ def check_finite(*arguments):
 attach.check_finite = check_finite
 main()
 """
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "said"),
+    [
+        ("dcft_cli.cli", -signal.SIGINT, ""),
+        ("typer", -signal.SIGINT, ""),
+        ("dcft_cli.runs.inspect_adapter", 130, "\nStopped.\n"),  # within the command
+    ],
+)
+def test_ctrl_c_while_a_command_starts(module: str, code: int, said: str) -> None:
+    stopped = subprocess.run(
+        [sys.executable, "-c", STARTING, module, "inspect", "nowhere"],
+        env=os.environ,
+        capture_output=True,
+        text=True,
+    )
+    assert (stopped.returncode, stopped.stdout, stopped.stderr) == (code, "", said)
+
+
+# Ctrl-C when a module is imported.
+STARTING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+awaited = sys.argv.pop(1)
+
+class Interrupt:
+    @staticmethod
+    def find_spec(name, *others):
+        if name == awaited:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt)
+from dcft_cli.__main__ import main
+main()
+"""

@@ -9,6 +9,10 @@ import pytest
 from dcft_cli.atomic import atomic_path
 from dcft_cli.commands.signals import ended_in_order
 from dcft_cli.errors import Stopped
+from dcft_cli.exporting import export
+from tests.cli.conftest import RunCli
+from tests.families import save_base
+from tests.merging.adapters import adapter_for
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
@@ -36,3 +40,19 @@ def test_an_ignored_signal_stays_ignored() -> None:
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_an_export_ends_in_order(
+    tmp_path: Path, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = save_base(tmp_path / "base")
+    adapter, out = adapter_for(base), tmp_path / "new" / "out"
+    monkeypatch.setattr(export, "write_peft", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # the tests are not to end
+    try:
+        output = run_cli("export", str(adapter), str(out), "--to", "peft", "--base", str(base))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (output.code, output.out) == (143, "")
+    assert output.err.endswith("\nStopped. Nothing was written.\n")
+    assert not out.parent.exists()

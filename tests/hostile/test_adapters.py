@@ -76,15 +76,21 @@ CHANGES: dict[str, Change] = {
 }
 
 
+def changed(finished: Path, folder: Path, change: Change) -> Path:
+    """Return a copy of an adapter file that says something else, with correct checksums."""
+    path = folder / "adapter.safetensors"
+    shutil.copy(finished / path.name, path)
+    description, tensors = described(path), stored(path)
+    change(description, tensors)
+    write(path, description, tensors)
+    return path
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_success_or_exit_code_2(
     finished: Path, base: Path, run_cli: RunCli, tmp_path: Path, name: str
 ) -> None:
-    path = tmp_path / "adapter.safetensors"
-    shutil.copy(finished / path.name, path)
-    description, tensors = described(path), stored(path)
-    CHANGES[name](description, tensors)
-    write(path, description, tensors)
+    path = changed(finished, tmp_path, CHANGES[name])
     assert run_cli("inspect", str(path)).code == 0
     texts = ["--text", "a cat", "--text-pair", "a dog"]
     for arguments in (
@@ -97,3 +103,13 @@ def test_success_or_exit_code_2(
         assert output.code in ((0,) if name == "nothing" else (0, 2)), (arguments[0], output.err)
         assert "\x1b" not in output.err
         assert output.code == 0 or output.err.count("Error: ") == 1
+
+
+@pytest.mark.parametrize("name", ["os.system", "PreTrainedModel", "pipeline"])
+def test_a_class_that_is_no_model_is_not_called(
+    finished: Path, base: Path, run_cli: RunCli, tmp_path: Path, name: str
+) -> None:
+    path = changed(finished, tmp_path, _model(**{"class": name}))
+    output = run_cli("merge", str(base), str(path), str(tmp_path / "merged"))
+    assert output.code == 2
+    assert f"was trained on a {name}, which transformers" in output.err

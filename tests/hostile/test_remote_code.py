@@ -1,5 +1,6 @@
 """Bases with code of their own: it runs only if recipe and command line both ask for it."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import LlamaConfig
 
 from dcft_cli.adapter_file.read import read_contents
 from dcft_cli.errors import ModelError
@@ -60,6 +62,18 @@ def test_code_is_not_run_and_nobody_is_asked(tmp_path: Path, own: Path, marker: 
         assert_refused(dcft(tmp_path, *arguments), marker, "brings code of its own")
 
 
+def test_code_of_a_tokenizer_is_not_run_either(tmp_path: Path, marker: Path) -> None:
+    """transformers has a class for this model, and none for the tokenizers of its type."""
+    base = save_own_base(tmp_path / "known", marker, known=True)
+    LlamaConfig().save_pretrained(base)
+    file = base / "tokenizer_config.json"
+    settings = json.loads(file.read_text()) | {"tokenizer_class": "OwnTokenizer"}
+    file.write_text(json.dumps(settings))
+    run = str(tmp_path / "run")
+    output = dcft(tmp_path, "train", *training(tmp_path, base), "--output", run)
+    assert_refused(output, marker, "brings code of its own")
+
+
 def test_no_other_command_runs_it(
     finished: Path, run_cli: RunCli, tmp_path: Path, own: Path, marker: Path
 ) -> None:
@@ -86,12 +100,14 @@ def test_both_together_train_and_score(tmp_path: Path, own: Path, marker: Path) 
     run = str(tmp_path / "run")
     trained = dcft(tmp_path, "train", *training(tmp_path, own, KEY), FLAG, "--output", run)
     assert trained.code == 0, trained.err
+    assert "[y/N]" not in trained.out + trained.err
     assert marker.exists()
     shutil.rmtree(marker)
     # The recipe of the run asks for it; the command line has to, each time.
     assert_refused(dcft(tmp_path, "eval", run), marker, "only the recipe asks for it")
     scored = dcft(tmp_path, "eval", run, FLAG)
     assert scored.code == 0, scored.err
+    assert "[y/N]" not in scored.out + scored.err
     assert marker.exists()
     # An adapter file does not ask for it, wherever it comes from.
     contents = read_contents(Path(run) / "adapter.safetensors")

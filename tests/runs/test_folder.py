@@ -1,6 +1,7 @@
 """The files of a run folder."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,24 @@ def test_log_lines_of_later_steps_are_removed(tmp_path: Path) -> None:
         run.log.write_text("".join(lines) + torn)
         run.truncate_log(3)
         assert run.log.read_text() == "".join(lines[:3])
+
+
+def test_the_log_stays_whole_if_a_run_is_killed_while_it_removes_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path)
+    whole = "".join(f'{{"step": {step}, "loss": 0.5}}\n' for step in range(1, 6))
+    run.log.write_text(whole)
+    real = Path.write_text
+
+    def half(path: Path, text: str, **settings: Any) -> None:
+        real(path, text[: len(text) // 2], **settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(KeyboardInterrupt):
+        run.truncate_log(3)
+    assert run.log.read_text() == whole
 
 
 def test_an_unfinished_run_is_reported(tmp_path: Path) -> None:

@@ -75,11 +75,12 @@ def test_what_cannot_be_moved_stays_whole(tmp_path: Path, monkeypatch: pytest.Mo
     """Such as checkpoints of another user."""
     run = RunFolder(tmp_path)
     finished(run, "old")
+    real = Path.replace
 
     def refuse(path: Path, target: Path) -> Path:
         if path == run.checkpoints:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return target
+        return real(path, target)
 
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(PermissionError):

@@ -3,7 +3,9 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +15,11 @@ from dcft_cli.adapter_file.read import ADAPTER_FILE
 from dcft_cli.errors import AdapterFileError, RunError, UserError
 from dcft_cli.recipe import LoadedRecipe
 from dcft_cli.recipe.settings import settings
+from dcft_cli.runs import plan as planning
 from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.plan import plan_training
 from dcft_cli.runs.resumption import HARMLESS
+from dcft_cli.training.machine import Machine, find_machine
 from dcft_cli.training.resumable import RUN_STATE
 from tests.families import save_base
 from tests.jobs import Job, largest_difference, recipe, train
@@ -180,6 +184,21 @@ def test_other_steps_are_refused(
         train(loaded(base, tmp_path, other), stopped, resume=True)
 
 
+def test_other_processes_are_refused_unless_they_share_the_same_rows(
+    stopped: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def two(*sections: Any) -> Machine:
+        return replace(find_machine(*sections), processes=2)
+
+    monkeypatch.setattr(planning, "find_machine", two)
+    with pytest.raises(RunError, match=r"rows of an optimizer step .*: 8 -> 16"):
+        plan_training(loaded(base, tmp_path), output=str(stopped), resume=True)
+    halves = loaded(base, tmp_path, "training.batch_size=4")
+    plan = plan_training(halves, output=str(stopped), resume=True)
+    assert plan.resumption is not None
+    assert "Changed since checkpoint-4: devices: 1 -> 2" in plan.resumption.notes
+
+
 @pytest.mark.parametrize("which", ["train", "dev"])
 def test_other_rows_are_refused(stopped: Path, base: Path, tmp_path: Path, which: str) -> None:
     again = loaded(base, tmp_path)
@@ -311,6 +330,14 @@ def test_a_damaged_checkpoint_changes_nothing(stopped: Path, base: Path, tmp_pat
     assert log(stopped) == log(whole.folder)
     assert (checkpoints / "checkpoint-50-copy").is_dir()
     assert not (checkpoints / "checkpoint-999").exists()
+
+
+def test_what_a_killed_run_has_left_is_removed(stopped: Path, base: Path, tmp_path: Path) -> None:
+    file, folder = stopped / ".log.jsonl.999.part", stopped / "checkpoints/.checkpoint-6.999.part"
+    file.touch()
+    folder.mkdir()
+    train(loaded(base, tmp_path), stopped)
+    assert not file.exists() and not folder.exists()
 
 
 def test_every_checkpoint_damaged(stopped: Path, base: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Checkpoint folders on the disk."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,20 @@ def test_until_it_is_renamed_it_is_no_checkpoint(tmp_path: Path) -> None:
     write_checkpoint(checkpoint_path(tmp_path, 1), look)
     assert seen == [(tmp_path, None)]
     assert names(tmp_path / "checkpoint-1") == [MANIFEST, TRAINER_STATE]
+
+
+def test_it_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: dict[bool, set[int]] = {False: set(), True: set()}
+
+    def record(descriptor: int) -> None:
+        flushed[checkpoint_path(tmp_path, 1).exists()].add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", record)
+    path = write(tmp_path, 1)
+    assert flushed[False] == {file.stat().st_ino for file in (path, *path.iterdir())}
+    assert flushed[True] == {tmp_path.stat().st_ino}, "its name"
 
 
 def test_a_damaged_checkpoint_is_replaced(tmp_path: Path) -> None:

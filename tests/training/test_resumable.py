@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from dcft_cli.errors import TrainingError
 from dcft_cli.runs.folder import RunFolder
@@ -41,6 +41,23 @@ def test_a_weight_that_is_not_finite_is_never_saved(
     assert f"is kept: {last}." in caught.value.hint
     assert sorted(p.name for p in run.checkpoints.iterdir()) == ["checkpoint-4", "checkpoint-8"]
     assert not run.adapter.exists()
+
+
+def test_a_run_with_a_loss_that_is_not_finite_is_never_saved(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights stay finite, as where float16 skips the step."""
+    real = Trainer.training_step
+
+    def spoiled(trainer: Trainer, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = real(trainer, *args, **kwargs)
+        return loss * float("nan") if trainer.state.global_step == 10 else loss
+
+    monkeypatch.setattr(Trainer, "training_step", spoiled)
+    with pytest.raises(TrainingError, match="not finite at step 12"):
+        train(recipe("sst2", tmp_path, base, *STEPS, *NO_SCORES), tmp_path / "run")
+    last = RunFolder(tmp_path / "run").last_checkpoint()
+    assert last is not None and last.name == "checkpoint-8"
 
 
 def test_without_a_checkpoint_the_error_promises_none(base: Path, tmp_path: Path) -> None:
