@@ -61,7 +61,7 @@ def diagnose(
             lower = _lower(learning_rate)
             return [f"The last checkpoint fails: {failure}. {lower}"] if failure else []
         name, score = max(baselines.items(), key=lambda item: sign * item[1])
-        if not failure and _still_learns(history, baselines, metric, sign):
+        if not failure and _still_learns(history, baselines, metric, sign, constant_loss):
             return [
                 f"This run still learns, but is not yet better than the {name}: {metric} "
                 f"{best:.4g}, {name} {score:.4g}. {_longer(learning_rate, method)}"
@@ -79,7 +79,11 @@ def diagnose(
 
 
 def _still_learns(
-    history: Sequence[Mapping[str, float]], baselines: Mapping[str, float], metric: str, sign: int
+    history: Sequence[Mapping[str, float]],
+    baselines: Mapping[str, float],
+    metric: str,
+    sign: int,
+    constant_loss: float | None,
 ) -> bool:
     """Return whether the scores approach the baselines, or the loss falls, until a run ends.
 
@@ -95,12 +99,15 @@ def _still_learns(
     target = max(sign * baseline for baseline in baselines.values())
     if rise > 0 and 4 * rise >= target - scores[-1]:
         return True
-    losses = _second_half([record["loss"] for record in history if "loss" in record])
+    losses = [record["loss"] for record in history if "loss" in record]
+    if constant_loss is not None:
+        losses.insert(0, constant_loss)  # about that before the first step, in a run with one loss
+    losses = _second_half(losses)
     half = len(losses) // 2
     return half > 0 and mean(losses[-half:]) < _CLEAR_FALL * mean(losses[:half])
 
 
-def _second_half(values: Sequence[float]) -> Sequence[float]:
+def _second_half(values: list[float]) -> list[float]:
     """Return the values from the middle on: both of two."""
     return values[max(0, len(values) - 1) // 2 :]
 

@@ -27,8 +27,9 @@ def notes(
     grad_norm: float = 1.0,
     better: bool = True,
 ) -> list[str]:
+    worse = 0.3 if better else 0.9  # than the best one: no longer learning
     return diagnose(
-        [{"loss": loss, "grad_norm": grad_norm}, {"eval_score": 0.3}],
+        [{"loss": loss, "grad_norm": grad_norm}, {"eval_score": worse}],
         best,
         {CONSTANT: constant} if fitted is None else {CONSTANT: constant, FITTED_HEAD: fitted},
         metric="score",
@@ -108,6 +109,7 @@ FLAT = [0.5] * 4
         ([0.5, 0.5, 0.7, 0.9], FLAT, {}),  # level with the fitted head
         ([0.88, 0.885], FLAT, {}),
         ([0.8], [0.9, 0.6], {}),  # one evaluation: the loss is all there is
+        ([0.8], [0.6], {}),  # one loss, below the constant's
         ([0.8, 0.8], [0.9, 0.9, 0.9, 0.6], {}),
         ([0.5, 0.4, 0.3, 0.2], FLAT, {"better": False}),
         ([0.7, 0.8], [0.9, 0.8], {}),  # the mean of all losses is above the constant's
@@ -131,6 +133,7 @@ def test_a_run_that_rises_towards_the_fitted_head_has_to_train_longer(
         ([0.3, 0.4], [0.9, 0.6], {}),
         ([0.6, 0.5], [0.9, 0.6], {"better": False}),
         ([0.8], FLAT, {}),
+        ([0.8], [0.69], {}),
         ([0.8, 0.8, 0.8], FLAT, {}),
         ([0.6, 0.8, 0.79, 0.8], [0.9, 0.4, 0.4, 0.4], {}),  # no longer
         ([0.7, 0.71, 0.7, 0.72], FLAT, {}),  # noise, far below the fitted head
