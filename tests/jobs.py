@@ -27,13 +27,16 @@ class Watcher(Reporter):
 
     stop_after: int | None = None
     notes: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
     steps: list[Progress] = field(default_factory=list)
     losses: list[Progress] = field(default_factory=list)
     batches: list[tuple[int, int]] = field(default_factory=list)
     scores: list[tuple[int, dict[str, float], bool]] = field(default_factory=list)
+    unbeaten: list[str] = field(default_factory=list)
     baselines: list[tuple[str, dict[str, float]]] = field(default_factory=list)
 
     def noted(self, text: str) -> None:
+        self.events.append("note")
         self.notes.append(text)
 
     def progress(self, progress: Progress) -> None:
@@ -50,8 +53,10 @@ class Watcher(Reporter):
     def baseline(self, name: str, scores: Scores) -> None:
         self.baselines.append((name, dict(scores)))
 
-    def evaluated(self, step: int, scores: Scores, best: bool) -> None:
+    def evaluated(self, step: int, scores: Scores, best: bool, unbeaten: str) -> None:
+        self.events.append("scores")
         self.scores.append((step, dict(scores), best))
+        self.unbeaten.append(unbeaten)
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Adapters and a model's layers as tables."""
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ def show_inspection(found: "Inspection") -> None:
     table = _table("role", "layer", "count", "out x in", *(["parameters"] if config else []))
     if found.norms:
         table.add_column("|dW| min..max", justify="right", no_wrap=True)
+    decimals = _decimals(found.norms.values())
     for (role, name, out_features, in_features), group in groups.items():
         norms = [found.norms[m.name] for m in group if m.name in found.norms]
         table.add_row(
@@ -42,10 +44,16 @@ def show_inspection(found: "Inspection") -> None:
             str(len(group)),
             f"{out_features} x {in_features}",
             *([f"{sum(module.parameters(config) for module in group):,}"] if config else []),
-            *([f"{min(norms):.3g}..{max(norms):.3g}"] if norms else []),
+            *([f"{min(norms):.{decimals}f}..{max(norms):.{decimals}f}"] if norms else []),
         )
     lines = [*_facts_of(found), *([("layers", f"in {prefix}")] if prefix else [])]
     out.print(facts(*lines), *(["", table] if groups else []))
+
+
+def _decimals(numbers: Collection[float]) -> int:
+    """Return how many decimals show the largest number with four digits; so few for all."""
+    largest = max(filter(math.isfinite, numbers), default=0.0)
+    return max(0, 3 - math.floor(math.log10(largest))) if largest > 0 else 0
 
 
 def _facts_of(found: "Inspection") -> list[tuple[str, str]]:

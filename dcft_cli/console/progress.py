@@ -21,6 +21,7 @@ _SECONDS_BETWEEN_LINES = 5
 # Widths of the table of evaluations, in characters.
 _NAME, _NUMBER = 11, 9
 _BEST = "best"
+_REMARK = len(f"  {_BEST} < fitted head")
 
 
 @contextmanager
@@ -33,14 +34,15 @@ def reporter(*, active: bool = True, scores: bool = True) -> Iterator[Reporter]:
     """
     if not active:
         yield Reporter()
-    elif not err.is_terminal:
-        yield LineReporter(scores)
-    else:
+        return
+    if err.is_terminal:
         live = LiveReporter(scores)
         with Live(get_renderable=live.render, console=err, refresh_per_second=4, transient=True):
             yield live
-        if scores:
-            err.print()
+    else:
+        yield LineReporter(scores)
+    if scores:
+        err.print()  # results follow
 
 
 @contextmanager
@@ -88,9 +90,10 @@ class LineReporter(Reporter):
         """Print one row."""
         self._row(name, None, scores)
 
-    def evaluated(self, step: int, scores: Scores, best: bool) -> None:
+    def evaluated(self, step: int, scores: Scores, best: bool, unbeaten: str) -> None:
         """Print one row."""
-        self._row(f"step {step}", self._progress, scores, _BEST if best else "")
+        remark = f"{_BEST} {unbeaten}".rstrip() if best else ""
+        self._row(f"step {step}", self._progress, scores, remark)
 
     def _row(self, name: str, progress: Progress | None, scores: Scores, remark: str = "") -> None:
         """Print scores below their names; those beyond the width are left to log.jsonl."""
@@ -98,7 +101,7 @@ class LineReporter(Reporter):
             return
         if self._columns is None or (scores and not self._columns):
             self._columns = []
-            left = err.width - _NAME - 2 * _NUMBER - len(_BEST) - 2
+            left = err.width - _NAME - 2 * _NUMBER - _REMARK
             for column in scores:
                 left -= max(len(column), _NUMBER - 2) + 2
                 if self._columns and left < 0:

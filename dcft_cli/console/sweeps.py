@@ -1,4 +1,4 @@
-"""Sweeps: a line for each run as it ends, and tables of runs, settings and trials."""
+"""Sweeps: lines for each run, and tables of runs, settings and trials."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,7 +48,7 @@ def sweep_view(*, live: bool) -> Iterator[SweepView]:
 
 
 class LineView(SweepView):
-    """Prints a line for each run as it ends, and each note once."""
+    """Prints a line for each run as it starts and as it ends, and each note once."""
 
     def __init__(self) -> None:
         self._notes: set[str] = set()
@@ -59,6 +59,10 @@ class LineView(SweepView):
         if text not in self._notes:
             self._notes.add(text)
             print_note(f"{run.name}: {text}")
+
+    def started(self, run: Run, done: int, total: int) -> None:
+        """Print the name of the run."""
+        err.print(f"{'started':>10}  {run.name}  ({done} of {total} done)")
 
     def ended(self, run: Run, done: int, total: int) -> None:
         """Print what became of a run."""

@@ -18,7 +18,8 @@ class AdapterSection(Section):
     method: MethodName = "dcft"
     """Fine-tuning method; docs/methods.md describes them, and the settings of each."""
     kernel_size: int = Field(default=8, ge=1)
-    """d, size of the deconvolution kernel; a larger kernel makes a smaller adapter."""
+    """d, size of the deconvolution kernel. Adapters are smallest at d = 8 to 13: smaller kernels
+    need larger A and B, larger ones have d^2 values themselves."""
     stride: int | None = Field(default=None, ge=1)
     """Step of the transposed convolution, 1 to `kernel_size`. Unset: `kernel_size`."""
     rank: _Width = 1

@@ -236,7 +236,7 @@ class TrainingSection(Section):
     eval_steps: int | None = Field(default=None, ge=1)
     """Steps between evaluations. Unset: an epoch, with at most ten evaluations."""
     logging_steps: int = Field(default=10, ge=1)
-    """Steps between reports of the loss."""
+    """Steps between reports of the loss, which is also reported before each evaluation."""
     early_stopping_patience: int | None = Field(default=None, ge=1)
     """Stop after this many evaluations without a better score."""
     group_by_length: bool = True

@@ -24,7 +24,7 @@ _COMMENTS = {
     "model.name": "Hub name or local folder",
     "data.holdout": "for scoring; or, instead: validation: FILE",
     "data.max_length": "longest input in tokens; longer ones are truncated",
-    "adapter.kernel_size": "smaller kernels make larger adapters: 4, 2",
+    "adapter.kernel_size": "4 and 2 train more parameters",
     "training.learning_rate": "the first setting to vary: half, double",
 }
 # Settings of the training to begin with after these, as comments.

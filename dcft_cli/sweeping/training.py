@@ -118,7 +118,7 @@ class RunReporter(Reporter):
         """Pass a step on."""
         self._view.progress(progress)
 
-    def evaluated(self, step: int, scores: Scores, best: bool) -> None:
+    def evaluated(self, step: int, scores: Scores, best: bool, unbeaten: str) -> None:
         """Tell the search, which stops the run if the median of the others was better.
 
         Raises:

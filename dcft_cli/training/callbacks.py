@@ -101,6 +101,7 @@ class ReportingCallback(TrainerCallback):
         self.learning_rate: float | None = None
         self.sign = 1 if greater_is_better else -1
         self.best = -math.inf
+        self._baselines: dict[str, float] = {}
         self.tokens_per_second: float | None = None
         self.first_step = 0
         self._began = 0.0
@@ -117,8 +118,12 @@ class ReportingCallback(TrainerCallback):
         self._began, self._scoring_seconds = time.perf_counter(), 0.0
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Report the step, and make sure that the last one is logged, scored and saved."""
+        """Report the step; have the loss logged before scores, and the last step saved.
+
+        A row of scores then has the loss of the steps before it, whatever `logging_steps` is.
+        """
         self.reporter.progress(self._progress(state))
+        control.should_log |= control.should_evaluate
         if state.global_step >= state.max_steps:
             control.should_log = True
             control.should_save = args.save_strategy != "no"
@@ -159,12 +164,12 @@ class ReportingCallback(TrainerCallback):
         score = self.sign * scores[self.metric]
         best = score > self.best
         self.best = max(self.best, score)
-        self.reporter.evaluated(state.global_step, scores, best)
+        self.reporter.evaluated(state.global_step, scores, best, self._unbeaten(score))
         self._write(state, scores=scores)
 
     def baseline(self, name: str, scores: Mapping[str, float], *, write: bool) -> None:
-        """Report scores reached without training, which later ones must beat to be the best."""
-        self.best = max(self.best, self.sign * scores[self.metric])
+        """Report scores reached without training, which a run should beat."""
+        self._baselines[name] = self.sign * scores[self.metric]
         self.reporter.baseline(name, scores)
         if write:
             self._write(TrainerState(), baseline=name, scores=scores)
@@ -181,6 +186,16 @@ class ReportingCallback(TrainerCallback):
         began = time.perf_counter()
         yield
         self._scoring_seconds += time.perf_counter() - began
+
+    def _unbeaten(self, score: float) -> str:
+        """Return how a score compares with the best baseline; empty if it is better."""
+        if not self._baselines:
+            return ""
+        name, baseline = max(self._baselines.items(), key=lambda item: item[1])
+        if score > baseline:
+            return ""
+        worse = "<" if self.sign > 0 else ">"
+        return f"{'=' if score == baseline else worse} {name}"
 
     def _progress(self, state: TrainerState) -> Progress:
         seconds = time.perf_counter() - self._began - self._scoring_seconds

@@ -1,5 +1,6 @@
 """Detection of runs that do not learn, with the setting to change."""
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
@@ -11,7 +12,8 @@ FITTED_HEAD = "fitted head"
 
 _NO_CHANGE = 1e-3
 _LARGE_CHANGE = 1.0
-_RECENT = 5  # losses, each the mean of training.logging_steps
+_RECENT = 5  # losses, each the mean since the one before
+_CLEAR_FALL = 0.9
 
 
 def diagnose(
@@ -27,7 +29,7 @@ def diagnose(
     learning_rate: float,
     method: str = "dcft",
 ) -> list[str]:
-    """Return what a finished run did not learn and the setting to change; empty if it learned.
+    """Return what is missing in a finished run and the setting to change; empty if it learned.
 
     Args:
         history: the Trainer's log.
@@ -59,6 +61,11 @@ def diagnose(
             lower = _lower(learning_rate)
             return [f"The last checkpoint fails: {failure}. {lower}"] if failure else []
         name, score = max(baselines.items(), key=lambda item: sign * item[1])
+        if not failure and _still_learns(history, baselines, metric, sign, constant_loss):
+            return [
+                f"This run still learns, but is not yet better than the {name}: {metric} "
+                f"{best:.4g}, {name} {score:.4g}. {_longer(learning_rate, method)}"
+            ]
         problems.append(f"{metric} {best:.4g} is not better than the {name}'s {score:.4g}")
     losses = [record["loss"] for record in history if "loss" in record][-_RECENT:]
     if losses and constant_loss is not None and mean(losses) >= constant_loss:
@@ -71,17 +78,62 @@ def diagnose(
     return [f"This run did not learn: {'; '.join(problems)}. {hint}"]
 
 
+def _still_learns(
+    history: Sequence[Mapping[str, float]],
+    baselines: Mapping[str, float],
+    metric: str,
+    sign: int,
+    constant_loss: float | None,
+) -> bool:
+    """Return whether the scores approach the baselines, or the loss falls, until a run ends.
+
+    The last score must be the best one, and better than the constant's. It approaches the
+    baselines if twice as many steps again would reach them, at the pace of the second half. The
+    loss must fall within that half.
+    """
+    scores = [sign * record[f"eval_{metric}"] for record in history if f"eval_{metric}" in record]
+    constant = sign * baselines.get(CONSTANT, math.inf * sign)
+    if not scores or scores[-1] < max(scores) or scores[-1] <= constant:
+        return False
+    rise = scores[-1] - _second_half(scores)[0]
+    target = max(sign * baseline for baseline in baselines.values())
+    if rise > 0 and 4 * rise >= target - scores[-1]:
+        return True
+    losses = [record["loss"] for record in history if "loss" in record]
+    if constant_loss is not None:
+        losses.insert(0, constant_loss)  # about that before the first step, in a run with one loss
+    losses = _second_half(losses)
+    half = len(losses) // 2
+    return half > 0 and mean(losses[-half:]) < _CLEAR_FALL * mean(losses[:half])
+
+
+def _second_half(values: list[float]) -> list[float]:
+    """Return the values from the middle on: both of two."""
+    return values[max(0, len(values) - 1) // 2 :]
+
+
+def _longer(learning_rate: float, method: str) -> str:
+    """Return what to change for a run that still learns."""
+    if _is_low(learning_rate, method):
+        return _raise(learning_rate, method)
+    return "First train longer: raise training.epochs or training.max_steps."
+
+
 def _hint(weight_change: float | None, learning_rate: float, method: str) -> str:
     """Return what to change for a run that did not learn, though its adapter changed."""
     if weight_change is not None and weight_change > _LARGE_CHANGE:
         return f"The adapter outweighs the base model. {_lower(learning_rate)}"
-    if learning_rate < METHODS[method].learning_rate / 5:
+    if _is_low(learning_rate, method):
         return _raise(learning_rate, method)
     kernel = "; adapter.kernel_size=2 trains more parameters" if method == "dcft" else ""
     return (
         f"Try training.learning_rate={3 * learning_rate:.2g} and {learning_rate / 3:.2g}, "
         f"more epochs, or more rows{kernel}."
     )
+
+
+def _is_low(rate: float, method: str) -> bool:
+    return rate < METHODS[method].learning_rate / 5
 
 
 def _raise(rate: float, method: str) -> str:

@@ -36,7 +36,7 @@ class Reporter:
         """Show that an optimizer step is done."""
 
     def logged(self, progress: Progress) -> None:
-        """Show a new loss (every `logging_steps`)."""
+        """Show a new loss (every `logging_steps`, and before each evaluation)."""
 
     def evaluating(self, done: int, total: int) -> None:
         """Show that `done` of `total` batches of the validation data are scored."""
@@ -44,5 +44,11 @@ class Reporter:
     def baseline(self, name: str, scores: Scores) -> None:
         """Show scores reached without training, by a constant prediction or the fitted head."""
 
-    def evaluated(self, step: int, scores: Scores, best: bool) -> None:
-        """Show scores; `best`: better than all earlier ones, baselines included."""
+    def evaluated(self, step: int, scores: Scores, best: bool, unbeaten: str) -> None:
+        """Show scores.
+
+        Args:
+            best: better than all earlier ones, so that this checkpoint is kept as the best.
+            unbeaten: how the main score compares with the best baseline, such as "< fitted head";
+                empty if it is better than all of them.
+        """

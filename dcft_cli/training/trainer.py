@@ -183,24 +183,38 @@ class AdapterTrainer(ResumableTrainer):
         """Score every evaluation set, and log the scores; their names have the prefix `eval_`."""
         scores = self.score()
         metrics = {f"eval_{name}": value for name, value in scores.items()}
-        first = not any(metrics.keys() & record for record in self.state.log_history)
+        is_due = self._is_first_impression(metrics)
         self.log(dict(metrics))  # the Trainer adds the epoch to what it logs
-        if first and 0 < self.state.global_step < self.state.max_steps:
-            metric = self.reporting.metric
-            constant = self.baselines.get(CONSTANT, {}).get(metric)
-            note = first_impression(
-                scores[metric],
-                None if self.recipe.training.class_weights else constant,
-                metric=metric,
-                greater_is_better=self.reporting.sign > 0,
-                failure=self.failure,
-            )
-            if note:
-                self.reporting.reporter.noted(note)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
+        if is_due:  # after the scores that it is about
+            self._note_first_impression(scores[self.reporting.metric])
         return metrics
+
+    def _is_first_impression(self, metrics: Mapping[str, float]) -> bool:
+        """Return whether these scores are the first ones that say something about the run.
+
+        At the end of warm-up and in the first tenth of the steps, hardly anything is learned yet.
+        After the last step, the notes on the finished run say more.
+        """
+        step, last = self.state.global_step, self.state.max_steps
+        early = max(self.args.get_warmup_steps(last), last / 10)
+        earlier = (record for record in self.state.log_history if metrics.keys() & record)
+        return early < step < last and all(record["step"] <= early for record in earlier)
+
+    def _note_first_impression(self, score: float) -> None:
+        metric = self.reporting.metric
+        constant = self.baselines.get(CONSTANT, {}).get(metric)
+        note = first_impression(
+            score,
+            None if self.recipe.training.class_weights else constant,
+            metric=metric,
+            greater_is_better=self.reporting.sign > 0,
+            failure=self.failure,
+        )
+        if note:
+            self.reporting.reporter.noted(note)
 
     def score(self) -> dict[str, float]:
         """Score every evaluation set without logging; return scores by metric name.

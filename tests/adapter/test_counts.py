@@ -49,6 +49,16 @@ def test_counts(model: str, d: int, stride: int, targets: tuple[str, ...], count
     )
 
 
+@pytest.mark.parametrize(("width", "smallest"), [(384, 8), (768, 10), (1024, 12), (1536, 13)])
+def test_adapters_are_smallest_at_medium_kernels(width: int, smallest: int) -> None:
+    layers = [(width, width)] * 4 + [(4 * width, width), (width, 4 * width)]  # Q, K, V, O, FFN
+    counts = {
+        d: sum(adapter_parameters(*layer, kernel_size=d, stride=d, rank=1) for layer in layers)
+        for d in range(2, 33)
+    }
+    assert min(counts, key=counts.__getitem__) == smallest  # in docs/recipes.md
+
+
 def test_lora_count() -> None:
     found = find_targets(skeleton("deberta-v3-base"), ALL)
     assert 165_888 == sum(lora_parameters(t.out_features, t.in_features) for t in found)

@@ -93,6 +93,7 @@ def test_a_failed_run_and_json(home: Path, run_cli: RunCli) -> None:
     command = ("sweep", "tiny.yaml", "--grid", "training.learning_rate=1e9,1e-2")
     done = shell(*command, "--json", cwd=home)
     assert done.code == 1, done.err
+    assert "   started  lr1e9  (0 of 2 done)" in done.err
     assert "    1 of 2  lr1e9  failed: Training diverged" in done.err
     assert "    2 of 2  lr0.01  accuracy 0." in done.err
     result = json.loads(done.out)

@@ -62,8 +62,9 @@ def test_plain_lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
     view.evaluating(1, 2)
     view.baseline("constant", {"accuracy": 0.5, "f1": 0.0})
     view.progress(STEP)
-    view.evaluated(1_250, {"accuracy": 0.75, "f1": 2 / 3}, True)
-    view.evaluated(1_500, {"accuracy": 0.7, "f1": 0.5}, False)
+    view.evaluated(1_250, {"accuracy": 0.75, "f1": 2 / 3}, True, "")
+    view.evaluated(1_500, {"accuracy": 0.7, "f1": 0.5}, False, "")
+    view.evaluated(1_500, {"accuracy": 0.7, "f1": 0.5}, True, "< fitted head")
     now[0] += 6
     view.logged(STEP)
     said = capfd.readouterr()
@@ -76,6 +77,7 @@ def test_plain_lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
         "constant                         0.5000   0.0000",
         "step 1250       0.75   0.6931    0.7500   0.6667  best",
         "step 1500       0.75   0.6931    0.7000   0.5000",
+        "step 1500       0.75   0.6931    0.7000   0.5000  best < fitted head",
         f"step 1250       0.75   0.6931{'':19}  lr 1.2e-03  123,457 tokens/s  1:02:05 left",
     ]
 
@@ -87,14 +89,14 @@ def test_the_reporter_depends_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -
     with reporter() as view:
         assert type(view) is LineReporter
     with reporter(scores=False) as view:
-        view.evaluated(0, {"f1": 0.5}, True)
+        view.evaluated(0, {"f1": 0.5}, True, "")
         view.baseline("constant", {"f1": 0.5})
-    assert pipe.file.getvalue() == ""
+    assert pipe.file.getvalue() == "\n"  # between the progress and the results
     monkeypatch.setattr(module, "err", terminal)
     with reporter() as view:
         assert type(view) is LiveReporter
         view.progress(STEP)
-        view.evaluated(1_250, {"f1": 0.5}, True)
+        view.evaluated(1_250, {"f1": 0.5}, True, "")
     for shown in ("step 1250/12500", "step 1250       0.75   0.6931   0.5000  best"):
         assert shown in terminal.file.getvalue()
     with reporter(active=False) as view:
@@ -107,7 +109,7 @@ def test_scores_beyond_the_width_are_left_out(
     narrow = Console(file=StringIO(), width=80)
     monkeypatch.setattr(module, "err", narrow)
     view = LineReporter(True)
-    view.evaluated(5, {f"some_long_metric_{n}": 0.5 for n in range(9)}, True)
+    view.evaluated(5, {f"some_long_metric_{n}": 0.5 for n in range(9)}, True, "< fitted head")
     lines = narrow.file.getvalue().splitlines()
     assert [len(line) <= 80 for line in lines] == [True, True]
     assert "some_long_metric_0" in lines[0]

@@ -94,12 +94,14 @@ def test_a_line_for_each_run(printed: Any) -> None:
     view = sweeps.LineView()
 
     def events() -> None:
+        view.started(first, 0, 2)
         for run in (first, second):
             view.ended(replace(run, status=Status.DONE, metric="accuracy", score=0.5), 1, 2)
         view.ended(replace(second, status=Status.FAILED, message="This\nand that."), 2, 2)
         view.ended(replace(second, status=Status.PRUNED, metric="f1", score=0.1, step=3), 2, 2)
 
     assert printed(80, events) == [
+        "   started  rte-seed6  (0 of 2 done)",
         "    1 of 2  rte-seed6  accuracy 0.5000",
         "    1 of 2  rte-seed7  accuracy 0.5000",
         "    2 of 2  rte-seed7  failed: This",

@@ -139,7 +139,7 @@ data:
   max_length: 384               # longest input in tokens; longer ones are truncated
 
 adapter:
-  kernel_size: 8                # smaller kernels make larger adapters: 4, 2
+  kernel_size: 8                # 4 and 2 train more parameters
 
 training:
   learning_rate: 0.005          # the first setting to vary: half, double

@@ -121,7 +121,24 @@ def test_a_run_that_learns_nothing_says_so_early_and_at_the_end(tmp_path: Path) 
     job = train(recipe("sst2", tmp_path, base, *still), tmp_path / "run")
     (note,) = job.watcher.notes
     assert note.startswith("Nothing is learned yet: every row is predicted ")
+    assert job.watcher.events == ["scores", "note", "scores"]  # it is about the first scores
     assert job.metrics["notes"][0].startswith("This run did not learn: every row is predicted ")
+
+
+@pytest.mark.parametrize(
+    ("warmup", "step"),
+    [(0, 2), (2, 3), (9, None)],  # after the last step, the notes on the finished run say more
+)
+def test_scores_of_the_first_steps_are_no_first_impression(
+    tmp_path: Path, warmup: int, step: int | None
+) -> None:
+    base = save_base(tmp_path / "base", initializer_range=1e-6)
+    steps = ("training.max_steps=10", "training.eval_steps=1", f"training.warmup_steps={warmup}")
+    still = ("training.learning_rate=1e-9", "training.fit_head=off")
+    job = train(recipe("sst2", tmp_path, base, *steps, *still), tmp_path / "run")
+    events = job.watcher.events
+    assert events.count("scores") == 10
+    assert [n for n, event in enumerate(events) if event == "note"] == ([step] if step else [])
 
 
 def test_adapters_without_a_gradient_are_named(

@@ -75,6 +75,41 @@ def test_the_last_step_is_logged_scored_and_saved() -> None:
         assert flags == (last, last, last)
 
 
+@pytest.mark.parametrize("due", [True, False])
+def test_the_loss_is_logged_before_every_evaluation(due: bool) -> None:
+    """Else a row of scores would show the loss of earlier steps."""
+    _, callback, state = begun()
+    control = TrainerControl(should_evaluate=due)
+    callback.on_step_end(ARGS, state, control)
+    assert control.should_log is due
+
+
+@pytest.mark.parametrize(
+    ("better", "baselines", "expected"),
+    [
+        (True, {}, ["", ""]),
+        (True, {"constant": 0.1}, ["", ""]),
+        (True, {"constant": 0.1, "fitted head": 0.5}, ["= fitted head", ""]),
+        (True, {"constant": 0.7, "fitted head": 0.6}, ["< constant", "< constant"]),
+        (False, {"constant": 0.9, "fitted head": 0.55}, ["", "> fitted head"]),
+    ],
+)
+def test_the_best_so_far_is_the_checkpoint_that_is_kept(
+    better: bool, baselines: dict[str, float], expected: list[str]
+) -> None:
+    """It is marked whether or not it beats the baselines, and then says which it does not."""
+    watcher = Watcher()
+    callback = ReportingCallback(watcher, None, metric="f1", greater_is_better=better)
+    state = TrainerState(max_steps=20)
+    callback.on_train_begin(ARGS, state, CONTROL)
+    for name, score in baselines.items():
+        callback.baseline(name, {"f1": score}, write=False)
+    for score in (0.5, 0.6):
+        callback.on_evaluate(ARGS, state, CONTROL, metrics={"eval_f1": score})
+    assert [best for _, _, best in watcher.scores] == [True, better]
+    assert watcher.unbeaten == expected
+
+
 @pytest.mark.parametrize(("earlier", "flags"), [(None, [1, 0, 1]), (0.55, [0, 0, 1])])
 def test_best_so_far(earlier: float | None, flags: list[int]) -> None:
     watcher, callback, state = begun(best=earlier)

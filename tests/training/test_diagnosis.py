@@ -1,6 +1,7 @@
 """Notes on runs that do not learn."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,9 @@ def notes(
     grad_norm: float = 1.0,
     better: bool = True,
 ) -> list[str]:
+    worse = 0.3 if better else 0.9  # than the best one: no longer learning
     return diagnose(
-        [{"loss": loss, "grad_norm": grad_norm}, {"eval_score": 0.3}],
+        [{"loss": loss, "grad_norm": grad_norm}, {"eval_score": worse}],
         best,
         {CONSTANT: constant} if fitted is None else {CONSTANT: constant, FITTED_HEAD: fitted},
         metric="score",
@@ -75,6 +77,80 @@ def test_a_note_names_the_problem_and_the_setting_to_change(
 ) -> None:
     (note,) = notes(best, change, **settings)
     assert said in note and setting in note
+
+
+def finished(
+    scores: list[float], losses: list[float], *, better: bool = True, **settings: Any
+) -> list[str]:
+    """Return the notes on a run with these scores and losses, constant 0.5 and fitted head 0.9."""
+    history = [{"loss": loss, "grad_norm": 1.0} for loss in losses]
+    history += [{"eval_score": score} for score in scores]
+    sign = 1 if better else -1
+    given = {"failure": "", "learning_rate": 5e-3} | settings
+    return diagnose(
+        history,
+        sign * max(sign * score for score in scores),
+        {CONSTANT: 0.5, FITTED_HEAD: 0.9 if better else 0.1},
+        metric="score",
+        greater_is_better=better,
+        constant_loss=0.7,
+        weight_change=0.05,
+        **given,
+    )
+
+
+FLAT = [0.5] * 4
+
+
+@pytest.mark.parametrize(
+    ("scores", "losses", "settings"),
+    [
+        ([0.5, 0.5, 0.7, 0.8], FLAT, {}),
+        ([0.5, 0.5, 0.7, 0.9], FLAT, {}),  # level with the fitted head
+        ([0.88, 0.885], FLAT, {}),
+        ([0.8], [0.9, 0.6], {}),  # one evaluation: the loss is all there is
+        ([0.8], [0.6], {}),  # one loss, below the constant's
+        ([0.8, 0.8], [0.9, 0.9, 0.9, 0.6], {}),
+        ([0.5, 0.4, 0.3, 0.2], FLAT, {"better": False}),
+        ([0.7, 0.8], [0.9, 0.8], {}),  # the mean of all losses is above the constant's
+    ],
+)
+def test_a_run_that_rises_towards_the_fitted_head_has_to_train_longer(
+    scores: list[float], losses: list[float], settings: dict
+) -> None:
+    (note,) = finished(scores, losses, **settings)
+    assert "did not learn" not in note
+    assert note.startswith("This run still learns, but is not yet better than the fitted head: ")
+    head = 0.9 if settings.get("better", True) else 0.1
+    assert f"score {scores[-1]:.4g}, fitted head {head}. First train longer: " in note
+    assert note.endswith("raise training.epochs or training.max_steps.")
+
+
+@pytest.mark.parametrize(
+    ("scores", "losses", "settings"),
+    [
+        ([0.4, 0.5], [0.9, 0.6], {}),  # level with the constant
+        ([0.3, 0.4], [0.9, 0.6], {}),
+        ([0.6, 0.5], [0.9, 0.6], {"better": False}),
+        ([0.8], FLAT, {}),
+        ([0.8], [0.69], {}),
+        ([0.8, 0.8, 0.8], FLAT, {}),
+        ([0.6, 0.8, 0.79, 0.8], [0.9, 0.4, 0.4, 0.4], {}),  # no longer
+        ([0.7, 0.71, 0.7, 0.72], FLAT, {}),  # noise, far below the fitted head
+        ([0.7, 0.85, 0.8], [0.9, 0.6, 0.3], {}),  # falling scores
+        ([0.7, 0.8], [0.9, 0.6], {"failure": ALIKE}),
+    ],
+)
+def test_a_run_that_does_not_rise_is_not_called_learning(
+    scores: list[float], losses: list[float], settings: dict
+) -> None:
+    (note,) = finished(scores, losses, **settings)
+    assert note.startswith("This run did not learn: ")
+
+
+def test_a_slow_run_that_rises_is_told_to_raise_the_learning_rate() -> None:
+    (note,) = finished([0.6, 0.8], FLAT, learning_rate=5e-5)
+    assert note.startswith("This run still learns") and "Raise training.learning_rate from" in note
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "dcft"])
