@@ -20,6 +20,7 @@ BERT_LIKE = (
 ).split()
 POST_LN = [*BERT_LIKE, "albert", "distilbert", "gte", "jina_embeddings_v3", "nomic_bert"]
 PRE_LN = ["modernbert", "eurobert", "ultrabert"]
+FAMILIES = [f for f in POST_LN + PRE_LN if f in transformers.CONFIG_MAPPING]  # some are new
 
 
 @cache
@@ -62,7 +63,7 @@ def outputs(family: str, *roles: str) -> list[str]:
     return [matrix.path for matrix in block_outputs("houlsby", model, find_roles(model), roles)]
 
 
-@pytest.mark.parametrize("family", POST_LN + PRE_LN)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_dropout_reads_what_the_layer_puts_out(family: str) -> None:
     layers = outputs(family, "O", "FFN_OUT")
     places = {layer: output_of(model_of(family), layer) for layer in layers}
@@ -74,7 +75,7 @@ def test_dropout_reads_what_the_layer_puts_out(family: str) -> None:
             torch.testing.assert_close(seen[place][0], seen[layer][1], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("family", POST_LN + PRE_LN)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_sum_grows_by_the_output_of_the_block(family: str) -> None:
     layer = outputs(family, "FFN_OUT")[0]
     place = sum_of("pfeiffer", model_of(family), layer)
