@@ -44,7 +44,8 @@ def hold_out(
     if not held_out:
         raise DataError(
             f"{rows.source}: data.holdout leaves no validation rows out of {len(rows.dataset):,}.",
-            "Change data.holdout.fraction, data.holdout.seed or data.holdout.group_prefix.",
+            "Rows that belong together stay on one side: change data.holdout.group_prefix, or name "
+            "other rows with data.validation.",
         )
     return [n for n in range(len(rows.dataset)) if n not in held_out], sorted(held_out)
 
@@ -57,6 +58,8 @@ def _first_groups(groups: Sequence[Sequence[int]], fraction: float) -> list[Sequ
     Args:
         groups: rows of each group, in the order of their places.
     """
+    if len(groups) < 2:
+        return []
     target = fraction * sum(map(len, groups))
     chosen: list[Sequence[int]] = []
     rows = 0
@@ -64,8 +67,6 @@ def _first_groups(groups: Sequence[Sequence[int]], fraction: float) -> list[Sequ
         if abs(rows + len(group) - target) <= abs(rows - target):
             chosen.append(group)
             rows += len(group)
-    if len(groups) < 2:
-        return []
     smallest = min(groups, key=len)
     if len(chosen) == len(groups):
         chosen.remove(smallest)
