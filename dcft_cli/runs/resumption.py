@@ -109,7 +109,7 @@ def find_resumption(
     if changed or (allowed and not requested):
         raise _another_run(folder, [*changed, *allowed], requested, may_resume=not changed)
     notes = [f"{path.name} is passed over: {problem}." for path, problem in problems.items()]
-    if not requested:
+    if not requested and done < total:
         notes.append(f"{folder.path} has a run with the same recipe and rows.")
     notes += [f"Changed since {checkpoint.name}: {change}" for change in allowed]
     if total != planned:
