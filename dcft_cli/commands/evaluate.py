@@ -6,13 +6,20 @@ from typing import Annotated
 import typer
 
 from dcft_cli.commands.devices import Devices, device_of, start_processes
-from dcft_cli.commands.options import Adapter, Json, Overrides
+from dcft_cli.commands.options import Adapter, Json, complete_setting
 
 
 def evaluate(
     context: typer.Context,
     adapter: Adapter,
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Overrides of the recipe, such as data.validation=test.jsonl.",
+            autocompletion=complete_setting,
+        ),
+    ] = None,
     predictions: Annotated[
         Path | None,
         typer.Option(

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from dcft_cli.errors import UserError
+from dcft_cli.outputs import is_address
 
 
 def _two_or_three(paths: list[str]) -> list[str]:
@@ -59,7 +60,15 @@ def merge(
 
 
 def _check_order(paths: list[str], is_adapter: list[bool]) -> None:
-    """Raise UserError if another argument than ADAPTER, the last but one, is the adapter."""
+    """Raise UserError if another argument than ADAPTER, the last but one, is the adapter.
+
+    An address as OUT can only be a base model, which belongs before the adapter.
+    """
+    if len(paths) == 2 and is_address(paths[1]) and is_adapter[0]:
+        raise UserError(
+            f"{paths[1]} is an address, not a folder to write; the order is [BASE] ADAPTER OUT.",
+            f"If it is the base model: {shlex.join(['dcft', 'merge', *reversed(paths)])} OUT",
+        )
     if is_adapter[-2] or not any(is_adapter):
         return
     found = is_adapter.index(True)

@@ -43,7 +43,11 @@ def report(
     dcft report runs --reference "dcft kernel_size=2"
     """
     from dcft_cli.commands.imports import gc_paused
+    from dcft_cli.outputs import check_file
 
+    for path in (html, markdown, csv):
+        if path is not None:
+            check_file(path)
     with gc_paused():
         from dcft_cli.reporting.report import make_report
         from dcft_cli.reporting.writing import write_report

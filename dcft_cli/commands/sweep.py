@@ -9,6 +9,7 @@ import typer
 from dcft_cli.commands.options import Json, Overrides, complete_recipe, complete_setting
 from dcft_cli.commands.signals import handlers
 from dcft_cli.commands.tokenizers import stop_parallelism
+from dcft_cli.outputs import check_folder, refuse_address
 from dcft_cli.processes import process_count
 
 if TYPE_CHECKING:
@@ -84,6 +85,10 @@ def sweep(
         recipe, overrides or (), grid=grid or (), tune=tune or (), trials=trials, seeds=seeds
     )
     folder = Path(output or f"runs/{planned.name}-sweep").expanduser()
+    if dry_run:  # lists the runs in a folder of others too
+        refuse_address(folder, "folder")
+    else:
+        check_folder(folder)
 
     from dcft_cli.commands.imports import gc_paused
     from dcft_cli.console.output import print_json, waiting

@@ -91,6 +91,7 @@ def train(
     with ExitStack() as held:
         with ended_in_order(), waiting("Reading the data"):
             with gc_paused():
+                from dcft_cli.runs.finished import finished_note
                 from dcft_cli.runs.plan import plan_training, run_folder
                 from dcft_cli.runs.train import train as run
                 from dcft_cli.training.stopping import StopAfterStep, StopRequest
@@ -99,7 +100,7 @@ def train(
             note = "" if dry_run else held.enter_context(run_folder(loaded, output).lock())
             plan = plan_training(loaded, output=output, overwrite=overwrite, resume=resume)
         is_main = plan.machine.is_main
-        if is_main:
+        if is_main and (dry_run or not finished_note(plan)):
             show_plan(plan, dry_run=dry_run)
         if dry_run:
             return

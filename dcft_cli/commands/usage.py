@@ -7,6 +7,9 @@ import typer
 
 from dcft_cli.errors import UserError
 
+# An option may mean anything: a setting is suggested only for nearly its own name.
+_LIKENESS = 0.8
+
 
 def explain_usage(error: typer.TyperException) -> UserError:
     """Return an error with what to type instead, from one of the command line parser."""
@@ -50,5 +53,7 @@ def _setting(option: str) -> str:
     path = tuple(option.lstrip("-").replace("-", "_").split("."))
     keys = [setting.key for setting in settings()]
     # The name of a section means its first key, and `seed` the one in `training`.
-    found = [key for near in nearest_keys(path) for key in keys if f".{near}." in f".{key}."]
+    found = [
+        key for near in nearest_keys(path, _LIKENESS) for key in keys if f".{near}." in f".{key}."
+    ]
     return min(found, key=lambda key: key.count("."), default="")

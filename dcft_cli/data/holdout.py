@@ -15,47 +15,62 @@ def hold_out(
 
     Rows with the same group key, which is the text in `column` in lower case (or its first
     `group_prefix` characters), go to the same side. A hash of the key and the seed gives each
-    group a place between 0 and 1; those below `fraction` are held out. So a group stays where it
-    is when rows are added or reordered.
+    group a place. Those that come first are held out, as many as bring the held-out rows nearest to
+    `fraction`: at least one group, and not all. So rows that are added or reordered move at most
+    the groups next to the border.
 
-    With classes, the groups of each class (that of a group's first row) that come first are held
-    out, as many as make `fraction` of its groups, rounded: at least one, and not all, if there are
-    two. Then adding rows to a class moves at most the groups next to the border.
+    With classes, this holds for the groups of each class (that of a group's first row); the only
+    group of a class is not held out.
 
     Args:
         class_column: of class numbers; None if the rows have none.
 
     Raises:
-        DataError: one side would be empty.
+        DataError: no rows would be held out.
     """
     groups: dict[str, list[int]] = {}
     for index, text in enumerate(rows.dataset[column][:]):
         groups.setdefault(text.lower()[: holdout.group_prefix], []).append(index)
-    places = {key: _place(holdout.seed, key) for key in groups}
-    if class_column is None:
-        held_out = {key for key, place in places.items() if place < holdout.fraction}
-    else:
-        held_out = set()
-        classes = rows.dataset[class_column][:]
-        by_class: dict[int, list[str]] = {}
-        for key, members in groups.items():
-            by_class.setdefault(classes[members[0]], []).append(key)
-        for keys in by_class.values():
-            held_out |= set(sorted(keys, key=places.__getitem__)[: _share(keys, holdout.fraction)])
-    validation = sorted(index for key in held_out for index in groups[key])
-    train = sorted(index for key in groups.keys() - held_out for index in groups[key])
-    if not (train and validation):
-        empty = "validation" if train else "training"
+    classes = [0] * len(rows.dataset) if class_column is None else rows.dataset[class_column][:]
+    by_class: dict[int, list[list[int]]] = {}
+    for key in sorted(groups, key=lambda key: _place(holdout.seed, key)):
+        by_class.setdefault(classes[groups[key][0]], []).append(groups[key])
+    held_out = {
+        index
+        for members in by_class.values()
+        for group in _first_groups(members, holdout.fraction)
+        for index in group
+    }
+    if not held_out:
         raise DataError(
-            f"{rows.source}: data.holdout leaves no {empty} rows out of {len(rows.dataset):,}.",
-            "Change data.holdout.fraction, data.holdout.seed or data.holdout.group_prefix.",
+            f"{rows.source}: data.holdout leaves no validation rows out of {len(rows.dataset):,}.",
+            "Rows that belong together stay on one side: change data.holdout.group_prefix, or name "
+            "other rows with data.validation.",
         )
-    return train, validation
+    return [n for n in range(len(rows.dataset)) if n not in held_out], sorted(held_out)
 
 
-def _share(keys: Sequence[str], fraction: float) -> int:
-    """Return how many groups of a class are held out."""
-    return min(max(1, round(fraction * len(keys))), len(keys) - 1)
+def _first_groups(groups: Sequence[Sequence[int]], fraction: float) -> list[Sequence[int]]:
+    """Return the first groups, as many as bring their rows nearest to `fraction` of all.
+
+    A group that would lead farther past `fraction` than it starts below is left out.
+
+    Args:
+        groups: rows of each group, in the order of their places.
+    """
+    if len(groups) < 2:
+        return []
+    target = fraction * sum(map(len, groups))
+    chosen: list[Sequence[int]] = []
+    rows = 0
+    for group in groups:
+        if abs(rows + len(group) - target) <= abs(rows - target):
+            chosen.append(group)
+            rows += len(group)
+    smallest = min(groups, key=len)
+    if len(chosen) == len(groups):
+        chosen.remove(smallest)
+    return chosen or [smallest]
 
 
 def _place(seed: int, key: str) -> float:

@@ -7,7 +7,6 @@ are known.
 import csv
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -20,6 +19,7 @@ import pyarrow.parquet  # type: ignore[import-untyped]
 
 from dcft_cli.atomic import atomic_path, naming
 from dcft_cli.errors import DataError, UserError
+from dcft_cli.outputs import check_file
 
 Format = Literal["jsonl", "csv", "tsv", "parquet"]
 Row = Mapping[str, Any]
@@ -62,13 +62,10 @@ def check_output(path: Path) -> None:
     """Check, before anything is computed, that a file can be written.
 
     Raises:
-        UserError: its ending names no format, or its folder is not writable.
+        UserError: it cannot, or its ending names no format.
     """
+    check_file(path)
     output_format(path)
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if path.is_dir() or not (folder.is_dir() and os.access(folder, os.W_OK)):
-        what = "is a folder" if path.is_dir() else f"cannot be created in {folder}"
-        raise UserError(f"{path} {what}.", "Name another file.")
 
 
 def write_lines(file: BinaryIO, rows: Iterable[Row]) -> None:

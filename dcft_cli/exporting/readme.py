@@ -16,8 +16,8 @@ _README = """\
 
 Written by `dcft export`. The base model is `{base}`.
 
-This script predicts without dcft: run it in this folder (`pip install {packages}`). It cuts \
-inputs longer than `max_length` tokens.
+This script predicts without dcft (`pip install {packages}`). Run it in this folder, or set \
+`folder`. It cuts inputs longer than `max_length` tokens.
 
 ```python
 {script}
@@ -30,9 +30,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoTokenizer, {model_class}
 
+folder = "."  # the one of this README
 {inputs}
 
-tokenizer = AutoTokenizer.from_pretrained(".")
+tokenizer = AutoTokenizer.from_pretrained(folder)
 base = {model_class}.from_pretrained(
     {base!r},
     revision={revision!r},
@@ -41,7 +42,7 @@ base = {model_class}.from_pretrained(
     dtype=torch.float32,
     ignore_mismatched_sizes=True,  # the head comes with the adapter
 )
-model = PeftModel.from_pretrained(base, ".").eval()  # a plain model: .merge_and_unload()
+model = PeftModel.from_pretrained(base, folder).eval()  # a plain model: .merge_and_unload()
 {encode}
 with torch.no_grad():
     outputs = model(**encoded)
@@ -53,10 +54,11 @@ import numpy as np
 import onnxruntime
 from transformers import AutoTokenizer
 
+folder = "."  # the one of this README
 {inputs}
 
-tokenizer = AutoTokenizer.from_pretrained(".")
-session = onnxruntime.InferenceSession({onnx_file!r})
+tokenizer = AutoTokenizer.from_pretrained(folder)
+session = onnxruntime.InferenceSession(f"{{folder}}/{onnx_file}")
 {encode}
 names = [node.name for node in session.get_inputs()]
 {outputs} = session.run({names}, {{name: encoded[name] for name in names}})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dcft_cli.atomic import remove_leftovers
 from dcft_cli.errors import RunError
+from dcft_cli.outputs import check_folder, refuse_address
 from dcft_cli.runs.lock import exclusive
 
 
@@ -17,9 +18,12 @@ def new_folder(out: str) -> Iterator[Path]:
 
     Raises:
         RunError: something is there, or another process writes there.
+        UserError: it cannot be created, or is an address.
     """
+    refuse_address(out, "folder")
     folder = Path(out).expanduser().resolve()
     _check_new(folder)
+    check_folder(folder)
     with exclusive(folder, folder.with_name(f".{folder.name}.lock")) as no_locks:
         _check_new(folder)  # another process may just have finished it
         if not no_locks:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import UserError
+from dcft_cli.outputs import check_file
 from dcft_cli.runs.curves import Curves
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ def write_figure(runs: Sequence[Curves], output: Path) -> None:
         output: file; its ending decides the format.
 
     Raises:
-        UserError: another ending, or matplotlib is not installed.
+        UserError: another ending, a file that cannot be written, or no matplotlib.
     """
+    check_file(output)
     ending = output.suffix.lower()
     if ending not in ENDINGS:
         raise UserError(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dcft_cli.adapter.merge import merged
 from dcft_cli.data.prediction_set import Columns, Prediction
-from dcft_cli.data.rows import Rows
+from dcft_cli.data.rows import Rows, format_value
 from dcft_cli.errors import DataError
 from dcft_cli.models.loading import head_outputs
 from dcft_cli.models.tokenizers import check_token_id
@@ -101,6 +101,11 @@ class Predictor:
             raise DataError(
                 "The inputs are a data frame, not rows.",
                 'Pass one column, frame["text"], or all of them: frame.to_dict("records").',
+            )
+        if not isinstance(inputs, Iterable):
+            raise DataError(
+                f"The inputs are {format_value(inputs)}, not rows.",
+                "Pass a text, a mapping by column, or a list of them.",
             )
         single = is_single(inputs, self.columns)
         values = [inputs] if single else list(inputs)

@@ -109,28 +109,32 @@ def _nearest_key(path: tuple[str, ...]) -> str:
     return f"{'section ' if section else ''}{dotted(section) or 'a recipe'} takes {own}"
 
 
-def nearest_keys(path: tuple[str, ...]) -> list[str]:
+def nearest_keys(path: tuple[str, ...], likeness: float = 0.7) -> list[str]:
     """Return keys that an unknown one may stand for: dotted, or a name in the same section.
 
     They are those of the same name elsewhere, else one that is spelled alike, or that has another
     name in the scripts of transformers.
+
+    Args:
+        likeness: of the spelling, from 0 to 1; see `difflib.get_close_matches`.
     """
     section, key = path[:-1], path[-1]
     if key in _OTHER_NAMES:
         return [_OTHER_NAMES[key]]
     own = list(_SECTIONS[section].model_fields) if section in _SECTIONS else []
     paths = [(*section, key) for section, model in _SECTIONS.items() for key in model.model_fields]
+    names = [path[-1] for path in paths]
     return (
         [dotted(path) for path in paths if path[-1] == key]
-        or _alike(key, own)
-        or [dotted(path) for path in paths if path[-1] in _alike(key, [p[-1] for p in paths])]
+        or _alike(key, own, likeness)
+        or [dotted(path) for path in paths if path[-1] in _alike(key, names, likeness)]
     )
 
 
-def _alike(key: str, names: list[str]) -> list[str]:
+def _alike(key: str, names: list[str], likeness: float) -> list[str]:
     """Return the name spelled most like `key`, or the names with `key` as their initials."""
     initials = [n for n in names if "_" in n and key == "".join(word[0] for word in n.split("_"))]
-    return get_close_matches(key, names, n=1, cutoff=0.7) or initials
+    return get_close_matches(key, names, n=1, cutoff=likeness) or initials
 
 
 # Names in the training scripts of transformers.

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import RecipeError, UserError
+from dcft_cli.outputs import refuse_address
 from dcft_cli.recipe.settings import SCHEMA_FILE, schema_text
 
 FOLDER = "recipes"
@@ -86,9 +87,11 @@ def copy_shipped(name: str, destination: str, *, overwrite: bool) -> Path:
 
     Raises:
         RecipeError: there is no such recipe.
-        UserError: the file exists, and `overwrite` is False.
+        UserError: the file exists, and `overwrite` is False; it cannot be written, or is an
+            address.
     """
     recipe = find_shipped(name)
+    refuse_address(destination, "file")
     path = Path(destination).expanduser()
     if path.is_dir() or path.suffix.lower() not in (".yaml", ".yml"):
         path = path / f"{short_name(recipe.path)}.yaml"

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from dcft_cli.acceleration import enable
 from dcft_cli.adapter_file.contents import Contents
 from dcft_cli.adapter_file.read import read_contents
-from dcft_cli.errors import AdapterFileError
+from dcft_cli.errors import AdapterFileError, RecipeError, listed
 from dcft_cli.methods.load import load_method
 from dcft_cli.methods.method import Method
 from dcft_cli.models.loading import base_fingerprint, load_model
@@ -18,6 +18,13 @@ from dcft_cli.recipe import Recipe, load_recipe, recipe_from_mapping
 from dcft_cli.runs.folder import adapter_file, recipe_beside
 from dcft_cli.runs.prepare import Preparation, prepare
 from dcft_cli.training.machine import Machine, find_machine
+
+# Settings of the training section that count when a trained adapter scores or predicts.
+_USED = frozenset(
+    f"training.{name}"
+    for name in ("device", "precision", "batch_size", "eval_batch_size", "acceleration",
+                 "num_workers")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,9 +82,10 @@ def recipe_of(path: Path, contents: Contents, overrides: Sequence[str] = ()) -> 
 
     Raises:
         AdapterFileError: there is neither, or the file's is of another form.
+        RecipeError: an override that is wrong, or used in training only.
     """
     if recipe := recipe_beside(path):
-        return load_recipe(str(recipe), overrides).recipe
+        return _with_used(load_recipe(str(recipe), overrides).recipe, overrides)
     if "task" not in contents.info:
         raise AdapterFileError(
             f"{path} names no task: it was saved outside `dcft train`.",
@@ -88,4 +96,25 @@ def recipe_of(path: Path, contents: Contents, overrides: Sequence[str] = ()) -> 
     # Whoever runs a base's code must ask for it; who sent the file does not count.
     trust = {"trust_remote_code": False}
     sections = {**info, "model": {**contents.about().model, **trust, **base}}
-    return recipe_from_mapping(sections, str(path), overrides)
+    return _with_used(recipe_from_mapping(sections, str(path), overrides), overrides)
+
+
+def _with_used(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Return the recipe if all overrides, which are valid, count without training.
+
+    Raises:
+        RecipeError: some do not; names them.
+    """
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    idle = [
+        key
+        for key in keys
+        if key.startswith(("adapter", "head", "sweep"))
+        or (key.startswith("training.") and key not in _USED)
+    ]
+    if idle:
+        raise RecipeError(
+            f"{listed(idle)}: used in training only, so it would change nothing here.",
+            f"Leave it out. Used here: model.*, task.*, data.*, {listed(sorted(_USED))}.",
+        )
+    return recipe

@@ -9,6 +9,7 @@ from typing import Any
 
 from dcft_cli.data.reading import read_file
 from dcft_cli.errors import RecipeError, UserError
+from dcft_cli.outputs import check_file
 from dcft_cli.recipe import Recipe, recipe_from_mapping
 from dcft_cli.recipe.adapter import AdapterSection
 from dcft_cli.recipe.loading import to_yaml
@@ -74,11 +75,12 @@ def draft_recipe(
     Raises:
         DataError: the data cannot be read, leaves the task unclear, or does not fit it.
         RecipeError: an override is wrong.
-        UserError: the recipe exists, and `overwrite` is False.
+        UserError: the recipe exists, and `overwrite` is False; or it cannot be written.
     """
     path = Path(output or f"{Path(address).stem}.yaml").expanduser()
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists.", "Replace it with --overwrite, or set --output FILE.")
+    check_file(path)
     keys = {override.partition("=")[0].strip() for override in overrides}
     if "task.name" in keys:
         raise RecipeError(

@@ -1,7 +1,6 @@
 """The folder of a run, and the adapter file in it."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from dcft_cli.adapter_file.read import ADAPTER_FILE
 from dcft_cli.addresses import local_path
 from dcft_cli.atomic import atomic_path, remove_leftovers
 from dcft_cli.errors import RunError
+from dcft_cli.outputs import check_folder
 from dcft_cli.processes import process_rank
 from dcft_cli.runs.lock import exclusive
 from dcft_cli.training.checkpoints import last_checkpoint
@@ -49,9 +49,10 @@ class RunFolder:
         Of several processes of one run (torchrun), the first holds the lock for all.
 
         Raises:
-            RunError: another process trains there, or the folder is not writable.
+            RunError: another process trains there.
+            UserError: the folder is not writable.
         """
-        self.check_writable()
+        check_folder(self.path)
         if process_rank() != 0:
             yield ""
             return
@@ -66,20 +67,6 @@ class RunFolder:
         """Return whether there are files of a run, finished or not, or of the one before it."""
         own = (*self._files, self.checkpoints, self.previous.adapter)
         return any(path.exists() for path in own)
-
-    def check_writable(self) -> None:
-        """Check that a run can write into this folder.
-
-        Raises:
-            RunError: it cannot.
-        """
-        existing = next(path for path in (self.path, *self.path.parents) if path.exists())
-        if not (existing.is_dir() and os.access(existing, os.W_OK)):
-            problem = "is not writable" if existing.is_dir() else "is a file"
-            raise RunError(
-                f"{existing} {problem}; {self.path} cannot be the run folder.",
-                "Choose another --output.",
-            )
 
     def truncate_log(self, step: int) -> None:
         """Remove log lines of later steps, which a resumed run takes again."""

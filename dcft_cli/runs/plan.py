@@ -7,6 +7,7 @@ from typing import Any
 from dcft_cli.addresses import local_path
 from dcft_cli.errors import RecipeError, UserError
 from dcft_cli.models.loading import skeleton
+from dcft_cli.outputs import check_folder, refuse_address
 from dcft_cli.recipe import LoadedRecipe, Recipe
 from dcft_cli.runs.adapter_plan import AdapterPlan, plan_adapter
 from dcft_cli.runs.folder import RunFolder
@@ -61,8 +62,14 @@ class TrainingPlan:
 
 
 def run_folder(loaded: LoadedRecipe, output: str | None) -> RunFolder:
-    """Return the folder to train into: `output`, else the recipe's own, else runs/NAME."""
-    return RunFolder(local_path(output or loaded.recipe.training.output or f"runs/{loaded.name}"))
+    """Return the folder to train into: `output`, else the recipe's own, else runs/NAME.
+
+    Raises:
+        UserError: it is an address.
+    """
+    named = output or loaded.recipe.training.output or f"runs/{loaded.name}"
+    refuse_address(named, "folder")
+    return RunFolder(local_path(named))
 
 
 def plan_training(
@@ -87,7 +94,7 @@ def plan_training(
         raise UserError("--overwrite starts over, --resume goes on.", "Give one of them.")
     training = loaded.recipe.training
     folder = run_folder(loaded, output)
-    folder.check_writable()
+    check_folder(folder.path)
     machine = find_machine(training, loaded.recipe.model)
     check_trackers(training.report_to)
     _check_machine(loaded.recipe, machine)

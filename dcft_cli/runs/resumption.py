@@ -38,11 +38,11 @@ HARMLESS = frozenset(
 _BATCHES = ("training.batch_size", "training.gradient_accumulation_steps",
             "training.eval_batch_size")  # fmt: skip
 _LEFT_OUT: Any = {"sweep": True, "training": {"output"}}
+# The number of steps is compared with those done.
 _IDENTITY = {  # title of each value of `run_identity`, and whether it may change
     "train_rows": ("training rows", False),
     "validation_rows": ("validation rows", False),
     "step_rows": ("rows of an optimizer step (batches x accumulation x processes)", False),
-    "total_steps": ("optimizer steps", True),
     "devices": ("devices", True),
     "precision": ("precision", True),
 }
@@ -99,27 +99,35 @@ def find_resumption(
         if not (requested or problems or any(path.exists() for path in results)):
             return None
         raise _nothing_to_resume(folder, problems, requested)
-    changed, allowed = _changes(folder, checkpoint, given, identity)
-    steps, total = step_of(checkpoint), identity["total_steps"]
-    if total < steps:
-        changed = [*changed, f"optimizer steps: {steps} done -> {total}"]
+    before = read_json(checkpoint, RUN_STATE).get("identity", {})
+    changed, allowed = _changes(folder, before, given, identity)
+    planned, done, total = before.get("total_steps"), step_of(checkpoint), identity["total_steps"]
+    if total < done:
+        changed.append(f"optimizer steps: {done} done -> {total}")
+    elif total != planned:
+        allowed.append(f"optimizer steps: {planned} -> {total}")
     if changed or (allowed and not requested):
         raise _another_run(folder, [*changed, *allowed], requested, may_resume=not changed)
     notes = [f"{path.name} is passed over: {problem}." for path, problem in problems.items()]
-    if not requested:
+    if not requested and done < total:
         notes.append(f"{folder.path} has a run with the same recipe and rows.")
     notes += [f"Changed since {checkpoint.name}: {change}" for change in allowed]
+    if total != planned:
+        notes.append("The learning rate follows the new number of steps from here on.")
     return Resumption(checkpoint, notes)
 
 
 def _changes(
-    folder: RunFolder, checkpoint: Path, given: Recipe, identity: Mapping[str, Any]
+    folder: RunFolder, before: Mapping[str, Any], given: Recipe, identity: Mapping[str, Any]
 ) -> tuple[list[str], list[str]]:
-    """Return the differences that a resumed run may not have, and those that it may."""
+    """Return the differences that a resumed run may not have, and those that it may.
+
+    Args:
+        before, identity: of the run in the folder and of the planned one, from `run_identity`.
+    """
     if not folder.recipe.is_file():
         raise RunError(f"{folder.recipe} is missing, so nothing tells what the run is.", _OTHER)
     stored = load_recipe(str(folder.recipe)).recipe
-    before = read_json(checkpoint, RUN_STATE).get("identity", {})
     refused: list[str] = []
     allowed: list[str] = []
     for key, old, new in _differences(stored, given):
@@ -131,8 +139,6 @@ def _changes(
             is_hash = name in ("train_rows", "validation_rows")
             change = "changed" if is_hash else f"{old} -> {new}"
             (allowed if harmless else refused).append(f"{title}: {change}")
-    if before.get("total_steps") != identity["total_steps"]:
-        allowed.append("the learning rate follows the new number of steps from here on")
     return refused, allowed
 
 

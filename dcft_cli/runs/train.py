@@ -19,6 +19,7 @@ from dcft_cli.methods.method import Method
 from dcft_cli.recipe import dump_recipe
 from dcft_cli.runs.attach import attach, load_checkpoint, longest_batch
 from dcft_cli.runs.batch_size import smaller_batches
+from dcft_cli.runs.finished import early_stopping, finished_note
 from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.runs.prepare import adapter_info, with_absolute_paths
@@ -27,7 +28,7 @@ from dcft_cli.runs.results import read_results, write_results
 from dcft_cli.runs.resumption import Resumption
 from dcft_cli.runs.start import constant_prediction, start
 from dcft_cli.training.arguments import training_arguments
-from dcft_cli.training.callbacks import EarlyStopping, ReportingCallback
+from dcft_cli.training.callbacks import ReportingCallback
 from dcft_cli.training.checkpoints import step_of
 from dcft_cli.training.compiling import compiling
 from dcft_cli.training.diagnosis import CONSTANT
@@ -98,9 +99,9 @@ def _train(
     _check_same_start(checkpoint)
     for note in plan.resumption.notes if plan.resumption else ():
         reporter.noted(note)
-    patience = recipe.training.early_stopping_patience
-    stopping = EarlyStopping(patience, resumed_from=checkpoint) if patience else None
-    finished = checkpoint if _is_finished(plan, checkpoint, stopping, reporter) else None
+    if note := finished_note(plan):
+        reporter.noted(note)
+    finished = checkpoint if note else None
     if finished and (results := read_results(plan, finished)):
         return TrainingResult(folder, results)
     set_seed(recipe.training.seed)
@@ -109,6 +110,7 @@ def _train(
         load_checkpoint(checkpoint, method, fingerprint)
     prior, constant_scores = constant_prediction(plan.preparation)
     acceleration = enable(base.model) if _is_accelerated(plan) else []
+    stopping = early_stopping(recipe.training, checkpoint)
     callbacks = [*([stopping] if stopping else []), Presence(folder), *callbacks]
     trainer = _trainer(plan, method, fingerprint, reporter, callbacks)
     if plan.machine.is_main:  # after all checks: an earlier run is overwritten from here on
@@ -137,28 +139,6 @@ def _check_same_start(checkpoint: Path | None) -> None:
             f"The processes see different checkpoints: {', '.join(sorted(set(names)))}.",
             "All machines of a run need the same run folder, on a shared file system.",
         )
-
-
-def _is_finished(
-    plan: TrainingPlan, checkpoint: Path | None, stopping: EarlyStopping | None, reporter: Reporter
-) -> bool:
-    """Return whether there is nothing left to train after a checkpoint, and note why."""
-    if checkpoint is None:
-        return False
-    if stopping is not None and stopping.is_due:
-        reporter.noted(
-            f"The run had stopped early, after {stopping.early_stopping_patience} evaluations "
-            "without a better score; --resume with a higher training.early_stopping_patience "
-            "continues it, --overwrite starts over."
-        )
-        return True
-    if step_of(checkpoint) >= plan.total_steps:
-        reporter.noted(
-            "The run is finished; --resume with a higher training.max_steps or epochs continues "
-            "it, --overwrite starts over."
-        )
-        return True
-    return False
 
 
 def _is_accelerated(plan: TrainingPlan) -> bool:

@@ -9,15 +9,19 @@ from datasets import Dataset, Value
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from dcft_cli.data.labels import LabelColumn
+from dcft_cli.data.labels import LabelColumn, label_name
 from dcft_cli.data.lists import written_list
 from dcft_cli.data.prediction_set import Prediction, shortened
 from dcft_cli.data.rows import Rows, format_value
+from dcft_cli.errors import DataError, listed
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.calibration import softmax_calibration, softmax_temperature
 from dcft_cli.tasks.decision import Decision
 from dcft_cli.tasks.report import report_classes
 from dcft_cli.tasks.text import TextTask
+
+# A few rows to try things out may have a class each.
+_MANY_CLASSES = 10
 
 
 class Classification(TextTask):
@@ -42,7 +46,11 @@ class Classification(TextTask):
     @classmethod
     def find_labels(cls, rows: Rows, column: str, data: DataSection) -> tuple[str, ...]:
         """See `Task.find_labels`."""
-        return _label_column(rows, column).class_names()
+        found = _label_column(rows, column)
+        names = found.class_names()
+        if not rows.class_names.get(column):
+            _check_repeated(found, names)
+        return names
 
     def read_labels(self, rows: Rows) -> list[int]:
         """See `TextTask.read_labels`."""
@@ -82,6 +90,30 @@ class Classification(TextTask):
     def describe_target(self, target: int) -> str:
         """See `Task.describe_target`."""
         return self.labels[target]
+
+
+def _check_repeated(column: LabelColumn, names: Sequence[str]) -> None:
+    """Check that a column repeats its values, as classes do: identifiers do not.
+
+    Raises:
+        DataError: most rows have a value of their own.
+    """
+    rows = column.rows
+    counts = Counter(filter(None, (label_name(value) for (value,) in column.values)))
+    alone = sum(count == 1 for count in counts.values())
+    if len(names) < _MANY_CLASSES or 2 * alone <= len(column.values):
+        return
+    found = (
+        "has a different value in every row"
+        if alone == len(column.values)
+        else f"has {len(names):,} different values, {alone:,} of them in one row each of "
+        f"{len(column.values):,}"
+    )
+    raise DataError(
+        f"{rows.source}: `{column.name}` {found}: is it the label?",
+        f"Name the label's column with data.label (columns: {listed(rows.columns)}). For numbers, "
+        "set task.type=regression. If these are the classes, list them in task.labels.",
+    )
 
 
 def _label_column(rows: Rows, column: str, labels: Sequence[str] = ()) -> LabelColumn:

@@ -148,7 +148,8 @@ def _similar_classes(task: Task, train: RowSet) -> list[str]:
         for a, b in similar_names(rows)
     ]
     found = listed(pairs, MAX_LISTED, "; ")
-    return [f"{train.source}: classes that may be the same: {found}"] if pairs else []
+    advice = "correct the labels in the file, or, if they differ, list all of them in task.labels"
+    return [f"{train.source}: classes that may be the same: {found}; {advice}"] if pairs else []
 
 
 def _training_rows(task: TaskSection, data: DataSection) -> Rows:

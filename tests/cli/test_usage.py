@@ -21,6 +21,8 @@ from tests.cli.conftest import RunCli
         ("train a --ouput b", ["Did you mean --output?"]),
         ("train a --output", ["'--output' requires an argument", "Hint: "]),
         ("merge a b c --dtype int8", ["Invalid value", "int8", "bfloat16"]),
+        ("predict a b --limit 2", ["No such option: --limit", "Usage: ", "predict --help"]),
+        ("train a --max_step 2", ["training.max_steps=VALUE"]),
         ("merge a b c --lr 3", ["No such option: --lr", "Usage: "]),
         ("export a b", ["Missing option '--to'. Choose from: peft, onnx"]),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 
-def script_with(folder: Path, **values: Any) -> str:
+def script_with(folder: Path, /, **values: Any) -> str:
     """Return the script, with other values for its variables of these names."""
     (script,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text("utf-8"), re.S)
     for name, value in values.items():

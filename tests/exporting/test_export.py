@@ -78,7 +78,7 @@ def test_a_peft_folder(job: Job, base: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to", ["peft", "onnx"])
-def test_a_script_without_dcft_scores_the_same(
+def test_a_script_in_another_folder_scores_the_same_without_dcft(
     to: exporting.Format, job: Job, tmp_path: Path
 ) -> None:
     result = export(str(job.folder), str(tmp_path / "out"), to=to)
@@ -88,12 +88,12 @@ def test_a_script_without_dcft_scores_the_same(
         "firsts": [row["sentence1"] for row in rows],
         "seconds": [row["sentence2"] for row in rows],
     }
-    script = script_with(result.folder, **texts)
+    script = script_with(result.folder, folder=str(result.folder), **texts)
     script += "\nimport json, sys\nassert 'dcft_cli' not in sys.modules\n"
     script += f"assert ('peft' in sys.modules) == {to == 'peft'}\n"
     script += "print(json.dumps(logits[:, 0].tolist()))\n"
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=result.folder, capture_output=True, text=True
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     *printed, numbers = done.stdout.splitlines()

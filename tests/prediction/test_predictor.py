@@ -137,6 +137,15 @@ def test_data_frames(predictor_of: PredictorOf) -> None:
         predictor_of("sst2")(frame)
 
 
+@pytest.mark.parametrize("value", [3, None])
+@pytest.mark.parametrize("task", ["sst2", "rte", "token_classification"])
+def test_a_value_that_is_no_row(predictor_of: PredictorOf, task: str, value: Any) -> None:
+    with pytest.raises(DataError, match=f"The inputs are {value}, not rows"):
+        predictor_of(task)(value)
+    with pytest.raises(DataError, match="the inputs: no"):
+        predictor_of(task)([value])
+
+
 def test_threads_take_turns(predictor_of: PredictorOf) -> None:
     predictor = predictor_of("sst2")
     inputs = [TEXTS[: n % 4] for n in range(24)]

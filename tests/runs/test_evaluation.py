@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dcft_cli import DCFTConfig, inject, save_adapter
+from dcft_cli import DCFTConfig, inject, load, save_adapter
 from dcft_cli.adapter_file.read import read_adapter
-from dcft_cli.errors import AdapterFileError, DataError, UserError
+from dcft_cli.errors import AdapterFileError, DataError, RecipeError, UserError
 from dcft_cli.runs.evaluate import evaluate
 from tests.families import save_base, tiny_model
 from tests.jobs import Job, Watcher, recipe, train
@@ -77,6 +77,18 @@ def test_sources(job: Job, shared_file: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_scores_do_not_depend_on_the_batch_size(job: Job) -> None:
     expected = score(job.folder)
     assert score(job.folder, "training.eval_batch_size=1") == pytest.approx(expected, abs=1e-5)
+
+
+def test_settings_that_count_in_training_only_are_refused(job: Job, shared_file: Path) -> None:
+    idle = ["training.learning_rate=1", "adapter.kernel_size=4", "head.reuse=replace"]
+    for source in (job.folder, shared_file):
+        for use in (score, lambda source, *given: load(source, given)):
+            with pytest.raises(RecipeError, match="used in training only") as error:
+                use(source, "training.device=cpu", *idle)
+            names = "training.learning_rate, adapter.kernel_size, head.reuse: "
+            assert error.value.message.startswith(names)
+            with pytest.raises(RecipeError, match="did you mean learning_rate"):
+                use(source, "training.learning_rat=1")
 
 
 def test_other_data(job: Job, tmp_path: Path) -> None:

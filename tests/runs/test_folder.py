@@ -57,15 +57,11 @@ def write_files(folder: Path) -> None:
     (folder / "trainer_state.json").write_text("{}")
 
 
-def test_a_folder_that_a_run_can_write_into(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_has_no_run(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    run.check_writable()
     assert not run.has_run()
     run.path.mkdir()
     (run.path / "notes.txt").touch()
     assert not run.has_run()
     run.recipe.touch()
     assert run.has_run()
-    (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="is a file"):
-        RunFolder(tmp_path / "file").check_writable()

@@ -180,8 +180,10 @@ def test_other_settings_are_refused_and_named(
 def test_other_steps_are_refused(
     stopped: Path, base: Path, tmp_path: Path, other: str, said: str
 ) -> None:
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(RunError, match=said) as caught:
         train(loaded(base, tmp_path, other), stopped, resume=True)
+    assert "learning rate" not in caught.value.message
+    assert caught.value.message.count("optimizer steps: ") <= 1
 
 
 def test_other_processes_are_refused_unless_they_share_the_same_rows(
@@ -218,7 +220,9 @@ def test_harmless_changes_are_noted(stopped: Path, base: Path, tmp_path: Path) -
     assert f"training.max_steps: {LENGTH} -> {LENGTH + 2}" in notes
     assert "training.logging_steps: 1 -> 2" in notes
     assert [note for note in notes if note.startswith("data.validation: ")]
-    assert [note for note in notes if "learning rate follows" in note]
+    assert f"optimizer steps: {LENGTH} -> {LENGTH + 2}" in notes
+    rate = "The learning rate follows the new number of steps from here on."
+    assert rate in job.watcher.notes
     assert job.watcher.steps[0].step == 5
     # The schedule is that of the longer run, from the first step on.
     rates = [(p.step, p.learning_rate) for p in job.watcher.losses]

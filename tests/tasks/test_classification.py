@@ -1,3 +1,5 @@
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,34 @@ def test_labels_are_found_in_the_training_data(
     loaded = load(jsonl(rows(*values)))
     assert loaded.task.labels == names
     assert numbers(loaded) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (range(30), "`label` has a different value in every row: is it the label?"),
+        (
+            [*range(21), *["a"] * 19],
+            "`label` has 22 different values, 21 of them in one row each of 40: is it the label?",
+        ),
+    ],
+)
+def test_a_column_of_identifiers_is_no_label(
+    jsonl: Write, values: Sequence[object], problem: str
+) -> None:
+    path = jsonl(rows(*values))
+    for validation in ({}, {"validation": None, "holdout": {"fraction": 0.2}}):
+        with pytest.raises(DataError, match=re.escape(f"{path}: {problem}")) as error:
+            load(path, **validation)
+        assert "data.label (columns: text, label)" in error.value.hint
+        assert "task.labels" in error.value.hint
+    names = sorted({str(value) for value in values})
+    assert len(load(path, names).task.labels) == len(names)
+
+
+def test_columns_that_repeat_most_values_are_labels(jsonl: Write) -> None:
+    for values in (range(9), [*range(20), *["a"] * 20], [*range(20), *range(20)]):
+        assert load(jsonl(rows(*values))).task.labels
 
 
 def test_labels_of_the_recipe_may_be_written_as_names_or_numbers(jsonl: Write) -> None:

@@ -178,7 +178,8 @@ def test_dropped_rows_and_similar_classes_are_noted(tmp_path: Path) -> None:
     assert load_task(TaskSection(type="classification"), data).notes == [
         f"{train}: 1 blank row dropped",
         f"{train}: classes that may be the same: 'Billing' (1) and 'billing' (12); 'biling' (1) and"
-        " 'billing' (12)",
+        " 'billing' (12); correct the labels in the file, or, if they differ, list all of them in"
+        " task.labels",
         f"{dev}: 2 blank rows dropped",
     ]
     labels = ["Billing", "biling", "billing", "refund"]
