@@ -64,7 +64,10 @@ class _Base(_Part):
 class _Model(_Part):
     class_name: Annotated[str, Field(alias="class")]
     labels: list[str]
-    problem_type: str | None
+    # As transformers names them.
+    problem_type: (
+        Literal["regression", "single_label_classification", "multi_label_classification"] | None
+    )
 
 
 class Description(_Part):

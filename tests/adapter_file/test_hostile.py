@@ -138,6 +138,7 @@ def _without(key: str) -> Callable[[Description], None]:
         (_set("base", "fingerprint", "sha256:0"), r"base\.fingerprint: "),
         (_set("model", "labels", "ab"), r"model\.labels: "),
         (_set("model", "class", None), r"model\.class: "),
+        (_set("model", "problem_type", "none"), r"model\.problem_type: "),
         (_set("info", "text"), "info: "),
         (_set("versions", "torch", 2), r"versions\.torch: "),
         (_set("checksums", ["xyz"]), r"checksums\[0\]: "),

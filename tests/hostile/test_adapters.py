@@ -64,7 +64,6 @@ CHANGES: dict[str, Change] = {
     "more labels": _model(labels=["a", "b", "c"]),
     "one label": _model(labels=["a"]),
     "same labels": _model(labels=["a", "a"]),
-    "unknown problem": _model(problem_type="none"),
     "base that is a folder": _base(name="/etc"),
     "base with escapes": _base(name="\x1b[31m/x"),
     "base of no name": _base(name=None),
