@@ -55,14 +55,6 @@ CHANGES = {
     "adapter.orthogonality=0.1": ("sst2-2000",),
     "adapter.scale=1": ("sst2-2000",),
     "adapter.scale=16": ("sst2-2000",),
-    **{
-        change: tuple(name for name in TASKS if (name == "words") == ("epochs" in change))
-        for rate in (1e-3, 3e-3)
-        for change in (
-            f"adapter.method=lora training.learning_rate={rate:g}",
-            f"training.epochs=1 adapter.method=lora training.learning_rate={rate:g}",
-        )
-    },
 }
 
 
@@ -79,7 +71,7 @@ class Row:
     best: float
     last: float
     steps: int
-    weight_change: float | None
+    weight_change: float
     seconds: float
     alarm: str
 

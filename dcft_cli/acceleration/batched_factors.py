@@ -7,7 +7,6 @@ them at its end. A part of the model that is called by itself computes its own.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
-from dcft_cli.adapter.adapter import DCFTAdapter
+from dcft_cli.adapter.adapter import DCFTAdapter, full_precision
 from dcft_cli.adapter.functional import ShapeAndScale, low_rank_factors, place_windows, sum_windows
 from dcft_cli.adapter.layer import DCFTLinear
 
@@ -38,9 +37,7 @@ def autocast_dtype(device: str) -> torch.dtype | None:
 def make_factors(adapters: Sequence[DCFTAdapter], dtype: torch.dtype) -> list[Factors]:
     """Compute the factors of adapters of equal shapes and settings, in `dtype`."""
     A, B, C = (torch.stack([getattr(a, name) for a in adapters]) for name in "ABC")
-    # The meta device knows no autocast.
-    off = nullcontext() if A.is_meta else torch.autocast(A.device.type, enabled=False)
-    with off:
+    with full_precision(A):
         down, up = _LowRankFactors.apply(A, B, C, adapters[0].shape_and_scale)  # type: ignore[no-untyped-call]
     return list(map(Factors, down.to(dtype).unbind(), up.to(dtype).unbind()))
 

@@ -1,6 +1,6 @@
 """The trained part of DCFT: A, B and C of one increment dW."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,12 @@ from dcft_cli.adapter.sizes import subspace_size
 from dcft_cli.targets.resolve import Target
 
 INIT_STD = 0.02  # of A, B and C, as in the public implementation
+
+
+def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    """Return a context without mixed precision on a tensor's device."""
+    # The meta device knows no autocast.
+    return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
 
 
 class DCFTAdapter(nn.Module):
@@ -72,9 +78,7 @@ class DCFTAdapter(nn.Module):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Compute A' (..., k d, in) and B' (..., out, k d) of the whole weight, in float32."""
-        # They are small and worth full precision; the meta device knows no autocast.
-        off = nullcontext() if self.A.is_meta else torch.autocast(self.A.device.type, enabled=False)
-        with off:
+        with full_precision(self.A):  # they are small and worth it
             down, up = low_rank_factors(self.A, self.B, self.C, **self.shape_and_scale)
         return down, self._in_all_rows(up)
 

@@ -16,8 +16,7 @@ def hold_out(
     Rows with the same group key, which is the text in `column` in lower case (or its first
     `group_prefix` characters), go to the same side. A hash of the key and the seed gives each
     group a place. Those that come first are held out, as many as bring the held-out rows nearest to
-    `fraction`: at least one group, and not all. So rows that are added or reordered move at most
-    the groups next to the border.
+    `fraction`: at least one group, and not all. So few groups change sides when rows are added.
 
     With classes, this holds for the groups of each class (that of a group's first row); the only
     group of a class is not held out.

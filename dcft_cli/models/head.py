@@ -99,7 +99,7 @@ def reuse_head(
     order, reason = _order(own, config, labels, reuse, is_same_class=own_class == model_class)
     if order is None:
         for parameter in map(parameters.__getitem__, layer):
-            _start_anew(parameter)
+            _initialize(parameter)
         return replace(base, missing_keys=base.missing_keys | layer.keys()), (
             f"{name} has a task head {reason}: a new last layer is trained."
             + ("" if reuse == "replace" else " head.reuse=keep continues the old one.")
@@ -164,7 +164,7 @@ def _places(labels: Sequence[str], names: Sequence[str]) -> list[int]:
 
 
 @torch.no_grad()
-def _start_anew(parameter: nn.Parameter) -> None:
+def _initialize(parameter: nn.Parameter) -> None:
     """Draw a weight at random, and set a bias to zero."""
     if parameter.dim() > 1:
         nn.init.normal_(parameter, std=_STD)

@@ -8,7 +8,7 @@ from dcft_cli.recipe.methods import METHODS, MethodName
 from dcft_cli.recipe.section import DType, Fraction, Section
 
 _NotNegative = Annotated[float, Field(ge=0)]
-# Beyond any model's width: an adapter file by itself must not ask for a machine's whole memory.
+# An adapter file by itself must not ask for all of a machine's memory. No encoder is wider.
 _Width = Annotated[int, Field(ge=1, le=2**13)]
 
 

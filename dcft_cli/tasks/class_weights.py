@@ -36,8 +36,8 @@ def balanced_classes(counts: NDArray[Any]) -> Weights:
 def mean_one(weights: Weights, counts: NDArray[Any]) -> Weights:
     """Scale weights so that their mean over the training rows is 1.
 
-    The loss keeps its size. Since the scale is that of the whole training set, a batch of
-    frequent classes counts less than one of rare ones, in whatever batches rows come.
+    The loss keeps its size. The scale is that of the whole training set, so a row counts the same
+    in every batch.
     """
     scaled: Weights = weights * counts.sum() / (weights * counts).sum()
     return scaled

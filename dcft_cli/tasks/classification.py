@@ -100,13 +100,13 @@ def _check_repeated(column: LabelColumn, names: Sequence[str]) -> None:
     """
     rows = column.rows
     counts = Counter(filter(None, (label_name(value) for (value,) in column.values)))
-    alone = sum(count == 1 for count in counts.values())
-    if len(names) < _MANY_CLASSES or 2 * alone <= len(column.values):
+    unique = sum(count == 1 for count in counts.values())
+    if len(names) < _MANY_CLASSES or 2 * unique <= len(column.values):
         return
     found = (
         "has a different value in every row"
-        if alone == len(column.values)
-        else f"has {len(names):,} different values, {alone:,} of them in one row each of "
+        if unique == len(column.values)
+        else f"has {len(names):,} different values, {unique:,} of them in one row each of "
         f"{len(column.values):,}"
     )
     raise DataError(

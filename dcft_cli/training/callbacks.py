@@ -120,7 +120,7 @@ class ReportingCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Report the step; have the loss logged before scores, and the last step saved.
 
-        A row of scores then has the loss of the steps before it, whatever `logging_steps` is.
+        A row of scores then has the loss of the steps before it, for any `logging_steps`.
         """
         self.reporter.progress(self._progress(state))
         control.should_log |= control.should_evaluate

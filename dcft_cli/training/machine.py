@@ -88,7 +88,7 @@ def find_machine(training: TrainingSection, model: ModelSection) -> Machine:
 
 
 def free_memory() -> None:
-    """Free what a run has left behind, and count the peak of CUDA memory anew.
+    """Free what a run has left behind, and reset the peak of CUDA memory.
 
     Raises:
         RuntimeError: the run has left the CUDA device unusable for this process, in which all
