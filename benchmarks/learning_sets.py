@@ -23,10 +23,10 @@ class Set:
 SETS = {
     "words": Set({"type": "regression"}, "words", 6573, 1, {"text": "word", "label": "rating"}),
     "sst2": Set({"name": "sst2"}, "sst2", 2000, 2, {}),
-    "cola": Set({"name": "cola"}, "cola", 2000, 2, {}),
-    "sst2-300": Set({"name": "sst2"}, "sst2", 300, 16, {}),
     "stsb": Set({"name": "stsb"}, "stsb", 2000, 2, {}),
     "mrpc": Set({"name": "mrpc"}, "mrpc", 2000, 2, {}),
+    "cola": Set({"name": "cola"}, "cola", 2000, 2, {}),
+    "sst2-300": Set({"name": "sst2"}, "sst2", 300, 16, {}),
     "address-words": Set({"type": "token_classification"}, "conll", 1200, 4, {}),
     "address-parts": Set(
         {"type": "multi_label"}, "csv", 1200, 4, {"text": "text", "label": "labels"}

@@ -112,14 +112,19 @@ def _export(
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Hide the exporter's messages below errors: it reports that torchvision is missing."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Hide torch's messages: of a way of exporting that fails before another succeeds, for one.
+
+    What fails in the end is raised.
+    """
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _run(path: Path, batches: Sequence[dict[str, Tensor]]) -> list[list[Tensor]]:
