@@ -77,14 +77,13 @@ def gradients(data: Path) -> dict[str, tuple[str, Tensor]]:
     """Role and G of every layer, by its name."""
     from transformers import set_seed
 
-    from dcft_cli.adapter.initialization import weight_gradients
-    from dcft_cli.adapter.inject import adapted_weights, insert
     from dcft_cli.models.loading import load_model
     from dcft_cli.recipe import recipe_from_mapping
     from dcft_cli.recipe.loading import LoadedRecipe
     from dcft_cli.runs.adapter_plan import adapter_config
     from dcft_cli.runs.plan import plan_training
     from dcft_cli.runs.start import constant_prediction, fit_task_head, training_batches
+    from dcft_cli.targets.gradients import weight_gradients
     from dcft_cli.targets.resolve import find_targets
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -104,18 +103,15 @@ def gradients(data: Path) -> dict[str, tuple[str, Tensor]]:
         preparation, machine = plan.preparation, plan.machine
         set_seed(recipe.training.seed)
         base = load_model(recipe.model, preparation.config, preparation.auto_class)
-        config = adapter_config(recipe.adapter)
-        targets = find_targets(base.model, config.targets, exclude=base.missing_keys)
-        insert(base.model, targets, config, head=base.missing_keys)
+        names = adapter_config(recipe.adapter).targets
+        targets = find_targets(base.model, names, exclude=base.missing_keys)
         prior, _ = constant_prediction(preparation)
         fit_task_head(base, preparation, machine, prior)
         batches = list(training_batches(base.model.eval(), preparation, machine, ROWS, 32))
-    weights = list(adapted_weights(base.model))
-    found = weight_gradients(base.model, weights, batches)
+    found = weight_gradients(base.model, [target.matrix for target in targets], batches)
     return {
-        adapter.target.name: (adapter.target.role, gradient)
-        for weight, gradient in zip(weights, found, strict=True)
-        for adapter in weight.dcft_adapters()
+        target.name: (target.role, gradient)
+        for target, gradient in zip(targets, found, strict=True)
         if gradient is not None
     }
 

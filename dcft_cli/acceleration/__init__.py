@@ -15,8 +15,8 @@ from torch import nn
 from dcft_cli.acceleration import onednn
 from dcft_cli.acceleration.batched_factors import SharedFactors
 from dcft_cli.acceleration.lowrank_linear import LowRankKernel
-from dcft_cli.adapter.inject import replace_modules
 from dcft_cli.adapter.layer import DCFTLinear
+from dcft_cli.targets.modules import replace_modules
 
 Piece = Literal["layers", "factors", "products", "attention"]
 PIECES: tuple[Piece, ...] = get_args(Piece)

@@ -9,7 +9,7 @@ At stride = kernel size this is the nearest Kronecker product of Van Loan and Pi
 LoRA-GA (arXiv 2407.05000) starts LoRA from the first gradient, too, but has to change W for it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.adapter.functional import place_windows, sum_windows
 from dcft_cli.adapter.inject import adapted_weights
-from dcft_cli.adapter.layer import AdaptedWeight, DCFTLinear
-from dcft_cli.adapter.reachability import Loss, loss_of, untouched_gradients
+from dcft_cli.adapter.layer import AdaptedWeight
 from dcft_cli.adapter.sizes import subspace_size
+from dcft_cli.targets.gradients import Loss, weight_gradients
 
 _SWEEPS = 20  # more change the captured share of G by less than 1 %
 _MAX_BYTES = 4 * 1024**3  # of gradients held at a time; a larger model takes several passes
@@ -49,7 +49,8 @@ def start_from_gradient(
     batches = list(batches)
     without: list[str] = []
     for group in _groups(model):
-        gradients = weight_gradients(model, group, batches, loss)
+        matrices = [weight.matrix for weight in group]
+        gradients = weight_gradients(model, matrices, batches, loss)
         for weight, gradient in zip(group, gradients, strict=True):
             for adapter in weight.dcft_adapters():
                 rows = slice(*adapter.rows)
@@ -131,53 +132,3 @@ def _groups(model: nn.Module) -> Iterator[list[AdaptedWeight]]:
         total += size
     if group:
         yield group
-
-
-def weight_gradients(
-    model: nn.Module,
-    weights: Sequence[AdaptedWeight],
-    batches: Iterable[Mapping[str, Any]],
-    loss: Loss | None = None,
-) -> list[Tensor | None]:
-    """Compute dL/dW (..., out, in) of every weight, summed over the batches; None: no gradient."""
-    packed: dict[int, Tensor] = {}
-    # Autograd has no gradient for packed weights: it is computed from x and dL/dy.
-    hooks = [
-        layer.register_forward_hook(_add_outer_product(packed))
-        for layer in model.modules()
-        if isinstance(layer, DCFTLinear) and layer.matrix.is_quantized
-    ]
-    try:
-        with untouched_gradients(model):
-            for weight in weights:
-                if not weight.matrix.is_quantized:
-                    weight.matrix.parameter.requires_grad_(True)
-            for batch in batches:
-                value = loss_of(model, batch, loss)
-                if value.requires_grad:
-                    value.backward()  # type: ignore[no-untyped-call]
-            stored = [weight.matrix.parameter for weight in weights]
-            gradients = [packed.get(id(parameter), parameter.grad) for parameter in stored]
-        return [
-            None if gradient is None else weight.matrix.as_matrix(gradient)
-            for weight, gradient in zip(weights, gradients, strict=True)
-        ]
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _add_outer_product(sums: dict[int, Tensor]) -> Callable[[Any, Any, Tensor], None]:
-    """Return a forward hook that adds a layer's dL/dW = (dL/dy)^T x to `sums`, by id of W."""
-
-    def hook(layer: DCFTLinear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        x, key = inputs[0].detach(), id(layer.matrix.parameter)
-
-        def add(gradient: Tensor) -> None:
-            product = gradient.flatten(0, -2).float().mT @ x.flatten(0, -2).float()
-            sums[key] = sums[key] + product if key in sums else product
-
-        if output.requires_grad:
-            output.register_hook(add)  # type: ignore[no-untyped-call]
-
-    return hook

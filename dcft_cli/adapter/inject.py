@@ -5,17 +5,17 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter.layer import AdaptedWeight, DCFTLinear, DCFTParametrization
-from dcft_cli.adapter.reachability import find_reached
 from dcft_cli.errors import ModelError, TargetError
 from dcft_cli.targets.example import example_of
-from dcft_cli.targets.head import Dense, find_parts, outside_encoder
+from dcft_cli.targets.gradients import find_reached
+from dcft_cli.targets.head import Dense, find_parts, fix, outside_encoder
+from dcft_cli.targets.modules import replace_modules
 from dcft_cli.targets.resolve import Target
 
 M = TypeVar("M", bound=nn.Module)
@@ -103,12 +103,14 @@ def remove_unreached(model: nn.Module, inputs: Mapping[str, Any]) -> list[str]:
         TargetError: no adapter is in the graph of the loss.
     """
     adapters = [a for a in model.modules() if isinstance(a, DCFTAdapter)]
-    reached = find_reached(model, adapters, inputs)
+    # Only C: where dW starts at zero, A and B have no gradient yet.
+    kernels = [adapter.C for adapter in adapters]
+    reached = find_reached(model, kernels, inputs)
     if all(found is None for found in reached) and hasattr(model, _ENABLE):
         # Reversible layers (Reformer's) run a backward pass only where their input needs one.
         getattr(model, _ENABLE)()
         setattr(model, _INPUT_GRADIENTS, True)
-        reached = find_reached(model, adapters, inputs)
+        reached = find_reached(model, kernels, inputs)
     if all(found is None for found in reached):
         raise TargetError(
             f"No adapter of {type(model).__name__} receives a gradient from the loss.",
@@ -232,15 +234,6 @@ def remove_adapters(model: M) -> M:
     return model
 
 
-@torch.no_grad()
-def fix(parameter: nn.Parameter) -> None:
-    """Set a matrix to the identity, a vector to zero."""
-    if parameter.dim() == 2:
-        nn.init.eye_(parameter)
-    else:
-        nn.init.zeros_(parameter)
-
-
 def _unwrap(model: nn.Module, weights: Iterable[AdaptedWeight]) -> None:
     """Put base layers and weights back in the place of these modules."""
     bases: dict[nn.Module, nn.Module] = {}
@@ -256,11 +249,3 @@ def _unwrap(model: nn.Module, weights: Iterable[AdaptedWeight]) -> None:
         owner.__class__ = type(cls.__name__, cls.__bases__, own)
         parametrize.remove_parametrizations(owner, tensor, leave_parametrized=False)
     replace_modules(model, bases)
-
-
-def replace_modules(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
-    """Replace each module under every name that it has in the model."""
-    for name, module in list(model.named_modules(remove_duplicate=False)):
-        if module in new:
-            parent, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(parent), attribute, new[module])

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcft_cli.adapter.adapter import DCFTAdapter
-from dcft_cli.adapter.wrapper import Wrapper
+from dcft_cli.targets.modules import Wrapper
 from dcft_cli.targets.weights import Matrix, linear_matrix
 
 Kernel = Callable[["DCFTLinear", Tensor], Tensor]

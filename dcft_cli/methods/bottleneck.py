@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dcft_cli.adapter.wrapper import Wrapper
+from dcft_cli.targets.modules import Wrapper
 
 Activation = Callable[[Tensor], Tensor]
 

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from torch import nn
 
-from dcft_cli.adapter.inject import replace_modules
 from dcft_cli.methods.bottleneck import Bottleneck, WithBottleneck
 from dcft_cli.methods.method import Method
 from dcft_cli.methods.places import block_outputs, output_of
+from dcft_cli.targets.modules import replace_modules
 from dcft_cli.targets.resolve import Target
 
 

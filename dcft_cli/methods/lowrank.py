@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dcft_cli.adapter.inject import replace_modules
-from dcft_cli.adapter.wrapper import Wrapper
+from dcft_cli.targets.modules import Wrapper, replace_modules
 from dcft_cli.targets.weights import Matrix
 
 

@@ -8,13 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dcft_cli.adapter.inject import fix
 from dcft_cli.adapter_file.contents import BaselineContents, Contents
 from dcft_cli.adapter_file.read import file_in
 from dcft_cli.adapter_file.write import save_baseline
 from dcft_cli.errors import MergeError
 from dcft_cli.recipe import AdapterSection
-from dcft_cli.targets.head import Parts
+from dcft_cli.targets.head import Parts, fix
 from dcft_cli.targets.resolve import Target
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dcft_cli.adapter.inject import replace_modules
 from dcft_cli.methods.linear import linear_layers
 from dcft_cli.methods.lowrank import LowRankLinear, fold, median_change
 from dcft_cli.methods.method import Method
 from dcft_cli.methods.seeded import SeededUniform
+from dcft_cli.targets.modules import replace_modules
 from dcft_cli.targets.resolve import Target
 from dcft_cli.targets.weights import Matrix
 

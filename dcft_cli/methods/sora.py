@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dcft_cli.adapter.inject import replace_modules
 from dcft_cli.methods.linear import linear_layers
 from dcft_cli.methods.lowrank import LowRankLinear, fold, lowrank_layers, median_change
 from dcft_cli.methods.method import Method
+from dcft_cli.targets.modules import replace_modules
 from dcft_cli.targets.resolve import Target
 from dcft_cli.targets.weights import Matrix
 

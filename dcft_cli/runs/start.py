@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from dcft_cli.adapter.initialization import start_from_gradient
 from dcft_cli.adapter.merge import merged
-from dcft_cli.adapter.reachability import Loss
 from dcft_cli.models.loading import BaseModel
 from dcft_cli.runs.prepare import Preparation
+from dcft_cli.targets.gradients import Loss
 from dcft_cli.targets.resolve import general_name
 from dcft_cli.tasks.prior import Prior
 from dcft_cli.training.callbacks import BeforeFirstStep

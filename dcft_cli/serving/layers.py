@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dcft_cli.adapter.functional import delta_weight
-from dcft_cli.adapter.wrapper import Wrapper
 from dcft_cli.errors import ModelError
 from dcft_cli.serving.selection import Selection, join_rows, selected
+from dcft_cli.targets.modules import Wrapper
 from dcft_cli.targets.weights import Matrix
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dcft_cli.acceleration import enable
-from dcft_cli.adapter.inject import base_parameters, fix, refuse_adapted, replace_modules
+from dcft_cli.adapter.inject import base_parameters, refuse_adapted
 from dcft_cli.adapter_file.contents import AdapterContents
 from dcft_cli.adapter_file.fingerprint import fingerprint_of
 from dcft_cli.adapter_file.hub import is_hub_address, locate
@@ -30,6 +30,8 @@ from dcft_cli.serving.held import HeldAdapter
 from dcft_cli.serving.layers import SelectedHead, SelectedLinear, SelectedParametrization
 from dcft_cli.serving.selection import Selection, join_rows, select_by_row, select_one, selected
 from dcft_cli.targets.example import example_of
+from dcft_cli.targets.head import fix
+from dcft_cli.targets.modules import replace_modules
 from dcft_cli.targets.resolve import find_weights
 
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import nn
 
 from dcft_cli.targets.resolve import Target, find_targets, find_weights
@@ -50,6 +51,15 @@ def find_parts(
         weights = find_weights(model)
         found += [Target(name, HEAD_ROLE, weights[f"{name}.weight"]) for name in layers]
     return Parts(tuple(found), frozenset(head) - fixed, frozenset(fixed))
+
+
+@torch.no_grad()
+def fix(parameter: nn.Parameter) -> None:
+    """Set a matrix to the identity, a vector to zero."""
+    if parameter.dim() == 2:
+        nn.init.eye_(parameter)
+    else:
+        nn.init.zeros_(parameter)
 
 
 def dense_layers(model: nn.Module, head: Collection[str]) -> list[str]:

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
-from dcft_cli.adapter.reachability import loss_of, untouched_gradients
 from dcft_cli.errors import ModelError, RecipeError
+from dcft_cli.targets.gradients import loss_of, untouched_gradients
 
 
 def exchange_trained_only(model: nn.Module) -> None:

@@ -20,12 +20,12 @@ from transformers import (
 )
 
 from dcft_cli.adapter.merge import merged
-from dcft_cli.adapter.reachability import Loss
 from dcft_cli.adapter_file.read import ADAPTER_FILE, read_contents
 from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.methods.method import Method
 from dcft_cli.models.loading import head_outputs
 from dcft_cli.recipe import Recipe
+from dcft_cli.targets.gradients import Loss
 from dcft_cli.training.callbacks import MethodSteps, ReportingCallback
 from dcft_cli.training.checkpoints import TRAINER_STATE, checkpoint_path
 from dcft_cli.training.diagnosis import CONSTANT, first_impression

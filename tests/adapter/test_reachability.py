@@ -10,9 +10,9 @@ from transformers import BertConfig
 from dcft_cli import DCFTConfig, adapter_layers, inject, remove_adapters
 from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.adapter.inject import remove_unreached
-from dcft_cli.adapter.reachability import find_reached
 from dcft_cli.errors import TargetError
 from dcft_cli.targets.example import example_of
+from dcft_cli.targets.gradients import find_reached
 from tests.architectures.tiny import example
 from tests.architectures.tiny import tiny_model as any_tiny_model
 from tests.families import tiny_model, tokens
@@ -108,26 +108,6 @@ def test_a_model_that_wants_more_than_token_ids_keeps_all_adapters() -> None:
     assert adapter_layers(model).keys() == {"used", "idle"}
 
 
-def test_an_example_ends_where_the_model_looks_for_an_end() -> None:
-    config = any_tiny_model("bart").config
-    found = example_of(any_tiny_model("bart"), rows=3)
-    assert found is not None
-    ids, mask = found["input_ids"], found["attention_mask"]
-    assert (ids == config.eos_token_id).sum(1).tolist() == [1, 1, 1]
-    assert (ids == config.eos_token_id).nonzero()[:, 1].equal(mask.sum(1) - 1)
-    assert (ids[mask == 0] == config.pad_token_id).all()
-    assert example_of(nn.Linear(2, 2)) is None
-    assert example_of(any_tiny_model("perceiver")) is None  # takes anything, by another name
-
-
-def test_an_example_stays_within_the_vocabulary() -> None:
-    """Trimmed models keep special ids of tokens that they no longer have."""
-    model = any_tiny_model("bart")
-    model.config.eos_token_id = model.config.mask_token_id = 10**6
-    found = example_of(model)
-    assert found is not None and found["input_ids"].max() < model.config.vocab_size
-
-
 def test_an_assertion_of_the_model_is_not_hidden() -> None:
     class Strict(Partial):
         def forward(self, x: Tensor) -> Tensor:
@@ -144,7 +124,7 @@ def test_nothing_is_told_where_no_gradient_flows_yet() -> None:
     nn.init.zeros_(model.classifier.weight)
     inject(model, DCFTConfig(kernel_size=4), inputs={**tokens(), "labels": torch.tensor([0, 1, 0])})
     assert len(adapter_layers(model)) == 12
-    found = find_reached(model, list(adapter_layers(model).values()), tokens())
+    found = find_reached(model, [a.C for a in adapter_layers(model).values()], tokens())
     assert found == [False] * 12
 
 
@@ -172,7 +152,7 @@ def test_looking_changes_nothing(init: str) -> None:
 def test_also_where_the_forward_pass_fails() -> None:
     model = adapt(Partial(), "used").train()
     with pytest.raises(TypeError):
-        find_reached(model, list(adapter_layers(model).values()), {"wrong": 1})
+        find_reached(model, [a.C for a in adapter_layers(model).values()], {"wrong": 1})
     assert all(module.training for module in model.modules())
 
 
