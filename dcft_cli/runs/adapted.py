@@ -110,7 +110,7 @@ def _with_used(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
         key
         for key in keys
         if key.startswith(("adapter", "head", "sweep"))
-        or (key.startswith("training.") and key not in _USED)
+        or (key.split(".")[0] == "training" and key not in _USED)
     ]
     if idle:
         raise RecipeError(

@@ -81,11 +81,12 @@ def test_scores_do_not_depend_on_the_batch_size(job: Job) -> None:
 
 def test_settings_that_count_in_training_only_are_refused(job: Job, shared_file: Path) -> None:
     idle = ["training.learning_rate=1", "adapter.kernel_size=4", "head.reuse=replace"]
+    idle.append("training={device: cpu, epochs: 3}")
     for source in (job.folder, shared_file):
         for use in (score, lambda source, *given: load(source, given)):
             with pytest.raises(RecipeError, match="used in training only") as error:
                 use(source, "training.device=cpu", *idle)
-            names = "training.learning_rate, adapter.kernel_size, head.reuse: "
+            names = "training.learning_rate, adapter.kernel_size, head.reuse, training: "
             assert error.value.message.startswith(names)
             with pytest.raises(RecipeError, match="did you mean learning_rate"):
                 use(source, "training.learning_rat=1")
