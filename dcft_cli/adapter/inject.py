@@ -13,7 +13,7 @@ from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter.layer import AdaptedWeight, DCFTLinear, DCFTParametrization
 from dcft_cli.errors import ModelError, TargetError
 from dcft_cli.targets.example import example_of
-from dcft_cli.targets.gradients import find_reached
+from dcft_cli.targets.gradients import Loss, find_reached
 from dcft_cli.targets.head import Dense, find_parts, fix, outside_encoder
 from dcft_cli.targets.modules import replace_modules
 from dcft_cli.targets.resolve import Target
@@ -88,12 +88,15 @@ def inject(
     return model
 
 
-def remove_unreached(model: nn.Module, inputs: Mapping[str, Any]) -> list[str]:
+def remove_unreached(
+    model: nn.Module, inputs: Mapping[str, Any], loss: Loss | None = None
+) -> list[str]:
     """Remove the adapters that the loss does not depend on: they would learn nothing.
 
     Args:
         model: a model with adapters.
         inputs: of one forward pass.
+        loss: of outputs and inputs; None: the model's own.
 
     Returns:
         Their names. Empty if no adapter has a gradient, as with a task head that starts at zero:
@@ -105,12 +108,12 @@ def remove_unreached(model: nn.Module, inputs: Mapping[str, Any]) -> list[str]:
     adapters = [a for a in model.modules() if isinstance(a, DCFTAdapter)]
     # Only C: where dW starts at zero, A and B have no gradient yet.
     kernels = [adapter.C for adapter in adapters]
-    reached = find_reached(model, kernels, inputs)
+    reached = find_reached(model, kernels, inputs, loss)
     if all(found is None for found in reached) and hasattr(model, _ENABLE):
         # Reversible layers (Reformer's) run a backward pass only where their input needs one.
         getattr(model, _ENABLE)()
         setattr(model, _INPUT_GRADIENTS, True)
-        reached = find_reached(model, kernels, inputs)
+        reached = find_reached(model, kernels, inputs, loss)
     if all(found is None for found in reached):
         raise TargetError(
             f"No adapter of {type(model).__name__} receives a gradient from the loss.",

@@ -25,6 +25,7 @@ from dcft_cli.adapter_file.load import load_tensors
 from dcft_cli.adapter_file.write import save_adapter
 from dcft_cli.methods.method import Method
 from dcft_cli.recipe import AdapterSection
+from dcft_cli.targets.gradients import Loss
 from dcft_cli.targets.head import Parts
 from dcft_cli.targets.resolve import Target
 
@@ -43,9 +44,9 @@ class DCFT(Method):
         config = adapter_config(self.settings)
         insert(model, targets, config, head=self.parts.trained, fixed=self.parts.fixed)
 
-    def remove_unreached(self, inputs: Mapping[str, Any]) -> list[str]:
+    def remove_unreached(self, inputs: Mapping[str, Any], loss: Loss | None = None) -> list[str]:
         """Remove the adapters that the loss does not depend on; return their names."""
-        return remove_unreached(self.model, inputs)
+        return remove_unreached(self.model, inputs, loss)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return A, B and C of every adapter."""

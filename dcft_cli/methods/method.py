@@ -13,6 +13,7 @@ from dcft_cli.adapter_file.read import file_in
 from dcft_cli.adapter_file.write import save_baseline
 from dcft_cli.errors import MergeError
 from dcft_cli.recipe import AdapterSection
+from dcft_cli.targets.gradients import Loss
 from dcft_cli.targets.head import Parts, fix
 from dcft_cli.targets.resolve import Target
 
@@ -67,8 +68,11 @@ class Method(ABC):
         for name in parts.trained:
             self.base[name].requires_grad_(True)
 
-    def remove_unreached(self, inputs: Mapping[str, Any]) -> list[str]:
+    def remove_unreached(self, inputs: Mapping[str, Any], loss: Loss | None = None) -> list[str]:
         """Remove what the loss does not depend on, given the inputs of one forward pass.
+
+        Args:
+            loss: of outputs and inputs; None: the model's own.
 
         Returns:
             Names of the layers.

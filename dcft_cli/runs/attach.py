@@ -60,7 +60,8 @@ def attach(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method, s
     method.attach(model, parts)
     refuse_trained_shards(model, recipe.adapter.method)
     move_whole(model, device)
-    left_out = method.remove_unreached(longest_batch(plan, model))
+    loss = preparation.loaded.task.training_loss
+    left_out = method.remove_unreached(longest_batch(plan, model), loss)
     if left_out:
         names = ", ".join(sorted({general_name(name) for name in left_out}))
         reporter.noted(

@@ -169,7 +169,7 @@ def _trainer(
         metric=metric if preparation.evaluation_sets else None,
         greater_is_better=better,
         find_unused=plan.machine.processes > 1
-        and has_unreached(method.model, longest_batch(plan, method.model)),
+        and has_unreached(method.model, longest_batch(plan, method.model), task.training_loss),
     )
     reporting = ReportingCallback(
         reporter,
@@ -191,7 +191,7 @@ def _trainer(
         train_set=preparation.train_set,
         evaluation_sets=preparation.evaluation_sets,
         save=save,
-        loss=task.loss if task.replaces_loss else None,
+        loss=task.training_loss,
         identity=plan.identity,
         reporting=reporting,
         callbacks=callbacks,

@@ -76,14 +76,18 @@ def _add_outer_product(
 
 
 def find_reached(
-    model: nn.Module, parameters: Sequence[nn.Parameter], inputs: Mapping[str, Any]
+    model: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    inputs: Mapping[str, Any],
+    loss: Loss | None = None,
 ) -> list[bool | None]:
     """Run one forward and one backward pass and return which parameters get a gradient.
 
     Args:
         model, parameters: a model and the ones of its parameters to look at.
-        inputs: of its forward pass; with labels the model's own loss is used, else the sum of
-            the squares of its outputs.
+        inputs: of its forward pass.
+        loss: of outputs and inputs; None: the model's own, or, without labels, the sum of the
+            squares of its outputs.
 
     Returns:
         For each parameter True, False (its gradient is zero) or None (it is not in the graph).
@@ -94,11 +98,11 @@ def find_reached(
     try:
         model.train(reversible)
         with untouched_gradients(model):
-            loss = loss_of(model, inputs)
-            if not loss.requires_grad:  # nothing that is trained is in the graph
+            value = loss_of(model, inputs, loss)
+            if not value.requires_grad:  # nothing that is trained is in the graph
                 return [None] * len(parameters)
             # Not autograd.grad: reversible layers only fill in `grad`.
-            loss.backward()  # type: ignore[no-untyped-call]
+            value.backward()  # type: ignore[no-untyped-call]
             return [None if p.grad is None else bool(p.grad.any()) for p in parameters]
     finally:
         for module, mode in modes.items():

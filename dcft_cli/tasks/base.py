@@ -24,6 +24,8 @@ from dcft_cli.tasks.prior import Prior, prior_of_classes
 if TYPE_CHECKING:
     import torch
 
+    from dcft_cli.targets.gradients import Loss
+
 Tensor: TypeAlias = "torch.Tensor"
 
 
@@ -32,7 +34,7 @@ class Task(ABC):
 
     A family sets `kind`, `auto_class`, `group_column`, `target_column`, `predicted_columns` and
     `metrics`, and implements the abstract methods; all other attributes have defaults. The training
-    loss is that of `auto_class` for its `problem_type`, unless `replaces_loss`.
+    loss is that of `auto_class` for its `problem_type`, or else `training_loss`.
 
     Attributes:
         kind: the family's name.
@@ -244,8 +246,8 @@ class Task(ABC):
     def linear_loss(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """Return the mean loss of logits (examples, ..., outputs).
 
-        It is the model's own loss, with class weights if there are any. For a regression both
-        logits and targets are standardized, so it is divided by spread^2.
+        It is the loss that training computes, with class weights if there are any. For a
+        regression both logits and targets are standardized, so it is divided by spread^2.
 
         Args:
             targets: of `linear_examples`, or a part of the examples.
@@ -260,9 +262,9 @@ class Task(ABC):
         return cross_entropy(logits, labels, weight=weights, reduction="sum") / len(labels)
 
     @property
-    def replaces_loss(self) -> bool:
-        """Whether training computes `loss`, not the model's own."""
-        return self.class_weights is not None
+    def training_loss(self) -> "Loss | None":
+        """Return what training computes as its loss; None: the model's own."""
+        return None if self.class_weights is None else self.loss
 
     def loss(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
         """Return the mean loss of a model's outputs for a batch, with class weights."""

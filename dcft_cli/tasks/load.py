@@ -72,7 +72,7 @@ def load_task(
     notes: list[str] = []
     if rows is not None:
         train = RowSet(built.prepare(rows), rows.source)
-        notes = [*rows.notes, *_similar_classes(built, train)]
+        notes = [*rows.notes, *_similar_classes(built, train), *_empty_classes(built, train)]
     if rows is not None and train is not None and data.holdout is not None:
         train, held_out = _split(train, rows, built, data.holdout)
         validation = {"": held_out}
@@ -150,6 +150,18 @@ def _similar_classes(task: Task, train: RowSet) -> list[str]:
     found = listed(pairs, MAX_LISTED, "; ")
     advice = "correct the labels in the file, or, if they differ, list all of them in task.labels"
     return [f"{train.source}: classes that may be the same: {found}; {advice}"] if pairs else []
+
+
+def _empty_classes(task: Task, train: RowSet) -> list[str]:
+    """Return a note if some of the declared classes have no training row."""
+    counts = task.label_counts(train.dataset)
+    empty = [name for number, name in enumerate(task.labels) if not counts[number]]
+    if not (task.order and empty):
+        return []
+    note = f"{train.source}: no row has the class {listed(empty, MAX_LISTED)}"
+    if task.order[0] in empty:  # as where ratings from 1 are written as numbers
+        note += f"; whole numbers in the data count from 0: 1 means {task.order[1]}"
+    return [note]
 
 
 def _training_rows(task: TaskSection, data: DataSection) -> Rows:

@@ -70,9 +70,12 @@ METRICS: dict[str, Callable[[Numbers, Numbers], float]] = {
 }
 
 
+_LOWER_IS_BETTER = ("mse",)
+
+
 def greater_is_better(metric: str) -> bool:
     """Return whether a higher score is better; the metric may have the prefix of its set."""
-    return not metric.endswith("mse")
+    return not metric.endswith(_LOWER_IS_BETTER)
 
 
 def require_finite(predictions: Numbers) -> Numbers:

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from dcft_cli.errors import ModelError, RecipeError
-from dcft_cli.targets.gradients import loss_of, untouched_gradients
+from dcft_cli.targets.gradients import Loss, loss_of, untouched_gradients
 
 
 def exchange_trained_only(model: nn.Module) -> None:
@@ -26,10 +26,14 @@ def exchange_trained_only(model: nn.Module) -> None:
     leave_out(model, frozen + buffers)  # type: ignore[no-untyped-call]
 
 
-def has_unreached(model: nn.Module, inputs: Mapping[str, Any]) -> bool:
-    """Return whether the loss of a batch does not depend on some trained parameter at all."""
+def has_unreached(model: nn.Module, inputs: Mapping[str, Any], loss: Loss | None) -> bool:
+    """Return whether the loss of a batch does not depend on some trained parameter at all.
+
+    Args:
+        loss: of outputs and inputs; None: the model's own.
+    """
     with untouched_gradients(model):
-        loss_of(model, inputs).backward()  # type: ignore[no-untyped-call]
+        loss_of(model, inputs, loss).backward()  # type: ignore[no-untyped-call]
         return any(p.requires_grad and p.grad is None for p in model.parameters())
 
 

@@ -169,6 +169,21 @@ def test_every_class_is_held_out_in_its_share(jsonl: Write) -> None:
     assert [record["sentence1"] for record in loaded.validation[""].records] == texts
 
 
+def test_declared_classes_without_rows_are_noted(jsonl: Write) -> None:
+    """Ratings from 1 to 3 would silently be classes 1 to 3 of four, the first of which is 0."""
+    path = jsonl(pairs(1, 2, 3, 1))
+    data = DataSection(train=path, text=["sentence1"], holdout=HoldoutSection(fraction=0.25))
+    labels = ["poor", "fair", "good", "great"]
+    (note,) = load_task(TaskSection(type="classification", labels=labels), data).notes
+    assert note == (
+        f"{path}: no row has the class poor; whole numbers in the data count from 0: 1 means fair"
+    )
+    path = jsonl(pairs("poor", "great"))
+    data = DataSection(train=path, validation=path, text=["sentence1"])
+    (note,) = load_task(TaskSection(type="classification", labels=labels), data).notes
+    assert note == f"{path}: no row has the class fair, good"
+
+
 def test_dropped_rows_and_similar_classes_are_noted(tmp_path: Path) -> None:
     train, dev = tmp_path / "train.csv", tmp_path / "dev.csv"
     rows = ["text,label", *["a,billing"] * 12, ",", "b,Billing", "c,biling", "d,refund"]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence, Set
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset
@@ -33,6 +33,9 @@ from dcft_cli.tasks.question_answering.windows import (
     context_tokens,
     encode_windows,
 )
+
+if TYPE_CHECKING:
+    from dcft_cli.targets.gradients import Loss
 
 Logits = tuple[NDArray[Any], NDArray[Any]]
 """Start and end logits, each (windows, longest input)."""
@@ -185,9 +188,9 @@ class QuestionAnswering(Task):
         }
 
     @property
-    def replaces_loss(self) -> bool:
-        """True: the models' own loss includes padding, and so depends on the rest of a batch."""
-        return True
+    def training_loss(self) -> "Loss":
+        """Return `loss`: the models' own includes padding, and so depends on a batch's rows."""
+        return self.loss
 
     def loss(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
         """See `Task.loss`: the cross entropy of start and end, over the tokens of each window."""
