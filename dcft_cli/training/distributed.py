@@ -26,7 +26,7 @@ def exchange_trained_only(model: nn.Module) -> None:
     leave_out(model, frozen + buffers)  # type: ignore[no-untyped-call]
 
 
-def has_unreached(model: nn.Module, inputs: Mapping[str, Any], loss: Loss | None) -> bool:
+def has_unreached(model: nn.Module, inputs: Mapping[str, Any], loss: Loss | None = None) -> bool:
     """Return whether the loss of a batch does not depend on some trained parameter at all.
 
     Args:

@@ -108,6 +108,12 @@ def test_a_model_that_wants_more_than_token_ids_keeps_all_adapters() -> None:
     assert adapter_layers(model).keys() == {"used", "idle"}
 
 
+def test_another_loss_than_the_models_decides() -> None:
+    model = adapt(Partial(), "used", "idle", init="zero")
+    left_out = remove_unreached(model, X, lambda outputs, inputs: model.idle(inputs["x"]).sum())
+    assert left_out == ["used"] and adapter_layers(model).keys() == {"idle"}
+
+
 def test_an_assertion_of_the_model_is_not_hidden() -> None:
     class Strict(Partial):
         def forward(self, x: Tensor) -> Tensor:
