@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from dcft_cli.errors import Stopped
@@ -19,6 +21,7 @@ STOPPING = [number for name in ("SIGINT", "SIGTERM", "SIGHUP")
 _STREAMS = (1, 2)  # stdout and stderr
 # A launcher of several processes passes on what the terminal has sent to them already.
 _ECHO_SECONDS = 1.0
+_AGAIN_SECONDS = 0.05
 
 
 @contextmanager
@@ -26,14 +29,36 @@ def handlers(handler: Any) -> Iterator[None]:
     """Context in which a function handles the signals that stop a command.
 
     Those that are ignored stay ignored, as `nohup` wants it for SIGHUP.
+
+    Python swallows what a handler raises in the middle of a finalizer (`__del__`), as it does every
+    exception there. The signal is sent again then.
     """
     found = {number: signal.getsignal(number) for number in STOPPING}
     before = {n: current for n, current in found.items() if current not in (signal.SIG_IGN, None)}
-    for number in before:
-        signal.signal(number, handler)
+    report = sys.unraisablehook
+    timers = []
+
+    def handle() -> None:
+        for number in before:
+            signal.signal(number, handler)
+
+    def send_again(swallowed: Any) -> None:
+        if not isinstance(swallowed.exc_value, KeyboardInterrupt):
+            report(swallowed)
+            return
+        handle()
+        number = getattr(swallowed.exc_value, "number", signal.SIGINT)
+        timers.append(Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)))
+        timers[-1].start()
+
+    handle()
+    sys.unraisablehook = send_again
     try:
         yield
     finally:
+        sys.unraisablehook = report
+        for timer in timers:
+            timer.cancel()
         for number, current in before.items():
             signal.signal(number, current)
 

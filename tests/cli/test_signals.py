@@ -2,17 +2,22 @@
 
 import os
 import signal
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dcft_cli.atomic import atomic_path
-from dcft_cli.commands.signals import ended_in_order
+from dcft_cli.commands.signals import ended_in_order, handlers
 from dcft_cli.errors import Stopped
 from dcft_cli.exporting import export
 from tests.cli.conftest import RunCli
 from tests.families import save_base
 from tests.merging.adapters import adapter_for
+
+PATIENCE = 120  # seconds until the signal must be there
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
@@ -32,6 +37,37 @@ def test_the_block_cleans_up(name: str, code: int, tmp_path: Path) -> None:
         signal.signal(number, before)
     assert stopped.value.exit_code == code
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("handler", [None, signal.default_int_handler])
+def test_a_signal_in_a_finalizer_is_not_lost(
+    handler: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python swallows what is raised there, and would print it."""
+
+    class Finalized:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        ended_in_order() if handler is None else handlers(handler),
+    ):
+        Finalized()
+        time.sleep(PATIENCE)
+    assert capsys.readouterr().err == ""
+
+
+def test_other_errors_of_finalizers_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("broken")
+
+    seen: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", seen.append)
+    with ended_in_order():
+        Broken()
+    assert [str(unraisable.exc_value) for unraisable in seen] == ["broken"]
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
