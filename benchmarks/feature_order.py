@@ -9,7 +9,7 @@ learning rate, and adds a row for each run to benchmarks/feature_order.csv. Orde
 - none: as the features are, which is DCFT;
 - gradient: by the first singular vectors of each weight's first gradient;
 - lora: by the A and B that LoRA at rank 1 has learned on the same rows, which no run could know
-  before its first step: about the best that an order can do.
+  before its first step.
 
 A and B start from the first gradient, in that order.
 """
@@ -18,13 +18,14 @@ import argparse
 import csv
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
-from learning import MINILM, SEEDS, Cell, recipe_of
+from learning import MINILM, SEEDS, Cell, append_row, recipe_of
 from learning_sets import write_data
 from torch import Tensor, nn
 from transformers import TrainerCallback
@@ -47,6 +48,17 @@ RATE, LORA_RATE = 5e-3, 3e-3
 ROWS = 256
 Vectors = tuple[Tensor, Tensor]
 """What the rows (out,) and the columns (in,) of a weight are sorted by."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run; `score` is the mean of the scores on both halves."""
+
+    set: str
+    order: str
+    seed: int
+    metric: str
+    score: float
 
 
 class Reorder(TrainerCallback):
@@ -133,12 +145,10 @@ def run(data: Path) -> None:
             missing = [c for c in product(ORDERS, SEEDS) if (name, *c) not in done]
             learned = learned_by_lora(name, place) if "lora" in dict(missing) else {}
             for order, seed in missing:
-                add(run_one(name, order, seed, place, learned))
+                append_row(RESULTS, run_one(name, order, seed, place, learned))
 
 
-def run_one(
-    name: str, order: str, seed: int, place: Path, learned: dict[str, Vectors]
-) -> dict[str, Any]:
+def run_one(name: str, order: str, seed: int, place: Path, learned: dict[str, Vectors]) -> Row:
     with tempfile.TemporaryDirectory() as scratch:
         plan = plan_of(Cell("minilm", name, "dcft gradient", RATE, seed), place, scratch)
         vectors = by_gradient if order == "gradient" else lambda layer, _: learned[layer]
@@ -146,7 +156,7 @@ def run_one(
         metrics = train(plan, Reporter(), callbacks=callbacks).metrics
     metric = metrics["main_metric"].removeprefix("choose_")
     scores = [metrics["last_metrics"][f"{half}_{metric}"] for half in ("choose", "report")]
-    return {"set": name, "order": order, "seed": seed, "metric": metric, "score": mean(scores)}
+    return Row(name, order, seed, metric, mean(scores))
 
 
 def read() -> list[dict[str, str]]:
@@ -154,16 +164,6 @@ def read() -> list[dict[str, str]]:
         return []
     with RESULTS.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def add(row: dict[str, Any]) -> None:
-    is_new = not RESULTS.exists()
-    with RESULTS.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if is_new:
-            writer.writerow(row)
-        writer.writerow(f"{v:.6g}" if isinstance(v, float) else v for v in row.values())
-    print(*row.values(), flush=True)
 
 
 def table(rows: Iterable[dict[str, str]]) -> str:

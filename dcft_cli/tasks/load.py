@@ -154,9 +154,11 @@ def _similar_classes(task: Task, train: RowSet) -> list[str]:
 
 def _empty_classes(task: Task, train: RowSet) -> list[str]:
     """Return a note if some of the declared classes have no training row."""
+    if not task.order:
+        return []
     counts = task.label_counts(train.dataset)
     empty = [name for number, name in enumerate(task.labels) if not counts[number]]
-    if not (task.order and empty):
+    if not empty:
         return []
     note = f"{train.source}: no row has the class {listed(empty, MAX_LISTED)}"
     if task.order[0] in empty:  # as where ratings from 1 are written as numbers
