@@ -1,8 +1,8 @@
 """A' and B' of all layers of a model at once.
 
-One layer computes its factors in a dozen small operations, and as many for their gradients. A
-forward pass of the whole model computes those of all layers first, stacked by shape, and forgets
-them at its end. A part of the model that is called by itself computes its own.
+One layer computes its factors in a dozen small operations, and as many for their gradients. In a
+forward pass of the whole model, the first layer computes those of all layers, stacked by shape; the
+end of the pass forgets them. A part of the model that is called by itself computes its own.
 """
 
 from collections import defaultdict
@@ -84,17 +84,25 @@ class SharedFactors:
     def __init__(self, layers: Sequence[DCFTLinear]) -> None:
         self.layers = layers
         self._made: dict[DCFTAdapter, Factors] = {}
+        self._with_graph: bool | None = None  # whether the pass has gradients; None outside of one
         self._hooks: list[RemovableHandle] = []
 
     def install(self, model: nn.Module) -> None:
-        """Have every forward pass of the model compute them first."""
+        """Have every forward pass of the model share them."""
         self._hooks = [
-            model.register_forward_pre_hook(self._make),
-            model.register_forward_hook(self._forget, always_call=True),
+            model.register_forward_pre_hook(self._begin),
+            model.register_forward_hook(self._end, always_call=True),
         ]
 
     def get(self, adapter: DCFTAdapter, dtype: torch.dtype) -> Factors | None:
         """Return an adapter's factors of this pass; None without them in this type, or a graph."""
+        if self._with_graph is None:
+            return None
+        if not self._made:
+            # Not in the hook: accelerate switches autocast on in `forward`, after the hooks. And
+            # the first layer may be checkpointed, which runs it without gradients.
+            with torch.set_grad_enabled(self._with_graph):
+                self._make()
         made = self._made.get(adapter)
         if made is None or made.down.dtype != dtype:
             return None
@@ -105,10 +113,11 @@ class SharedFactors:
         for hook in self._hooks:
             hook.remove()
 
-    def _make(self, model: nn.Module, inputs: object) -> None:
+    def _begin(self, model: nn.Module, inputs: object) -> None:
         self._made.clear()
-        if torch.compiler.is_compiling():  # the compiler fuses small operations itself
-            return
+        self._with_graph = torch.is_grad_enabled()
+
+    def _make(self) -> None:
         groups: dict[tuple[Any, ...], dict[DCFTAdapter, None]] = defaultdict(dict)
         for layer in self.layers:
             if layer.merged is not None or not layer.only_multiplies():
@@ -121,5 +130,6 @@ class SharedFactors:
         for (dtype, *_), adapters in groups.items():
             self._made |= zip(adapters, make_factors(list(adapters), dtype), strict=True)
 
-    def _forget(self, model: nn.Module, inputs: object, outputs: object) -> None:
+    def _end(self, model: nn.Module, inputs: object, outputs: object) -> None:
         self._made.clear()
+        self._with_graph = None

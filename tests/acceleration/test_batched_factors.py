@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dcft_cli import DCFTConfig, inject
-from dcft_cli.acceleration import batched_factors, enable
+from dcft_cli.acceleration import batched_factors, enable, lowrank_linear
 from dcft_cli.acceleration.batched_factors import make_factors
 from dcft_cli.adapter.adapter import DCFTAdapter
 from tests.acceleration.both_ways import assert_same_both_ways, outputs_and_gradients
@@ -53,15 +53,25 @@ def test_factors_and_their_gradients(out: int, into: int, d: int, data: st.DataO
             torch.testing.assert_close(gradient, reference)
 
 
-def test_made_once_for_all_layers_of_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+def test_made_once_for_all_layers_of_a_shape(
+    autocast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where `forward` itself switches autocast on, as accelerate has it."""
     sizes = []
 
     def counting(group: list[DCFTAdapter], dtype: torch.dtype) -> object:
         sizes.append(len(group))
         return make_factors(group, dtype)
 
-    monkeypatch.setattr(batched_factors, "make_factors", counting)
-    network()(inputs())
+    for module in (batched_factors, lowrank_linear):
+        monkeypatch.setattr(module, "make_factors", counting)
+    model = network()
+    if autocast:
+        model.float().forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
+        model(inputs().float())
+    else:
+        model(inputs())
     assert sorted(sizes) == [1, 2]
 
 
