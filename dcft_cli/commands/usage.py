@@ -29,7 +29,8 @@ def _unknown_option(context: Any, option: str, options: list[str]) -> UserError:
     message = f"No such option: {option}"
     takes_settings = any(parameter.name == "overrides" for parameter in context.command.params)
     mistyped = get_close_matches(option, options, cutoff=0.8)
-    setting = _setting(option) if takes_settings and not mistyped else ""
+    scoring = context.command.name in ("eval", "predict")
+    setting = _setting(option, scoring) if takes_settings and not mistyped else ""
     if setting:
         return UserError(
             f"{message}. Settings of the recipe are given as KEY=VALUE, without dashes.",
@@ -45,13 +46,17 @@ def _usage(context: Any) -> str:
     return f"{usage} (all options: {context.command_path} --help)"
 
 
-def _setting(option: str) -> str:
-    """Return the recipe key that an option such as `--lr` means; "" if there is none."""
+def _setting(option: str, scoring: bool) -> str:
+    """Return the recipe key that an option such as `--lr` means; "" if there is none.
+
+    Args:
+        scoring: whether the command scores or predicts: not all keys count then.
+    """
     from dcft_cli.recipe.problems import nearest_keys
-    from dcft_cli.recipe.settings import settings
+    from dcft_cli.recipe.settings import counts_when_scoring, settings
 
     path = tuple(option.lstrip("-").replace("-", "_").split("."))
-    keys = [setting.key for setting in settings()]
+    keys = [key for key, *_ in settings() if not scoring or counts_when_scoring(key)]
     # The name of a section means its first key, and `seed` the one in `training`.
     found = [
         key for near in nearest_keys(path, _LIKENESS) for key in keys if f".{near}." in f".{key}."

@@ -7,10 +7,16 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from dcft_cli.errors import listed
 from dcft_cli.recipe.schema import Recipe, sections
 
 SCHEMA_FILE = "recipe.schema.json"
 """File name of the JSON Schema; it lies next to the recipes that refer to it."""
+
+# Of the section `training`, what counts when a trained adapter scores or predicts.
+_WHEN_SCORING = frozenset(
+    ("device", "precision", "batch_size", "eval_batch_size", "acceleration", "num_workers")
+)
 
 _TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false"}
 
@@ -39,6 +45,20 @@ def settings() -> Iterator[Setting]:
                 description = " ".join((field.description or "").split())
                 key = ".".join((*path, name))
                 yield Setting(key, _kind(field.annotation), _default(field), description)
+
+
+def counts_when_scoring(key: str) -> bool:
+    """Return whether a key, or section, means something to `dcft eval` and `dcft predict`."""
+    section, _, name = key.partition(".")
+    if section == "training":
+        return name in _WHEN_SCORING
+    return section not in ("adapter", "head", "sweep")
+
+
+def keys_when_scoring() -> str:
+    """Return which keys `counts_when_scoring` accepts, in words."""
+    keys = sorted(f"training.{name}" for name in _WHEN_SCORING)
+    return listed(["model.*", "task.*", "data.*", *keys])
 
 
 def json_schema() -> dict[str, Any]:

@@ -15,16 +15,10 @@ from dcft_cli.methods.load import load_method
 from dcft_cli.methods.method import Method
 from dcft_cli.models.loading import base_fingerprint, load_model
 from dcft_cli.recipe import Recipe, load_recipe, recipe_from_mapping
+from dcft_cli.recipe.settings import counts_when_scoring, keys_when_scoring
 from dcft_cli.runs.folder import adapter_file, recipe_beside
 from dcft_cli.runs.prepare import Preparation, prepare
 from dcft_cli.training.machine import Machine, find_machine
-
-# Settings of the training section that count when a trained adapter scores or predicts.
-_USED = frozenset(
-    f"training.{name}"
-    for name in ("device", "precision", "batch_size", "eval_batch_size", "acceleration",
-                 "num_workers")
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,15 +100,9 @@ def _with_used(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
         RecipeError: some do not; names them.
     """
     keys = [override.partition("=")[0].strip() for override in overrides]
-    idle = [
-        key
-        for key in keys
-        if key.startswith(("adapter", "head", "sweep"))
-        or (key.split(".")[0] == "training" and key not in _USED)
-    ]
-    if idle:
+    if idle := [key for key in keys if not counts_when_scoring(key)]:
         raise RecipeError(
             f"{listed(idle)}: used in training only, so it would change nothing here.",
-            f"Leave it out. Used here: model.*, task.*, data.*, {listed(sorted(_USED))}.",
+            f"Leave it out. Used here: {keys_when_scoring()}.",
         )
     return recipe

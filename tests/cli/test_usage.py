@@ -51,10 +51,17 @@ def test_mistakes_in_a_command_line(
     ],
 )
 def test_settings_given_as_options(error_of: Callable[..., str], option: str, setting: str) -> None:
-    for command in ("train", "eval"):
-        output = error_of(command, "something", option, "3")
-        assert f"No such option: {option.partition('=')[0]}. " in output
-        assert f"Write {setting}=VALUE" in output
+    output = error_of("train", "something", option, "3")
+    assert f"No such option: {option.partition('=')[0]}. " in output
+    assert f"Write {setting}=VALUE" in output
+
+
+@pytest.mark.parametrize("command", ["eval", "predict"])
+def test_commands_that_score_suggest_what_they_use(
+    error_of: Callable[..., str], command: str
+) -> None:
+    assert "Write training.precision=VALUE" in error_of(command, "a", "--precision", "float32")
+    assert "Usage: " in error_of(command, "a", "--lr", "3")
 
 
 @pytest.mark.parametrize(
