@@ -1,6 +1,7 @@
 """The factors of all layers, made together: the same as each by itself, and never out of date."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from dcft_cli.acceleration import batched_factors, enable, lowrank_linear
 from dcft_cli.acceleration.batched_factors import make_factors
 from dcft_cli.adapter.adapter import DCFTAdapter
 from tests.acceleration.both_ways import assert_same_both_ways, outputs_and_gradients
+from tests.families import save_base
+from tests.jobs import recipe, train
 from tests.small import adapt, delta_of, perturb
 
 SIZES = st.integers(1, 20)
@@ -150,3 +153,19 @@ def test_a_model_that_calls_itself() -> None:
 
     model = perturb(inject(Twice(), DCFTConfig(kernel_size=4, targets=["*"]))).double()
     assert_same_both_ways(copy.deepcopy(model), lambda model: model(inputs()))
+
+
+def test_no_layer_makes_its_own_in_a_run_with_mixed_precision(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sizes = []
+
+    def counting(group: list[DCFTAdapter], dtype: torch.dtype) -> object:
+        sizes.append(len(group))
+        return make_factors(group, dtype)
+
+    monkeypatch.setattr(lowrank_linear, "make_factors", counting)
+    settings = ("training.precision=bfloat16", "adapter.init=zero", "training.fit_head=off")
+    job = train(recipe("stsb", tmp_path, save_base(tmp_path / "base"), *settings), tmp_path / "run")
+    assert "factors" in job.metrics["acceleration"]
+    assert sizes == []
