@@ -1,13 +1,15 @@
 """A validation set, encoded, with the functions that score a model's predictions on it."""
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dcft_cli.errors import RecipeError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -55,6 +57,20 @@ class EvaluationSet:
     def prefix(self) -> str:
         """Prefix of the set's metrics where the scores of several sets are put together."""
         return f"{self.name}_" if self.name else ""
+
+    def add_to(self, scores: dict[str, float], found: Mapping[str, float]) -> None:
+        """Add scores of this set to those of all sets, under the names that they have there.
+
+        Raises:
+            RecipeError: another set has a score of one of these names.
+        """
+        named = {f"{self.prefix}{name}": value for name, value in found.items()}
+        if twice := scores.keys() & named.keys():
+            raise RecipeError(
+                f"data.validation: two sets would have a score named {min(twice)}.",
+                f"Give the set {self.name} another name.",
+            )
+        scores |= named
 
     def same_for_equal_inputs(self, predictions: Any) -> Any:
         """Return predictions in which rows with the same inputs have those of the first of them.

@@ -22,7 +22,7 @@ def decode_lines(file: BinaryIO, source: str) -> Iterator[str]:
     r"""Yield the lines of a text, with their ends.
 
     Lines end at newlines only: texts may contain U+2028 and the like. A mark at the beginning
-    (BOM) is removed.
+    (BOM) is removed, and in the lines where files were put together.
 
     Raises:
         DataError: a line is not UTF-8; names the encoding, if the file begins as texts in it do.
@@ -31,7 +31,7 @@ def decode_lines(file: BinaryIO, source: str) -> Iterator[str]:
         if number == 1:
             _check_beginning(line, source)
         try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            yield line.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{source}, line {number}: not UTF-8 (byte {error.start + 1} of the line is"

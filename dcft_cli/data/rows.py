@@ -85,6 +85,22 @@ class Rows:
     blank: int = 0
     problems: list[Problem] = field(default_factory=list)
 
+    def with_class_names(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row with names for the data set's class numbers, which no other file knows."""
+
+        def named(value: Any, names: Sequence[str]) -> Any:
+            if isinstance(value, list):
+                return [named(part, names) for part in value]
+            known = isinstance(value, int) and 0 <= value < len(names)
+            return names[value] if known else value
+
+        changed = {
+            column: named(record[column], names)
+            for column, names in self.class_names.items()
+            if column in record
+        }
+        return {**record, **changed}
+
     @classmethod
     def collect(
         cls,

@@ -18,9 +18,10 @@ _NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?")
 def similar_names(rows: Mapping[str, int]) -> list[tuple[str, str]]:
     """Return pairs of class names that may mean one class, the rarer name first.
 
-    Two names are similar if they differ only in case, in Unicode form, in blanks, underscores and
-    hyphens between words, or in marks at the end; or if one is rare and has one letter wrong
-    (missing, added, changed, or swapped with the next) in a long word, except at its beginning.
+    Two names are similar if they differ only in case, in Unicode form, in invisible characters, in
+    blanks, underscores and hyphens between words, or in marks at the end; or if one is rare and has
+    one letter wrong (missing, added, changed, or swapped with the next) in a long word, except at
+    its beginning.
     So `B-PER` and `I-PER`, `class 1` and `class 2`, `typical` and `atypical` are not similar.
 
     Args:
@@ -55,7 +56,8 @@ def similar_names(rows: Mapping[str, int]) -> list[tuple[str, str]]:
 def _key(name: str) -> str:
     if _NUMBER.fullmatch(name):
         return repr(float(name))
-    text = unicodedata.normalize("NFKC", name).casefold().strip()
+    visible = "".join(c for c in name if unicodedata.category(c) != "Cf")  # zero width space
+    text = unicodedata.normalize("NFKC", visible).casefold().strip()
     return _SEPARATORS.sub(" ", text).rstrip(" .,;:!") or text
 
 

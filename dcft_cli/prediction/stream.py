@@ -85,7 +85,9 @@ def predict_stream(
 def _joined(rows: Rows, index: int, prediction: Prediction) -> dict[str, Any]:
     """Return a row with its prediction."""
     record = rows.records[index]
-    if taken := record.keys() & prediction.keys():
+    # A csv file has a column for each part of a mapping, such as `probabilities.positive`.
+    mappings = tuple(f"{name}." for name, value in prediction.items() if isinstance(value, dict))
+    if taken := {name for name in record if name in prediction or name.startswith(mappings)}:
         raise DataError(
             f"{rows.source} has a column `{min(taken)}`, where the prediction would be written.",
             "Rename the column.",

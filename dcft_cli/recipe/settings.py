@@ -52,7 +52,7 @@ def counts_when_scoring(key: str) -> bool:
     section, _, name = key.partition(".")
     if section == "training":
         return name in _WHEN_SCORING
-    return section not in ("adapter", "head", "sweep")
+    return section not in ("adapter", "head", "sweep") and not name.startswith("holdout")
 
 
 def keys_when_scoring() -> str:

@@ -16,8 +16,9 @@ from dcft_cli.methods.method import Method
 from dcft_cli.models.loading import base_fingerprint, load_model
 from dcft_cli.recipe import Recipe, load_recipe, recipe_from_mapping
 from dcft_cli.recipe.settings import counts_when_scoring, keys_when_scoring
-from dcft_cli.runs.folder import adapter_file, recipe_beside
+from dcft_cli.runs.folder import RunFolder, adapter_file, recipe_beside
 from dcft_cli.runs.prepare import Preparation, prepare
+from dcft_cli.tasks import FAMILIES
 from dcft_cli.training.machine import Machine, find_machine
 
 
@@ -78,8 +79,9 @@ def recipe_of(path: Path, contents: Contents, overrides: Sequence[str] = ()) -> 
         AdapterFileError: there is neither, or the file's is of another form.
         RecipeError: an override that is wrong, or used in training only.
     """
-    if recipe := recipe_beside(path):
-        return _with_used(load_recipe(str(recipe), overrides).recipe, overrides)
+    if file := recipe_beside(path):
+        trained, used = (load_recipe(str(file), given).recipe for given in ((), overrides))
+        return _with_held_out_rows(_checked(trained, used, overrides), RunFolder(file.parent))
     if "task" not in contents.info:
         raise AdapterFileError(
             f"{path} names no task: it was saved outside `dcft train`.",
@@ -90,19 +92,40 @@ def recipe_of(path: Path, contents: Contents, overrides: Sequence[str] = ()) -> 
     # Whoever runs a base's code must ask for it; who sent the file does not count.
     trust = {"trust_remote_code": False}
     sections = {**info, "model": {**contents.about().model, **trust, **base}}
-    return _with_used(recipe_from_mapping(sections, str(path), overrides), overrides)
+    trained, used = (recipe_from_mapping(sections, str(path), given) for given in ((), overrides))
+    return _checked(trained, used, overrides)
 
 
-def _with_used(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """Return the recipe if all overrides, which are valid, count without training.
+def _with_held_out_rows(recipe: Recipe, folder: RunFolder) -> Recipe:
+    """Return the recipe with the rows that the run has held out as its validation rows.
+
+    Cut from the training file again, they might be others: the file may have changed since.
+    """
+    if recipe.data.holdout is None or not folder.holdout.exists():
+        return recipe
+    own = ("holdout", "format", "columns", "delimiter", "quoting")
+    values = {"validation": str(folder.holdout), **dict.fromkeys(own)}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=values)})
+
+
+def _checked(trained: Recipe, recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Return the recipe if all overrides, which are valid, count for the trained adapter.
 
     Raises:
-        RecipeError: some do not; names them.
+        RecipeError: some count in training only, which names them; or rows would have one text,
+            and the adapter was trained on pairs, or the other way round.
     """
     keys = [override.partition("=")[0].strip() for override in overrides]
     if idle := [key for key in keys if not counts_when_scoring(key)]:
         raise RecipeError(
             f"{listed(idle)}: used in training only, so it would change nothing here.",
             f"Leave it out. Used here: {keys_when_scoring()}.",
+        )
+    columns, needed = (FAMILIES[r.task.kind].columns(r.task, r.data)[0] for r in (recipe, trained))
+    if len(columns) != len(needed):
+        raise RecipeError(
+            f"data.text={listed(columns)}: this adapter was trained on "
+            f"{'pairs of texts' if len(needed) == 2 else 'single texts'} ({listed(needed)}).",
+            f"Name {'two columns' if len(needed) == 2 else 'one column'} in data.text.",
         )
     return recipe

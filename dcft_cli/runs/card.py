@@ -15,6 +15,7 @@ from dcft_cli.errors import listed
 from dcft_cli.methods.build import build
 from dcft_cli.methods.load import settings_of
 from dcft_cli.recipe import AdapterSection, Recipe
+from dcft_cli.runs.prepare import local_data
 from dcft_cli.tasks import FAMILIES
 
 _PIPELINES = {
@@ -46,6 +47,9 @@ def write_card(
         recipe: of the run, or what the adapter file says of it.
         metrics: the content of metrics.json; empty if there is only an adapter file.
     """
+    if local_data(recipe.data):  # not the Hub data set that the recipe names, too
+        files = recipe.data.model_copy(update={"hub": None, "config": None})
+        recipe = recipe.model_copy(update={"data": files})
     data = _metadata(repository, auto_class, recipe, metrics, contents).to_yaml()
     body = "\n\n".join(_sections(contents, repository, recipe, metrics))
     return f"---\n{data}\n---\n\n{body}\n"

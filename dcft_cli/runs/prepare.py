@@ -151,13 +151,18 @@ def adapter_info(recipe: Recipe) -> dict[str, Any]:
     """
     sections = recipe.model_dump(mode="json", include={"task", "data", "model"}, exclude_none=True)
     data = sections["data"]
-    local = [key for key in ("train", "validation") if _has_local_file(recipe.data, data.get(key))]
-    if local:  # the Hub data set, if any, is not what was trained on
+    if local := local_data(recipe.data):  # the Hub data set, if any, is not what was trained on
         for key in (*local, "hub", "config", "revision", "holdout"):
             data.pop(key, None)
     for key in ("name", "trust_remote_code"):  # the file has the name; trust is not passed on
         del sections["model"][key]
     return sections
+
+
+def local_data(data: DataSection) -> list[str]:
+    """Return which of the keys `train` and `validation` name files of this machine."""
+    given = {"train": data.train, "validation": data.validation}
+    return [key for key, value in given.items() if _has_local_file(data, value)]
 
 
 def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:

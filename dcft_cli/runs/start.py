@@ -80,8 +80,8 @@ def constant_prediction(preparation: Preparation) -> tuple[Prior | None, dict[st
     unweighted = loaded.task.prior(loaded.train.dataset, weighted=False)
     scores: dict[str, float] = {}
     for eval_set in preparation.evaluation_sets:
-        found = eval_set.constant_scores(None if unweighted is None else unweighted.logits)
-        scores |= {f"{eval_set.prefix}{name}": value for name, value in found.items()}
+        logits = None if unweighted is None else unweighted.logits
+        eval_set.add_to(scores, eval_set.constant_scores(logits))
     return prior, scores
 
 

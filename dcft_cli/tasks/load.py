@@ -1,6 +1,6 @@
 """From a recipe's task and data sections to the task, with checked rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dcft_cli.data.holdout import hold_out
@@ -14,6 +14,12 @@ from dcft_cli.tasks.decision import CHOOSING
 from dcft_cli.tasks.families import FAMILIES, build_task, labels_only_in_data
 from dcft_cli.tasks.known import known_task
 from dcft_cli.tasks.metrics import greater_is_better
+
+MOST_REPEATED = 0.05
+"""Share of validation rows with the texts of a training row up to which nothing is said."""
+
+# Of prepared rows, in all families.
+_INPUTS = frozenset(("text", "text_pair", "words", "question", "context"))
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ def load_task(
         validation, more = _validation_sets(task, data, built, training=training)
         notes += more
     _check_sets(built, train if training else None, validation)
+    notes += _repeated_rows(train if training else None, validation)
     return LoadedTask(
         built,
         _main_metric(task.metric, built.metrics, list(validation)),
@@ -112,7 +119,7 @@ def _split(
         RowSet(
             prepared.dataset.select(held_out),
             f"{rows.source} (held-out part)",
-            [rows.records[index] for index in held_out],
+            [rows.with_class_names(rows.records[index]) for index in held_out],
         ),
     )
 
@@ -164,6 +171,29 @@ def _empty_classes(task: Task, train: RowSet) -> list[str]:
     if task.order[0] in empty:  # as where ratings from 1 are written as numbers
         note += f"; whole numbers in the data count from 0: 1 means {task.order[1]}"
     return [note]
+
+
+def _repeated_rows(train: RowSet | None, validation: Mapping[str, RowSet]) -> list[str]:
+    """Return a note for each validation set with many rows whose texts are in a training row."""
+    if train is None or not validation:
+        return []
+    texts = set(_texts(train))
+    notes = []
+    for rows in validation.values():
+        repeated = sum(text in texts for text in _texts(rows))
+        if repeated > MOST_REPEATED * len(rows.dataset):
+            notes.append(
+                f"{rows.source}: {repeated:,} of {len(rows.dataset):,} rows have the text of a "
+                "training row, so scores on them say little about new texts"
+            )
+    return notes
+
+
+def _texts(rows: RowSet) -> Iterator[int]:
+    """Yield a hash of the texts of each row."""
+    inputs = [name for name in rows.dataset.column_names if name in _INPUTS]
+    for batch in rows.dataset.select_columns(inputs).iter(1000):
+        yield from map(hash, zip(*(map(str, batch[name]) for name in inputs), strict=True))
 
 
 def _training_rows(task: TaskSection, data: DataSection) -> Rows:

@@ -245,7 +245,7 @@ class AdapterTrainer(ResumableTrainer):
                 if (report := eval_set.report(output.predictions)) is not None:
                     self.reports[eval_set.title] = report
                 failures.append(eval_set.failure(output.predictions))
-                scores |= {f"{eval_set.prefix}{name}": value for name, value in found.items()}
+                eval_set.add_to(scores, found)
         reshard(self.adapted_model)  # the weights that a file leaves out are the shards
         self.failure = failures[0] if failures else ""
         self.scored_step = self.state.global_step

@@ -178,6 +178,9 @@ def test_a_column_is_never_replaced(
 ) -> None:
     file = write_rows(tmp_path / "rows.jsonl", [{"sentence": "a", "prediction": "old"}])
     assert "has a column `prediction`" in error_of("predict", str(run_of("sst2")), file)
+    file = write_rows(tmp_path / "rows.jsonl", [{"sentence": "a", "probabilities.negative": 0.9}])
+    error = error_of("predict", str(run_of("sst2")), file, "--output", str(tmp_path / "out.csv"))
+    assert "has a column `probabilities.negative`" in error
 
 
 def test_blank_rows_are_counted(run_cli: RunCli, run_of: RunOf, tmp_path: Path) -> None:

@@ -104,6 +104,8 @@ def test_the_card_names_no_local_path(job: Job) -> None:
     for path in (job.plan.recipe.model.name, str(job.folder), "/data/"):
         assert path not in result.card
     assert "a local base model" in result.card
+    assert "Local files, 24 training rows" in result.card
+    assert "nyu-mll" not in result.card, "the Hub data set of the recipe is not what was scored"
     assert any("not on the Hub" in note for note in result.notes)
 
 

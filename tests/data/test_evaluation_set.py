@@ -1,9 +1,13 @@
 """Rows with the same inputs have the same predictions."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from datasets import Dataset
 
 from dcft_cli.data.evaluation_set import EvaluationSet
+from dcft_cli.errors import RecipeError
 
 
 def of(**columns: list[list[int]]) -> EvaluationSet:
@@ -29,6 +33,15 @@ def test_many_rows() -> None:
     ids = [[number % 700, 1] for number in range(2500)]
     shared = of(input_ids=ids).same_for_equal_inputs(np.arange(2500))
     assert shared.tolist() == [number % 700 for number in range(2500)]
+
+
+def test_two_sets_with_a_score_of_one_name() -> None:
+    scores: dict[str, float] = {}
+    dev, other = (replace(of(input_ids=[]), name=name) for name in ("dev", "dev_no_answer"))
+    dev.add_to(scores, {"f1": 0.5, "no_answer_f1": 0.25})
+    with pytest.raises(RecipeError, match="a score named dev_no_answer_f1"):
+        other.add_to(scores, {"f1": 0.125})
+    assert scores == {"dev_f1": 0.5, "dev_no_answer_f1": 0.25}
 
 
 def test_a_set_without_rows() -> None:

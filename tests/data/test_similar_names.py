@@ -10,6 +10,7 @@ from dcft_cli.data.similar_names import similar_names
     [
         ("Billing", "billing"),
         ("billing.", "billing"),
+        ("billing\u200b", "billing"),
         ("card lost", "card_lost"),
         ("Card-Lost", "card_lost"),
         ("\uff21\uff22", "AB"),

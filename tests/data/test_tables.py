@@ -183,6 +183,8 @@ def test_columns_without_a_name_are_left_out(tmp_path: Path) -> None:
 def test_a_header_line_in_the_middle(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the header line again in 1 row:\n  row 2 \(line 3\)"):
         read(tmp_path, "a,b\nx,1\na,b\ny,2\n")
+    with pytest.raises(DataError, match="the header line again in 1 row"):  # of `cat a.csv b.csv`
+        read(tmp_path, "\ufeffa,b\nx,1\n\ufeffa,b\ny,2\n")
 
 
 def test_blank_rows_are_dropped_and_counted(tmp_path: Path) -> None:

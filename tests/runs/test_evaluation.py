@@ -82,11 +82,14 @@ def test_scores_do_not_depend_on_the_batch_size(job: Job) -> None:
 def test_settings_that_count_in_training_only_are_refused(job: Job, shared_file: Path) -> None:
     idle = ["training.learning_rate=1", "adapter.kernel_size=4", "head.reuse=replace"]
     idle.append("training={device: cpu, epochs: 3}")
+    idle.append("data.holdout={fraction: 0.5}")
     for source in (job.folder, shared_file):
         for use in (score, lambda source, *given: load(source, given)):
             with pytest.raises(RecipeError, match="used in training only") as error:
                 use(source, "training.device=cpu", *idle)
-            names = "training.learning_rate, adapter.kernel_size, head.reuse, training: "
+            names = (
+                "training.learning_rate, adapter.kernel_size, head.reuse, training, data.holdout: "
+            )
             assert error.value.message.startswith(names)
             with pytest.raises(RecipeError, match="did you mean learning_rate"):
                 use(source, "training.learning_rat=1")
@@ -103,6 +106,21 @@ def test_other_data(job: Job, tmp_path: Path) -> None:
     assert result.rows == {"easy": 7, "hard": 7}
     assert result.main_metric == "hard_spearman"
     assert result.metrics["easy_pearson"] == result.metrics["hard_pearson"]
+
+
+@pytest.mark.parametrize(
+    ("task", "columns", "trained"),
+    [("stsb", "sentence2", "pairs of texts"), ("sst2", "[sentence, idx]", "single texts")],
+)
+def test_pairs_are_no_single_texts(
+    run_of: RunOf, tmp_path: Path, task: str, columns: str, trained: str
+) -> None:
+    rows = [{"sentence": "a", "idx": "b", **row} for row in rows_of(task, 4)]
+    data = f"data.validation={write_rows(tmp_path / 'rows.jsonl', rows)}"
+    shared = shutil.copy(run_of(task) / "adapter.safetensors", tmp_path / "passed-on.safetensors")
+    for source in (run_of(task), shared):
+        with pytest.raises(RecipeError, match=rf"was trained on {trained}"):
+            evaluate(str(source), [data, f"data.text={columns}"], Watcher())
 
 
 def test_an_adapter_file_contains_no_local_path(shared_file: Path) -> None:

@@ -1,9 +1,11 @@
 """Held-out rows, dropped rows and the order of labels, from the run folder to its scores."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 
 from dcft_cli.adapter_file.read import read_adapter
 from dcft_cli.errors import DataError
@@ -39,6 +41,21 @@ def test_the_run_folder_has_the_held_out_rows(job: Job) -> None:
     scored = evaluate(str(job.folder), [f"data.validation={path}"], Watcher())
     assert scored.metrics == pytest.approx(job.metrics["metrics"])
     assert scored.data == {"validation": str(path)}
+
+
+def test_a_run_is_scored_on_the_rows_that_it_held_out(job: Job, tmp_path: Path) -> None:
+    """Not on the part that the changed file would have now, which has rows it was trained on."""
+    run = Path(shutil.copytree(job.folder, tmp_path / "run"))
+    (tmp_path / "less.csv").write_text("body,topic\na film,film\na plot,plot\n")
+    recipe = (run / "recipe.yaml").read_text("utf-8")
+    train_file = str(job.plan.recipe.data.train)
+    (run / "recipe.yaml").write_text(recipe.replace(train_file, str(tmp_path / "less.csv")))
+    scored = evaluate(str(run), (), Watcher())
+    assert scored.rows == {"validation": 8}
+    assert scored.metrics == job.metrics["metrics"]
+    (run / "holdout.jsonl").unlink()
+    with pytest.raises(DataError):
+        evaluate(str(run), (), Watcher())
 
 
 def test_a_run_without_a_holdout_removes_the_file_of_an_earlier_run(
@@ -80,3 +97,23 @@ def test_numbers_are_no_positions_among_labels_that_were_found(
     assert "Known labels: film, plot." in error.value.hint
     overrides = [f"data.validation={numbered}", "task.labels=[plot, film]"]
     assert evaluate(str(source), overrides, Watcher()).metrics == expected
+
+
+def test_held_out_rows_of_a_data_set_with_class_names_have_the_names(
+    base: Path, tmp_path: Path
+) -> None:
+    """Sorted as texts, as `class_encode_column` leaves them, so that class 2 is called 10."""
+    names = sorted(map(str, range(11)))
+    rows = {"body": [f"number {n} of {n % 11}" for n in range(88)], "topic": [*range(11)] * 8}
+    features = Features({"body": Value("string"), "topic": ClassLabel(names=names)})
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
+    recipe = RECIPE.replace("BASE", str(base)).replace("DATA", str(tmp_path / "train.parquet"))
+    (tmp_path / "own.yaml").write_text(recipe)
+    job = train(load_recipe(str(tmp_path / "own.yaml")), tmp_path / "run")
+    path = job.folder / "holdout.jsonl"
+    scored = evaluate(str(job.folder), [f"data.validation={path}"], Watcher())
+    assert scored.metrics == pytest.approx(job.metrics["metrics"])
+    written = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    held_out = job.plan.preparation.loaded.validation[""].dataset
+    labels = job.plan.preparation.loaded.task.labels
+    assert [row["topic"] for row in written] == [labels[n] for n in held_out["label"]]

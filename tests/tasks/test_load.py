@@ -179,16 +179,28 @@ def test_declared_classes_without_rows_are_noted(jsonl: Write) -> None:
         f"{path}: no row has the class poor; whole numbers in the data count from 0: 1 means fair"
     )
     path = jsonl(pairs("poor", "great"))
-    data = DataSection(train=path, validation=path, text=["sentence1"])
+    data = DataSection(train=path, text=["sentence1"])
     (note,) = load_task(TaskSection(type="classification", labels=labels), data).notes
     assert note == f"{path}: no row has the class fair, good"
+
+
+def test_validation_rows_with_texts_of_training_rows_are_noted(jsonl: Write) -> None:
+    train = jsonl(pairs(*[0, 1] * 20))
+    data = DataSection(train=train, validation=train, text=["sentence1", "sentence2"])
+    (note,) = load_task(TaskSection(type="classification"), data).notes
+    assert note == (
+        f"{train}: 40 of 40 rows have the text of a training row, so scores on them say little "
+        "about new texts"
+    )
+    data = data.model_copy(update={"validation": None, "holdout": HoldoutSection(fraction=0.25)})
+    assert load_task(TaskSection(type="classification"), data).notes == []
 
 
 def test_dropped_rows_and_similar_classes_are_noted(tmp_path: Path) -> None:
     train, dev = tmp_path / "train.csv", tmp_path / "dev.csv"
     rows = ["text,label", *["a,billing"] * 12, ",", "b,Billing", "c,biling", "d,refund"]
     train.write_text("\n".join(rows))
-    dev.write_text("text,label\n,\na,billing\n,\n")
+    dev.write_text("text,label\n,\nnew,billing\n,\n")
     data = DataSection(train=str(train), validation=str(dev), text=["text"])
     assert load_task(TaskSection(type="classification"), data).notes == [
         f"{train}: 1 blank row dropped",
