@@ -18,6 +18,7 @@ from dcft_cli.adapter_file.read import ADAPTER_FILE
 from dcft_cli.addresses import local_path
 from dcft_cli.errors import ModelError
 from dcft_cli.failures import is_out_of_memory
+from dcft_cli.models.output_layer import compute_outputs_in_float32
 from dcft_cli.models.quantization import make_trainable, quantization_settings
 from dcft_cli.models.remote_code import is_allowed, refused, trusts_code
 from dcft_cli.recipe.schema import ModelSection
@@ -130,6 +131,8 @@ def _build_skeleton(config: PreTrainedConfig, auto_class: str) -> nn.Module:
 def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str) -> BaseModel:
     """Load the base model: frozen weights in the section's type, missing ones in float32.
 
+    Its last layer computes in float32, in mixed precision too.
+
     Raises:
         ModelError: the weights cannot be loaded or quantized.
     """
@@ -175,6 +178,7 @@ def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str)
         parameters[name].data = parameters[name].data.float()
     if section.classifier_dropout is not None:
         _set_head_dropout(model, section.classifier_dropout)
+    compute_outputs_in_float32(model)
     return BaseModel(model, frozenset(missing))
 
 
