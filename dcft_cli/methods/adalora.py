@@ -32,18 +32,19 @@ class AdaLoRA(PEFTMethod):
         """Return the last step before pruning, the one that makes ranks final, and all steps.
 
         Raises:
-            RecipeError: pruning ends before it starts, or after the training.
+            RecipeError: pruning ends before it starts, at the first step, which knows no importance
+                yet, or after the training.
         """
         total = self.total_steps
         if total is None:  # not training; PEFT wants a schedule that it does not use
             return 0, 1, 1
         start = _step(self.settings.pruning_start, total)
         end = _step(self.settings.pruning_end, total)
-        if not start < end <= total:
+        if not max(start, 1) < end <= total:
             raise RecipeError(
                 f"adalora would prune from step {start} to step {end}, of {total}.",
                 "Set adapter.pruning_start < adapter.pruning_end <= the number of steps "
-                "(below 1: shares of it).",
+                "(below 1: shares of it), and the end to step 2 or later.",
             )
         return start, end, total
 

@@ -188,10 +188,17 @@ def test_without_training_there_is_no_schedule() -> None:
     assert adalora(total_steps=None).schedule() == (0, 1, 1)
 
 
-@pytest.mark.parametrize("total", [1, 2, 3, 5, 100])
+@pytest.mark.parametrize("total", [3, 5, 100])
 def test_shares_of_short_runs(total: int) -> None:
     start, end, steps = adalora(total, pruning_start=0.1, pruning_end=0.7).schedule()
-    assert 0 <= start < end <= steps == total
+    assert 0 <= start < end <= steps == total and end > 1
+
+
+@pytest.mark.parametrize("total", [1, 2])
+def test_runs_too_short_to_know_what_is_important(total: int) -> None:
+    with pytest.raises(RecipeError, match=f"from step 0 to step 1, of {total}") as caught:
+        adalora(total, pruning_start=0.1, pruning_end=0.7)
+    assert "step 2 or later" in caught.value.hint
 
 
 @pytest.mark.parametrize(
