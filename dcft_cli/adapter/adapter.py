@@ -83,9 +83,11 @@ class DCFTAdapter(nn.Module):
         return down, self._in_all_rows(up)
 
     def delta_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Compute dW (..., out, in) of the whole weight in `dtype`."""
+        """Compute dW (..., out, in) of the whole weight in `dtype`, in mixed precision too."""
         A, B, C = (factor.to(dtype) for factor in (self.A, self.B, self.C))
-        return self._in_all_rows(delta_weight(A, B, C, **self.shape_and_scale))
+        with full_precision(self.A):
+            block = delta_weight(A, B, C, **self.shape_and_scale)
+        return self._in_all_rows(block)
 
     def _in_all_rows(self, block: Tensor) -> Tensor:
         first, end = self.rows

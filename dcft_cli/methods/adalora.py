@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dcft_cli.adapter_file.contents import Contents
-from dcft_cli.errors import RecipeError
+from dcft_cli.errors import RecipeError, TrainingError
 from dcft_cli.methods.peft_method import ADAPTER, PEFTMethod
 from dcft_cli.targets.resolve import Target
 
@@ -32,18 +32,19 @@ class AdaLoRA(PEFTMethod):
         """Return the last step before pruning, the one that makes ranks final, and all steps.
 
         Raises:
-            RecipeError: pruning ends before it starts, or after the training.
+            RecipeError: pruning ends before it starts, at the first step, which knows no importance
+                yet, or after the training.
         """
         total = self.total_steps
         if total is None:  # not training; PEFT wants a schedule that it does not use
             return 0, 1, 1
         start = _step(self.settings.pruning_start, total)
         end = _step(self.settings.pruning_end, total)
-        if not start < end <= total:
+        if not max(start, 1) < end <= total:
             raise RecipeError(
                 f"adalora would prune from step {start} to step {end}, of {total}.",
                 "Set adapter.pruning_start < adapter.pruning_end <= the number of steps "
-                "(below 1: shares of it).",
+                "(below 1: shares of it), and the end to step 2 or later.",
             )
         return start, end, total
 
@@ -92,10 +93,23 @@ class AdaLoRA(PEFTMethod):
         return self.settings.orthogonality * torch.stack(norms).mean()
 
     def after_step(self, step: int) -> None:
-        """Update the importance of every triplet, and prune to the budget of this step."""
+        """Update the importance of every triplet, and prune to the budget of this step.
+
+        Raises:
+            TrainingError: the ranks are to be final, and no step has had finite gradients.
+        """
         for parameter in self.parameters().values():
             if parameter.requires_grad and parameter.grad is None:  # the loss does not depend on it
                 parameter.grad = torch.zeros_like(parameter)
+        _, end, _ = self.schedule()
+        if step < end and not self._has_finite_gradients():
+            return  # float16 has skipped the step; importances are smoothed, and would stay NaN
+        if step == end and not self.wrapper.base_model.rankallocator.exp_avg_ipt:
+            raise TrainingError(
+                f"adalora makes its ranks final at step {end}, and no step before it had finite "
+                "gradients to choose them by.",
+                "Raise adapter.pruning_end, or train without training.precision=float16.",
+            )
         self.wrapper.base_model.update_and_allocate(step)
 
     def state(self) -> dict[str, Tensor]:
@@ -134,6 +148,12 @@ class AdaLoRA(PEFTMethod):
             ranks[name] = int(layer.lora_E[ADAPTER].count_nonzero())
             values += ranks[name] * (matrix.out_features + matrix.in_features + 1)
         return {"ranks": ranks, "parameters_left": values}
+
+    def _has_finite_gradients(self) -> bool:
+        """Return whether all gradients are finite; clipping makes zeros of others in the step."""
+        trained = (self.parameters() | self.head()).values()
+        finite = [p.grad.isfinite().all() for p in trained if p.grad is not None]
+        return bool(torch.stack(finite).all())
 
     @property
     def _config(self) -> Any:

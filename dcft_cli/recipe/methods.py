@@ -27,6 +27,7 @@ class MethodSettings:
         defaults: of these keys, where they differ from the section's own.
         places: roles of the layers that it changes, if a recipe cannot choose them.
         learning_rate, head_learning_rate: where a recipe has neither of the two.
+        trains_base: whether it trains weights of the encoder, which must be float32 for that.
     """
 
     keys: frozenset[str] = _PLACED
@@ -34,6 +35,7 @@ class MethodSettings:
     places: tuple[str, ...] = ()
     learning_rate: float = 1e-3
     head_learning_rate: float | None = 5e-3
+    trains_base: bool = False
 
     @property
     def rates(self) -> dict[str, float]:
@@ -52,9 +54,9 @@ METHODS: dict[str, MethodSettings] = {
         learning_rate=5e-3,
         head_learning_rate=None,
     ),
-    "full": MethodSettings(_ALL, learning_rate=3e-5),
+    "full": MethodSettings(_ALL, learning_rate=3e-5, trains_base=True),
     "head": MethodSettings(_ALL, learning_rate=5e-3, head_learning_rate=None),
-    "bitfit": MethodSettings(_ALL),
+    "bitfit": MethodSettings(_ALL, trains_base=True),
     "houlsby": MethodSettings(_ALL | {"bottleneck"}, {"bottleneck": 8}, places=("O", "FFN_OUT")),
     "pfeiffer": MethodSettings(_ALL | {"bottleneck"}, places=("FFN_OUT",)),
     "lora": MethodSettings(_LORA, {"rank": 8, "scale": 2.0}),

@@ -9,6 +9,7 @@ from dcft_cli.errors import RecipeError, UserError
 from dcft_cli.models.loading import skeleton
 from dcft_cli.outputs import check_folder, refuse_address
 from dcft_cli.recipe import LoadedRecipe, Recipe
+from dcft_cli.recipe.methods import METHODS
 from dcft_cli.runs.adapter_plan import AdapterPlan, plan_adapter
 from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.prepare import Preparation, prepare, with_absolute_paths
@@ -98,6 +99,7 @@ def plan_training(
     machine = find_machine(training, loaded.recipe.model)
     check_trackers(training.report_to)
     _check_machine(loaded.recipe, machine)
+    _check_trained_type(loaded.recipe)
     preparation = prepare(loaded.recipe)
     _check_support(preparation)
     recipe = preparation.recipe
@@ -175,6 +177,18 @@ def _check_sharding(recipe: Recipe, machine: Machine) -> None:
                 f"training.shard_base does not work with {key}={str(found).lower()}.",
                 f"Set {key}={setting}, or train without training.shard_base.",
             )
+
+
+def _check_trained_type(recipe: Recipe) -> None:
+    """Raise RecipeError if a method would train half-precision weights: small steps round away."""
+    method, dtype = recipe.adapter.method, recipe.model.dtype
+    if METHODS[method].trains_base and dtype != "float32":
+        raise RecipeError(
+            f"adapter.method={method} trains weights of the base model, and model.dtype={dtype} "
+            "would round away their small updates.",
+            f"Leave model.dtype out; training.precision={dtype} computes in half precision and "
+            "keeps float32 weights.",
+        )
 
 
 def _check_support(preparation: Preparation) -> None:

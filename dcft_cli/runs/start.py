@@ -1,7 +1,7 @@
 """Before the first step: baselines, the fitted head, adapters started from a gradient."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,9 @@ def fit_task_head(
         spread=None if prior is None else prior.spread,
     )
     size = training.eval_batch_size or 2 * training.batch_size
-    with _without_dropout(base.model, machine), machine.autocast(), merged(base.model):
+    # Mixed precision would round W + dW.
+    weights = merged(base.model) if machine.precision == "float32" else nullcontext()
+    with _without_dropout(base.model, machine), machine.autocast(), weights:
         batches = training_batches(base.model, preparation, machine, _HEAD_ROWS, size)
         return fit_head(base.model, base.missing_keys, batches, problem)
 

@@ -72,8 +72,9 @@ def training_arguments(
             "metric_for_best_model": metric,
             "greater_is_better": greater_is_better,
         }
-    return TrainingArguments(
-        **_machine_arguments(training, machine),
+    return _arguments(
+        training,
+        machine,
         **evaluation,
         output_dir=str(output),
         max_steps=total_steps,
@@ -102,9 +103,7 @@ def evaluation_arguments(
     training: TrainingSection, machine: Machine, output: Path
 ) -> TrainingArguments:
     """Return the Trainer's arguments for scoring without training; `output` stays empty."""
-    return TrainingArguments(
-        **_machine_arguments(training, machine), output_dir=str(output), report_to="none"
-    )
+    return _arguments(training, machine, output_dir=str(output), report_to="none")
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -117,22 +116,28 @@ def check_trackers(names: Sequence[str]) -> None:
         )
 
 
-def _machine_arguments(training: TrainingSection, machine: Machine) -> dict[str, Any]:
+def _arguments(training: TrainingSection, machine: Machine, **others: Any) -> TrainingArguments:
+    """Return the Trainer's arguments: those that follow from the machine, and the others."""
     pinned = machine.device.type == "cuda"
-    return {
-        "per_device_eval_batch_size": training.eval_batch_size or 2 * training.batch_size,
-        "use_cpu": machine.device.type == "cpu",
-        "bf16": machine.precision == "bfloat16",
-        "fp16": machine.precision == "float16",
-        "dataloader_num_workers": _workers(training, machine),
+    args = TrainingArguments(
+        per_device_eval_batch_size=training.eval_batch_size or 2 * training.batch_size,
+        use_cpu=machine.device.type == "cpu",
+        bf16=machine.precision == "bfloat16",
+        fp16=machine.precision == "float16",
+        dataloader_num_workers=_workers(training, machine),
         # Restart workers each epoch. Persistent ones would draw fewer random numbers than a
         # resumed run does, and the Trainer would use the first validation set for all of them.
-        "dataloader_persistent_workers": False,
-        "dataloader_pin_memory": pinned,
+        dataloader_persistent_workers=False,
+        dataloader_pin_memory=pinned,
         # Only from pinned memory can a batch be copied while the device computes.
-        "accelerator_config": {"non_blocking": pinned},
-        "disable_tqdm": True,
-    }
+        accelerator_config={"non_blocking": pinned},
+        disable_tqdm=True,
+        **others,
+    )
+    if machine.precision == "float32":
+        # Without bf16 and fp16, transformers takes what accelerate's launcher is set up for.
+        args.mixed_precision = "no"
+    return args
 
 
 def _workers(training: TrainingSection, machine: Machine) -> int:

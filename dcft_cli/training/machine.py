@@ -108,6 +108,13 @@ def _check_launcher() -> None:
                 f"accelerate launch is set up for {engine}, which dcft does not take from there.",
                 "Use its --multi_gpu without it; training.shard_base=true splits a large base.",
             )
+    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
+    if backend != "no":
+        raise UserError(
+            f"accelerate launch is set up to compile by {backend}, which dcft does not take from "
+            "there.",
+            "Use its --dynamo_backend no; training.compile=true compiles the model.",
+        )
 
 
 def _check_processes(state: PartialState) -> None:

@@ -227,3 +227,23 @@ def test_a_half_precision_base_trains_float32_factors() -> None:
         assert out.dtype == torch.bfloat16
         assert only(model).A.dtype == only(model).A.grad.dtype == torch.float32
         assert merge(model)["it"](torch.ones(matrix.in_features).bfloat16()).isfinite().all()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_weight_that_is_read_gets_a_sum_in_float32_in_mixed_precision(compiled: bool) -> None:
+    model = adapt(nn.ModuleDict({"attn": SmallExperts()}), "attn.*")
+    (carrier,) = (m for m in model.modules() if isinstance(m, DCFTParametrization))
+    stored = carrier.matrix.parameter.detach()
+    expected = carrier(stored)
+    compute = torch.compile(carrier, backend="eager") if compiled else carrier
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = compute(stored)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    found.sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in only(model).parameters())
+
+
+def test_an_increment_on_the_meta_device_has_a_shape() -> None:
+    adapter = DCFTAdapter(6, 10, DCFTConfig(kernel_size=2), count=3, device=torch.device("meta"))
+    assert adapter.delta_weight().shape == (3, 10, 6)

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from dcft_cli.errors import RecipeError
+from dcft_cli.errors import RecipeError, TrainingError
 from dcft_cli.methods.adalora import AdaLoRA
 from dcft_cli.methods.build import build
 from dcft_cli.recipe import AdapterSection
@@ -132,6 +132,43 @@ def test_layers_without_a_gradient_are_pruned_first() -> None:
     assert ranks[name] == 0 and sum(ranks.values()) == 24
 
 
+def skip(method: AdaLoRA, step: int, parameter: torch.nn.Parameter) -> None:
+    """What a step in float16 leaves that was skipped since a gradient overflowed."""
+    method.model(**batch(step)).loss.backward()
+    assert parameter.grad is not None
+    parameter.grad.view(-1)[0] = torch.inf
+    torch.nn.utils.clip_grad_norm_(method.model.parameters(), 1.0)
+    method.after_step(step)
+    method.model.zero_grad()
+
+
+@pytest.mark.parametrize("where", ["parameters", "head"])
+def test_a_skipped_step_leaves_importances_as_they_are(where: str) -> None:
+    method = adalora()
+    optimizer = optimizer_of(method.model)
+    train(method, optimizer, 1, 4)
+    before = method.state()
+    overflown = next(p for p in getattr(method, where)().values() if p.requires_grad)
+    skip(method, 5, overflown)
+    after = method.state()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    train(method, optimizer, 6, 7)
+    skip(method, 8, overflown)  # makes ranks final, by the importances of earlier steps
+    assert total_rank(method) == 24
+    train(method, optimizer, 9, TOTAL)
+    assert total_rank(method) == 24
+
+
+def test_without_any_finite_gradient_there_is_nothing_to_choose_ranks_by() -> None:
+    method = adalora()
+    parameter = next(p for p in method.parameters().values() if p.requires_grad)
+    for step in range(1, 8):
+        skip(method, step, parameter)
+    with pytest.raises(TrainingError, match="final at step 8, and no step before it"):
+        skip(method, 8, parameter)
+
+
 def test_what_peft_divides_by_is_saved_and_not_trained() -> None:
     model = model_of("bert").bfloat16()
     method = build(AdapterSection(method="adalora", rank=2), seed=0, total_steps=TOTAL)
@@ -151,10 +188,17 @@ def test_without_training_there_is_no_schedule() -> None:
     assert adalora(total_steps=None).schedule() == (0, 1, 1)
 
 
-@pytest.mark.parametrize("total", [1, 2, 3, 5, 100])
+@pytest.mark.parametrize("total", [3, 5, 100])
 def test_shares_of_short_runs(total: int) -> None:
     start, end, steps = adalora(total, pruning_start=0.1, pruning_end=0.7).schedule()
-    assert 0 <= start < end <= steps == total
+    assert 0 <= start < end <= steps == total and end > 1
+
+
+@pytest.mark.parametrize("total", [1, 2])
+def test_runs_too_short_to_know_what_is_important(total: int) -> None:
+    with pytest.raises(RecipeError, match=f"from step 0 to step 1, of {total}") as caught:
+        adalora(total, pruning_start=0.1, pruning_end=0.7)
+    assert "step 2 or later" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from dcft_cli.adapter_file.contents import AdapterContents, Array, BaselineContents, Contents
 from dcft_cli.adapter_file.read import read_adapter, read_contents
-from dcft_cli.errors import AdapterFileError, DCFTError, MergeError, RunError
+from dcft_cli.errors import AdapterFileError, DCFTError, MergeError, RecipeError, RunError
 from dcft_cli.exporting.export import export
 from dcft_cli.merging.merge import merge
 from dcft_cli.prediction.predictor import load
@@ -114,6 +114,20 @@ def test_it_trains_in_mixed_precision(method: str, tmp_path: Path) -> None:
     job = job_of(method, tmp_path, *settings, family="deberta-v2")
     assert all(math.isfinite(p.loss or math.nan) for p in job.watcher.losses)
     assert {p.dtype for p in job.trainer.method.parameters().values()} <= {torch.float32}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_trains_half_precision_weights(method: str, tmp_path: Path) -> None:
+    half = "model.dtype=bfloat16"
+    if method in ("full", "bitfit"):
+        message = f"adapter.method={method} trains weights .* model.dtype=bfloat16"
+        with pytest.raises(RecipeError, match=message) as caught:
+            job_of(method, tmp_path, half)
+        assert "training.precision=bfloat16" in caught.value.hint
+        assert not (tmp_path / "run").exists()
+    else:
+        model = job_of(method, tmp_path, half, "training.max_steps=3").model
+        assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
 
 
 @pytest.mark.parametrize("to", ["peft", "onnx"])

@@ -2,13 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from dcft_cli.adapter.inject import adapted_weights
 from dcft_cli.adapter_file.read import read_adapter
 from dcft_cli.runs import start
 from dcft_cli.runs.folder import RunFolder
+from dcft_cli.training.head import FittedHead, fit_head
 from tests.families import save_base
 from tests.jobs import Job, largest_difference, recipe, train
 
@@ -147,3 +151,18 @@ def test_adapters_without_a_gradient_are_named(
     monkeypatch.setattr(start, "start_from_gradient", lambda *args: ["layer.0.q", "layer.1.q"])
     notes = started("rte", tmp_path, base, "training.max_steps=1").watcher.notes
     assert any(n.startswith("2 adapters have no gradient") and "(layer.*.q)" in n for n in notes)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_head_is_fitted_with_merged_weights_where_they_are_used(
+    precision: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merged: list[bool] = []
+
+    def fit(model: nn.Module, *others: Any) -> FittedHead | None:
+        merged.extend(weight.merged is not None for weight in adapted_weights(model))
+        return fit_head(model, *others)
+
+    monkeypatch.setattr(start, "fit_head", fit)
+    started("rte", tmp_path, base, f"training.precision={precision}", "training.max_steps=1")
+    assert merged == [precision == "float32"] * 12

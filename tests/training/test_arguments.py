@@ -118,6 +118,18 @@ def test_evaluation_arguments() -> None:
     assert (args.eval_batch_size, args.device.type, args.report_to) == (5, "cpu", [])
 
 
+@pytest.mark.parametrize("launcher", ["no", "bf16", "fp16"])
+@pytest.mark.parametrize(("precision", "expected"), [("float32", "no"), ("bfloat16", "bf16")])
+def test_the_recipe_decides_on_the_precision_and_not_the_launcher(
+    launcher: str, precision: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
+    machine = Machine(torch.device("cpu"), 1, 1, True, precision)
+    assert arguments(machine).mixed_precision == expected
+    evaluation = evaluation_arguments(TrainingSection(), machine, Path("out"))
+    assert evaluation.mixed_precision == expected
+
+
 @pytest.mark.parametrize(
     ("machine", "num_workers", "processors", "expected"),
     [

@@ -50,6 +50,7 @@ def test_what_the_machine_lacks_is_an_error(settings: dict, message: str) -> Non
     ("environment", "message"),
     [
         ({"ACCELERATE_USE_FSDP": "true"}, "set up for FSDP, .* does not take from there"),
+        ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, "set up to compile by inductor"),
         (
             {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_PORT": "29500"},
             "started one process only: several on CPUs need MPI",
@@ -63,6 +64,11 @@ def test_launchers_that_do_not_do_what_was_asked(
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message):
         machine()
+
+
+def test_a_launcher_that_does_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")  # as accelerate launch has it
+    assert machine().processes == 1
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -32,6 +32,32 @@ def job(calm: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return train(recipe("mrpc", folder, calm), folder / "run")
 
 
+class PassTypes(TrainerCallback):
+    """Record in which types the model's passes compute, by whether they are training steps."""
+
+    def __init__(self) -> None:
+        self.found: set[tuple[bool, torch.dtype]] = set()
+
+    def on_train_begin(self, *args: Any, model: nn.Module, **kwargs: Any) -> None:
+        model.get_submodule("bert.encoder.layer.0.attention.self.query").register_forward_hook(
+            lambda layer, inputs, output: self.found.add((layer.training, output.dtype))
+        )
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_passes_have_the_precision_of_the_recipe_and_not_of_the_launcher(
+    calm: Path, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {"float32": "bf16", "bfloat16": "no"}[precision]
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", other)
+    settings = (f"training.precision={precision}", "training.acceleration=off")
+    types = PassTypes()
+    job = train(recipe("mrpc", tmp_path, calm, *settings), tmp_path / "run", callbacks=[types])
+    expected = getattr(torch, job.metrics["precision"])
+    assert types.found == {(True, expected), (False, expected)}
+    assert job.metrics["precision"] == precision
+
+
 def batch(job: Job) -> dict[str, torch.Tensor]:
     loader = job.trainer.get_train_dataloader()
     return next(iter(loader)).data
