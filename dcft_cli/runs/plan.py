@@ -15,7 +15,7 @@ from dcft_cli.runs.folder import RunFolder
 from dcft_cli.runs.prepare import Preparation, prepare, with_absolute_paths
 from dcft_cli.runs.resumption import Resumption, find_resumption, run_identity
 from dcft_cli.training.arguments import check_trackers, optimizer_steps, warmup_steps
-from dcft_cli.training.machine import Machine, find_machine
+from dcft_cli.training.machine import Machine, find_machine, refuse_mixed_on_several
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,7 @@ def _check_machine(recipe: Recipe, machine: Machine) -> None:
             "Start with torchrun, name one device (CUDA_VISIBLE_DEVICES=0), or train without: "
             "training.compile=false.",
         )
+    refuse_mixed_on_several(machine)
     if recipe.training.auto_batch_size and machine.processes > 1:
         raise UserError(
             "training.auto_batch_size works in one process: the others would wait for the one that "

@@ -11,7 +11,7 @@ from transformers.integrations.integration_utils import get_available_reporting_
 
 from dcft_cli.errors import UserError
 from dcft_cli.recipe.schema import TrainingSection
-from dcft_cli.training.machine import Machine
+from dcft_cli.training.machine import Machine, refuse_mixed_on_several
 
 # Defaults of settings that depend on one another.
 _WARMUP_RATIO = 0.1
@@ -102,7 +102,12 @@ def training_arguments(
 def evaluation_arguments(
     training: TrainingSection, machine: Machine, output: Path
 ) -> TrainingArguments:
-    """Return the Trainer's arguments for scoring without training; `output` stays empty."""
+    """Return the Trainer's arguments for scoring without training; `output` stays empty.
+
+    Raises:
+        UserError: half precision on several devices of one process.
+    """
+    refuse_mixed_on_several(machine)
     return _arguments(training, machine, output_dir=str(output), report_to="none")
 
 

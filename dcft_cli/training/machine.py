@@ -70,7 +70,6 @@ def find_machine(training: TrainingSection, model: ModelSection) -> Machine:
         )
     use_cpu = training.device == "cpu" or not any(available.values())
     _check_launcher()
-    precision = _precision(training, model, available["cuda"] and not use_cpu)
     state = PartialState(cpu=use_cpu, timeout=_TIMEOUT)
     _check_processes(state)
     distributed = state.distributed_type != DistributedType.NO
@@ -78,13 +77,29 @@ def find_machine(training: TrainingSection, model: ModelSection) -> Machine:
     name = "cpu" if use_cpu else "mps" if available["mps"] else "cuda:0"
     device = state.device if distributed else torch.device(name)
     spread = device.type == "cuda" and not distributed
+    devices = max(1, torch.cuda.device_count()) if spread else 1
+    precision = _precision(training, model, available["cuda"] and not use_cpu, devices)
     return Machine(
         device=device,
-        devices=max(1, torch.cuda.device_count()) if spread else 1,
+        devices=devices,
         processes=state.num_processes,
         is_main=state.is_main_process,
         precision=precision,
     )
+
+
+def refuse_mixed_on_several(machine: Machine) -> None:
+    """Raise UserError if one process would train or score on several devices in half precision.
+
+    accelerate gives nn.DataParallel no autocast, and its threads take float16 for bfloat16.
+    """
+    if machine.devices > 1 and machine.precision != "float32":
+        raise UserError(
+            f"One process computes in float32 on several devices, not in {machine.precision}, and "
+            f"{machine.devices} are visible.",
+            f"Start a process for each (--devices {machine.devices}), or name one device "
+            "(CUDA_VISIBLE_DEVICES=0).",
+        )
 
 
 def free_memory() -> None:
@@ -131,7 +146,7 @@ def _check_processes(state: PartialState) -> None:
         )
 
 
-def _precision(training: TrainingSection, model: ModelSection, cuda: bool) -> str:
+def _precision(training: TrainingSection, model: ModelSection, cuda: bool, devices: int) -> str:
     if training.precision == "float16" and not cuda:
         raise UserError(
             "training.precision=float16 needs a CUDA device.", "Use float32 or bfloat16."
@@ -146,6 +161,6 @@ def _precision(training: TrainingSection, model: ModelSection, cuda: bool) -> st
         return model.dtype
     if training.precision == "auto":
         # Older devices emulate bfloat16, which costs more time than it saves.
-        native = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        native = cuda and devices == 1 and torch.cuda.is_bf16_supported(including_emulation=False)
         return "bfloat16" if native else "float32"
     return training.precision

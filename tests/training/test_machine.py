@@ -5,7 +5,7 @@ import torch
 
 from dcft_cli.errors import UserError
 from dcft_cli.recipe import ModelSection, TrainingSection
-from dcft_cli.training.machine import Machine, find_machine, free_memory
+from dcft_cli.training.machine import Machine, find_machine, free_memory, refuse_mixed_on_several
 
 
 @pytest.fixture(autouse=True)
@@ -75,17 +75,30 @@ def test_a_launcher_that_does_not_compile(monkeypatch: pytest.MonkeyPatch) -> No
 def test_on_cuda(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     supported = {False: native, True: True}  # every device can emulate bfloat16
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation: supported[including_emulation]
     )
     found = machine()
-    assert (found.device, found.devices, found.replicas) == (torch.device("cuda:0"), 2, 2)
+    assert (found.device, found.devices, found.replicas) == (torch.device("cuda:0"), 1, 1)
     assert found.precision == ("bfloat16" if native else "float32")
     assert machine(precision="bfloat16").precision == "bfloat16"
     assert machine(precision="float16").precision == "float16"
     on_cpu = machine(device="cpu")
     assert (on_cpu.device.type, on_cpu.precision) == ("cpu", "float32")
+
+
+def test_one_process_on_several_devices_computes_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    found = machine()
+    assert (found.devices, found.replicas, found.precision) == (2, 2, "float32")
+    refuse_mixed_on_several(found)
+    with pytest.raises(UserError, match="on several devices, not in bfloat16, and 2 are visible"):
+        refuse_mixed_on_several(machine(precision="bfloat16"))
 
 
 def test_device_names(monkeypatch: pytest.MonkeyPatch) -> None:
