@@ -1,7 +1,7 @@
 """Rows as they were read, and the errors that list those that do not fit."""
 
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -85,8 +85,14 @@ class Rows:
     blank: int = 0
     problems: list[Problem] = field(default_factory=list)
 
-    def with_class_names(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a row with names for the data set's class numbers, which no other file knows."""
+    def with_class_names(
+        self, record: Mapping[str, Any], labels: Collection[str]
+    ) -> dict[str, Any]:
+        """Return a row with names for the data set's class numbers, which no other file knows.
+
+        Args:
+            labels: of the task; numbers stay where it calls the classes otherwise.
+        """
 
         def named(value: Any, names: Sequence[str]) -> Any:
             if isinstance(value, list):
@@ -97,7 +103,7 @@ class Rows:
         changed = {
             column: named(record[column], names)
             for column, names in self.class_names.items()
-            if column in record
+            if column in record and set(names) <= set(labels)
         }
         return {**record, **changed}
 

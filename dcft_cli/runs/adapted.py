@@ -57,6 +57,8 @@ def load_adapted(source: str | Path, overrides: Sequence[str], *, data: bool) ->
     path = adapter_file(source)
     contents = read_contents(path)
     recipe = recipe_of(path, contents, overrides)
+    if data:
+        recipe = _with_held_out_rows(recipe, path)
     machine = find_machine(recipe.training, recipe.model)
     labels = contents.model["labels"]
     preparation = prepare(recipe, labels=labels, training=False, data=data)
@@ -81,7 +83,7 @@ def recipe_of(path: Path, contents: Contents, overrides: Sequence[str] = ()) -> 
     """
     if file := recipe_beside(path):
         trained, used = (load_recipe(str(file), given).recipe for given in ((), overrides))
-        return _with_held_out_rows(_checked(trained, used, overrides), RunFolder(file.parent))
+        return _checked(trained, used, overrides)
     if "task" not in contents.info:
         raise AdapterFileError(
             f"{path} names no task: it was saved outside `dcft train`.",
@@ -96,12 +98,16 @@ def recipe_of(path: Path, contents: Contents, overrides: Sequence[str] = ()) -> 
     return _checked(trained, used, overrides)
 
 
-def _with_held_out_rows(recipe: Recipe, folder: RunFolder) -> Recipe:
-    """Return the recipe with the rows that the run has held out as its validation rows.
+def _with_held_out_rows(recipe: Recipe, adapter: Path) -> Recipe:
+    """Return the recipe with the rows that the adapter's run has held out as validation rows.
 
     Cut from the training file again, they might be others: the file may have changed since.
     """
-    if recipe.data.holdout is None or not folder.holdout.exists():
+    file = recipe_beside(adapter)
+    if recipe.data.holdout is None or file is None:
+        return recipe
+    folder = RunFolder(file.parent)
+    if not folder.holdout.exists():
         return recipe
     own = ("holdout", "format", "columns", "delimiter", "quoting")
     values = {"validation": str(folder.holdout), **dict.fromkeys(own)}

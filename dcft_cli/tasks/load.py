@@ -119,7 +119,7 @@ def _split(
         RowSet(
             prepared.dataset.select(held_out),
             f"{rows.source} (held-out part)",
-            [rows.with_class_names(rows.records[index]) for index in held_out],
+            [rows.with_class_names(rows.records[index], task.labels) for index in held_out],
         ),
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
+from dcft_cli import load
 from dcft_cli.adapter_file.read import read_adapter
 from dcft_cli.errors import DataError
 from dcft_cli.recipe import load_recipe
@@ -53,6 +54,7 @@ def test_a_run_is_scored_on_the_rows_that_it_held_out(job: Job, tmp_path: Path) 
     scored = evaluate(str(run), (), Watcher())
     assert scored.rows == {"validation": 8}
     assert scored.metrics == job.metrics["metrics"]
+    assert load(run).preparation.recipe.data.holdout, "predictions read files as the recipe says"
     (run / "holdout.jsonl").unlink()
     with pytest.raises(DataError):
         evaluate(str(run), (), Watcher())
@@ -99,21 +101,24 @@ def test_numbers_are_no_positions_among_labels_that_were_found(
     assert evaluate(str(source), overrides, Watcher()).metrics == expected
 
 
-def test_held_out_rows_of_a_data_set_with_class_names_have_the_names(
-    base: Path, tmp_path: Path
+@pytest.mark.parametrize("renamed", [False, True])
+def test_held_out_rows_of_a_data_set_with_class_names(
+    base: Path, tmp_path: Path, renamed: bool
 ) -> None:
-    """Sorted as texts, as `class_encode_column` leaves them, so that class 2 is called 10."""
+    """Names sorted as texts, as `class_encode_column` leaves them: class 2 is called 10."""
     names = sorted(map(str, range(11)))
     rows = {"body": [f"number {n} of {n % 11}" for n in range(88)], "topic": [*range(11)] * 8}
     features = Features({"body": Value("string"), "topic": ClassLabel(names=names)})
     Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
     recipe = RECIPE.replace("BASE", str(base)).replace("DATA", str(tmp_path / "train.parquet"))
     (tmp_path / "own.yaml").write_text(recipe)
-    job = train(load_recipe(str(tmp_path / "own.yaml")), tmp_path / "run")
+    others = [f"task.labels=[{', '.join('abcdefghijk')}]"] if renamed else []
+    job = train(load_recipe(str(tmp_path / "own.yaml"), others), tmp_path / "run")
     path = job.folder / "holdout.jsonl"
-    scored = evaluate(str(job.folder), [f"data.validation={path}"], Watcher())
-    assert scored.metrics == pytest.approx(job.metrics["metrics"])
-    written = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    held_out = job.plan.preparation.loaded.validation[""].dataset
-    labels = job.plan.preparation.loaded.task.labels
-    assert [row["topic"] for row in written] == [labels[n] for n in held_out["label"]]
+    written = [json.loads(line)["topic"] for line in path.read_text("utf-8").splitlines()]
+    loaded = job.plan.preparation.loaded
+    numbers = loaded.validation[""].dataset["label"][:]
+    assert written == (numbers if renamed else [loaded.task.labels[n] for n in numbers])
+    for given in ((), [f"data.validation={path}"]):
+        scored = evaluate(str(job.folder), given, Watcher())
+        assert scored.metrics == pytest.approx(job.metrics["metrics"])
