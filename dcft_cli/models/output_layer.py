@@ -17,12 +17,16 @@ class OutputLayer(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
+        return self.compute(x, self.weight, self.bias)
+
+    @staticmethod
+    def compute(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Compute x W^T + bias, as the layer does with its own."""
         device = x.device.type
         if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
-            return super().forward(x)
+            return F.linear(x, weight, bias)
         with torch.autocast(device, enabled=False):
-            bias = None if self.bias is None else self.bias.float()
-            return F.linear(x.float(), self.weight.float(), bias)
+            return F.linear(x.float(), weight.float(), None if bias is None else bias.float())
 
 
 def compute_outputs_in_float32(model: nn.Module) -> None:

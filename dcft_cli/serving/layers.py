@@ -8,6 +8,7 @@ from torch.func import functional_call
 
 from dcft_cli.adapter.functional import delta_weight
 from dcft_cli.errors import ModelError
+from dcft_cli.models.output_layer import OutputLayer
 from dcft_cli.serving.selection import Selection, join_rows, selected
 from dcft_cli.targets.modules import Wrapper
 from dcft_cli.targets.weights import Matrix
@@ -117,7 +118,8 @@ class SelectedHead(Wrapper):
 
     def _with(self, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
         if isinstance(self.base, nn.Linear) and "weight" in parameters:  # functional_call is slow
-            return F.linear(x, parameters["weight"], parameters.get("bias", self.base.bias))
+            linear = self.base.compute if isinstance(self.base, OutputLayer) else F.linear
+            return linear(x, parameters["weight"], parameters.get("bias", self.base.bias))
         return functional_call(self.base, parameters, (x,))  # type: ignore[no-any-return]
 
 

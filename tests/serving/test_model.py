@@ -14,6 +14,7 @@ from dcft_cli.acceleration import enable
 from dcft_cli.adapter_file.read import read_adapter
 from dcft_cli.errors import AdapterFileError, ModelError, TargetError
 from dcft_cli.models.loading import head_outputs
+from dcft_cli.models.output_layer import compute_outputs_in_float32
 from dcft_cli.serving import model as serving
 from tests.architectures.tiny import example, tiny_model
 from tests.families import save_base
@@ -74,6 +75,21 @@ def test_rows_of_different_adapters_in_one_pass(
     assert (one - other).abs().max() > 0.1, "adapters that hardly differ prove nothing"
     assert model.can_mix(model.adapter_names)
     assert largest_error(model, inputs, alone) < 1e-5
+
+
+def test_outputs_of_mixed_adapters_are_not_rounded_in_mixed_precision(tmp_path: Path) -> None:
+    paths = save_adapters("bert", tmp_path)
+    model = tiny_model("bert", SEQUENCES)
+    compute_outputs_in_float32(model)
+    model = DCFTModel(model)
+    for path in paths.values():
+        model.load_adapter(path)
+    inputs = example("bert", model.model.config, batch=len(NAMES))
+    with torch.autocast("cpu", torch.bfloat16):
+        for names in (NAMES, NAMES[:1] * len(NAMES)):
+            logits = model(**inputs, adapter_names=names).logits
+            finite = logits[logits.isfinite()]
+            assert not torch.equal(finite, finite.bfloat16().float())
 
 
 @pytest.mark.filterwarnings("ignore:.* layers do not affect the output")
