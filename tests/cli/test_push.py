@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dcft_cli.errors import AdapterFileError, RunError, UserError
 from dcft_cli.runs.push import push
@@ -104,9 +105,20 @@ def test_the_card_names_no_local_path(job: Job) -> None:
     for path in (job.plan.recipe.model.name, str(job.folder), "/data/"):
         assert path not in result.card
     assert "a local base model" in result.card
-    assert "Local files, 24 training rows" in result.card
-    assert "nyu-mll" not in result.card, "the Hub data set of the recipe is not what was scored"
     assert any("not on the Hub" in note for note in result.notes)
+
+
+def test_scores_of_local_files_are_not_those_of_the_data_set_on_the_hub(
+    job: Job, tmp_path: Path
+) -> None:
+    """As after `dcft train recipes/sst2.yaml data.train=FILE data.validation=FILE`."""
+    run = Path(shutil.copytree(job.folder, tmp_path / "run"))
+    stored = yaml.safe_load((run / "recipe.yaml").read_text("utf-8"))
+    stored["data"] |= {"hub": "nyu-mll/glue", "config": "sst2"}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(stored), "utf-8")
+    card = push(str(run), "acme/opinions", dry_run=True).card
+    assert "Local files, 24 training rows" in card
+    assert "name: local files" in card and "nyu-mll" not in card
 
 
 def test_a_file_without_its_run_gets_a_card_without_scores(job: Job, tmp_path: Path) -> None:
