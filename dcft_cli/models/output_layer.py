@@ -1,4 +1,4 @@
-"""A model's last layer in full precision, whatever the rest of it computes in."""
+"""A model's last layer in float32, in mixed precision too."""
 
 import torch
 import torch.nn.functional as F

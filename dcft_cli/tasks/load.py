@@ -18,9 +18,6 @@ from dcft_cli.tasks.metrics import greater_is_better
 MOST_REPEATED = 0.05
 """Share of validation rows with the texts of a training row up to which nothing is said."""
 
-# Of prepared rows, in all families.
-_INPUTS = frozenset(("text", "text_pair", "words", "question", "context"))
-
 
 @dataclass(frozen=True)
 class LoadedTask:
@@ -86,7 +83,7 @@ def load_task(
         validation, more = _validation_sets(task, data, built, training=training)
         notes += more
     _check_sets(built, train if training else None, validation)
-    notes += _repeated_rows(train if training else None, validation)
+    notes += _repeated_rows(built, train if training else None, validation)
     return LoadedTask(
         built,
         _main_metric(task.metric, built.metrics, list(validation)),
@@ -173,14 +170,14 @@ def _empty_classes(task: Task, train: RowSet) -> list[str]:
     return [note]
 
 
-def _repeated_rows(train: RowSet | None, validation: Mapping[str, RowSet]) -> list[str]:
+def _repeated_rows(task: Task, train: RowSet | None, validation: Mapping[str, RowSet]) -> list[str]:
     """Return a note for each validation set with many rows whose texts are in a training row."""
     if train is None or not validation:
         return []
-    texts = set(_texts(train))
+    texts = set(_texts(task, train))
     notes = []
     for rows in validation.values():
-        repeated = sum(text in texts for text in _texts(rows))
+        repeated = sum(text in texts for text in _texts(task, rows))
         if repeated > MOST_REPEATED * len(rows.dataset):
             notes.append(
                 f"{rows.source}: {repeated:,} of {len(rows.dataset):,} rows have the text of a "
@@ -189,9 +186,9 @@ def _repeated_rows(train: RowSet | None, validation: Mapping[str, RowSet]) -> li
     return notes
 
 
-def _texts(rows: RowSet) -> Iterator[int]:
+def _texts(task: Task, rows: RowSet) -> Iterator[int]:
     """Yield a hash of the texts of each row."""
-    inputs = [name for name in rows.dataset.column_names if name in _INPUTS]
+    inputs = [name for name in rows.dataset.column_names if name != task.target_column]
     for batch in rows.dataset.select_columns(inputs).iter(1000):
         yield from map(hash, zip(*(map(str, batch[name]) for name in inputs), strict=True))
 
