@@ -2,7 +2,7 @@
 
 The package usaddress (MIT) publishes its training data with its source:
 
-    pip download --no-binary :all: --no-deps usaddress==0.5.16 && tar xf usaddress-0.5.16.tar.gz
+    pip download --no-binary usaddress --no-deps usaddress==0.5.16 && tar xf usaddress-0.5.16.tar.gz
     python benchmarks/address_data.py usaddress-0.5.16/training/labeled.xml DATA
 
 writes address-train.conll and address-dev.conll (word, tag), address-train.csv and
