@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from learning import METHODS, PEER, Row, best_rate, read_rows
+from learning import METHODS, PEER, SEEDS, Row, best_rate, read_rows
 from learning_sets import SETS
 
 
@@ -73,35 +73,50 @@ def _interval(differences: Sequence[float]) -> str:
     return f"{mean(differences):+.1f} ± {half:.1f} (n = {len(differences)})"
 
 
+# Marker and color of a method in the figure; the starts of one adapter share a colour.
+MARKS = {
+    "dcft gradient": ("o", "tab:blue"),
+    "dcft zero": ("^", "tab:blue"),
+    "dcft normal": ("v", "tab:blue"),
+    "dcft d=2": ("D", "tab:cyan"),
+    "lokr r=1": ("x", "tab:green"),
+    "lora r=1": ("s", "tab:orange"),
+    "lora r=8": ("s", "tab:red"),
+    "full": ("*", "black"),
+}
+
+
 def plot(path: Path) -> None:
-    """Mean score against trained values, one line of markers for each encoder."""
+    """Draw the mean score over the sets that all methods have against the trained values."""
     import matplotlib.pyplot as plt
 
+    plt.rcParams["svg.hashsalt"] = "dcft"  # the same rows give the same file
     rows = read_rows()
-    figure, axes = plt.subplots(figsize=(7, 4.2))
-    for encoder, marker in (("minilm", "o"), ("base", "s")):
-        complete = {
-            method: {
-                name: runs for name in SETS if (runs := chosen_runs(rows, encoder, name, method))
-            }
+    names = {"minilm": "MiniLM, 6 layers, 384 wide", "base": "MPNet, 12 layers, 768 wide"}
+    figure, panels = plt.subplots(1, len(names), figsize=(9, 4), layout="constrained")
+    for axes, (encoder, name) in zip(panels, names.items(), strict=True):
+        found = {
+            (method, one): chosen_runs(rows, encoder, one, method)
+            for method in METHODS
+            for one in SETS
+        }
+        sets = [one for one in SETS if all(len(found[m, one]) == len(SEEDS) for m in METHODS)]
+        scores = {
+            method: mean(
+                100 * mean(row.report for row in found[method, one].values()) for one in sets
+            )
             for method in METHODS
         }
-        complete = {method: found for method, found in complete.items() if found}
-        if not complete:
-            continue
-        shared = set.intersection(*map(set, complete.values()))
-        for method, found in complete.items():
-            if not shared:
-                continue
-            scores = [mean(row.report for row in found[name].values()) for name in sorted(shared)]
-            trained = next(iter(found[sorted(shared)[0]].values())).trained
-            axes.plot(max(trained, 1), 100 * mean(scores), marker, color="tab:blue")
-            axes.annotate(method, (max(trained, 1), 100 * mean(scores)), fontsize=8)
-    axes.set_xscale("log")
-    axes.set_xlabel("trained values outside the head (log scale)")
-    axes.set_ylabel("mean score over the sets that all methods have (higher is better)")
-    figure.tight_layout()
-    figure.savefig(path)
+        for method, (marker, color) in MARKS.items():
+            trained = next(iter(found[method, sets[0]].values())).trained
+            axes.scatter(trained, scores[method], s=50, marker=marker, color=color, label=method)
+        axes.set_xscale("log")
+        axes.set_title(f"{name}\n{', '.join(sets)} (head only: {scores['head']:.1f})", fontsize=9)
+        axes.grid(alpha=0.3)
+    figure.supxlabel("trained values outside the head (log scale)", fontsize=10)
+    figure.supylabel("mean score x 100 (higher is better)", fontsize=10)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+    figure.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:

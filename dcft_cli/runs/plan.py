@@ -181,14 +181,22 @@ def _check_sharding(recipe: Recipe, machine: Machine) -> None:
 
 
 def _check_trained_type(recipe: Recipe) -> None:
-    """Raise RecipeError if a method would train half-precision weights: small steps round away."""
-    method, dtype = recipe.adapter.method, recipe.model.dtype
-    if METHODS[method].trains_base and dtype != "float32":
+    """Raise RecipeError if a method would train weights of the base in a type that cannot be."""
+    method, model = recipe.adapter.method, recipe.model
+    if not METHODS[method].trains_base:
+        return
+    if model.dtype != "float32":
         raise RecipeError(
-            f"adapter.method={method} trains weights of the base model, and model.dtype={dtype} "
-            "would round away their small updates.",
-            f"Leave model.dtype out; training.precision={dtype} computes in half precision and "
-            "keeps float32 weights.",
+            f"adapter.method={method} trains weights of the base model, and model.dtype="
+            f"{model.dtype} would round away their small updates.",
+            f"Leave model.dtype out; training.precision={model.dtype} computes in half precision "
+            "and keeps float32 weights.",
+        )
+    if method == "full" and model.quantization:
+        raise RecipeError(
+            "adapter.method=full trains every weight of the base model, and model.quantization="
+            f"{model.quantization} packs them as integers.",
+            "Leave model.quantization out, or choose another method, such as dcft or lora.",
         )
 
 

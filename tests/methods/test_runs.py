@@ -130,6 +130,11 @@ def test_no_method_trains_half_precision_weights(method: str, tmp_path: Path) ->
         assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
 
 
+def test_full_fine_tuning_refuses_packed_weights(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"full trains every weight .*quantization=8bit packs"):
+        job_of("full", tmp_path, "model.quantization=8bit")
+
+
 @pytest.mark.parametrize("to", ["peft", "onnx"])
 @pytest.mark.parametrize("method", ["lora", "psoft", "full", "houlsby"])
 def test_exports_predict_the_same_or_are_refused(method: str, to: Any, tmp_path: Path) -> None:
