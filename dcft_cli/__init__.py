@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from dcft_cli.adapter.layer import DCFTLinear
     from dcft_cli.adapter.merge import merge, merged
     from dcft_cli.adapter.orthogonality import orthogonality
-    from dcft_cli.adapter_file.load import load_adapter
     from dcft_cli.adapter_file.write import save_adapter
+    from dcft_cli.methods.load import load_adapter
     from dcft_cli.prediction.predictor import Predictor, load
     from dcft_cli.serving.model import DCFTModel
 
@@ -40,7 +40,7 @@ _HOMES = {
     "Predictor": "dcft_cli.prediction.predictor",
     "inject": "dcft_cli.adapter.inject",
     "load": "dcft_cli.prediction.predictor",
-    "load_adapter": "dcft_cli.adapter_file.load",
+    "load_adapter": "dcft_cli.methods.load",
     "merge": "dcft_cli.adapter.merge",
     "orthogonality": "dcft_cli.adapter.orthogonality",
     "remove_adapters": "dcft_cli.adapter.inject",

@@ -1,11 +1,8 @@
 """The schema of what dcft reads in an adapter file's `info`, whose contents are free."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
-
-from dcft_cli.adapter_file.description import first_problem
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 
 class _Part(BaseModel):
@@ -47,15 +44,3 @@ class About(_Part):
     data: _AboutData = _AboutData()
     model: dict[str, JsonValue] = {}
     decision: StoredDecision = StoredDecision()
-
-
-def parse_about(info: Mapping[str, Any]) -> About:
-    """Check what dcft reads in `info`.
-
-    Raises:
-        ValueError: a key has a value of another type; names the first.
-    """
-    try:
-        return About.model_validate(dict(info))
-    except ValidationError as error:
-        raise ValueError(f"info.{first_problem(error)}") from None

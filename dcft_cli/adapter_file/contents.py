@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter_file.about import About, parse_about
+from dcft_cli.adapter_file.about import About
+from dcft_cli.adapter_file.description import first_problem
 from dcft_cli.adapter_file.spec import Module
 from dcft_cli.errors import AdapterFileError
 
@@ -62,10 +64,11 @@ class Contents(ABC):
             AdapterFileError: `info` has something else there.
         """
         try:
-            return parse_about(self.info)
-        except ValueError as error:
+            return About.model_validate(dict(self.info))
+        except ValidationError as error:
             raise AdapterFileError(
-                f"{self.path} describes its task in another way than `dcft train` ({error}).",
+                f"{self.path} describes its task in another way than `dcft train` "
+                f"(info.{first_problem(error)}).",
                 "Use it in Python: load_adapter(model, path).",
             ) from error
 

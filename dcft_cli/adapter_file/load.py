@@ -1,55 +1,15 @@
 """Loading adapter files into a model."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from dcft_cli.adapter.inject import M, adapter_layers, base_parameters, insert, refuse_adapted
+from dcft_cli.adapter.inject import adapter_layers, base_parameters
 from dcft_cli.adapter_file.contents import AdapterContents, Contents
-from dcft_cli.adapter_file.fingerprint import fingerprint
-from dcft_cli.adapter_file.hub import locate
-from dcft_cli.adapter_file.read import read_adapter
 from dcft_cli.errors import AdapterFileError
-from dcft_cli.targets.resolve import Target, find_weights
+from dcft_cli.targets.resolve import Target
 from dcft_cli.targets.weights import Matrix
-
-
-def load_adapter(
-    model: M, path: str | Path, *, check_base: bool = True, base_fingerprint: str | None = None
-) -> M:
-    """Insert a saved adapter and its head into its base model, in place.
-
-    Args:
-        model: the base model, of the class that the adapter was trained with, with as many
-            labels (a task head with fresh weights is overwritten).
-        path: an adapter file, a folder with `adapter.safetensors` in it, or the `package://` or
-            `hub://` address of one.
-        check_base: refuse a model whose frozen weights are not those the adapter was trained on.
-        base_fingerprint: of the base weights; None computes it. That of a quantized
-            model cannot be computed: pass that of the weights in full precision.
-
-    Returns:
-        The same model, with everything frozen except the adapters and the head, and with the
-        adapter's class names in its configuration.
-
-    Raises:
-        AdapterFileError: a damaged file, or one that was made for another base model.
-        TargetError: the model has adapters already.
-    """
-    contents = read_adapter(locate(path))
-    refuse_adapted(model)
-    parameters = dict(model.named_parameters())
-    targets = matching_targets(contents, find_weights(model), parameters, type(model).__name__)
-    if check_base:
-        check_fingerprint(
-            contents, base_fingerprint or fingerprint(model, exclude=contents.not_in_base)
-        )
-    insert(model, targets, contents.config, head=contents.head.keys(), fixed=contents.fixed)
-    load_tensors(model, contents)
-    name_classes(model, contents)
-    return model
 
 
 def check_fingerprint(contents: Contents, found: str) -> None:

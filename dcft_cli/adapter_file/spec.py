@@ -1,9 +1,10 @@
 """The description of an adapted weight in an adapter file: plain numbers, no tensors."""
 
+import math
 from dataclasses import dataclass
 
 from dcft_cli.adapter.config import DCFTConfig
-from dcft_cli.adapter.sizes import adapter_parameters, lora_parameters, subspace_size
+from dcft_cli.adapter.sizes import subspace_size
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,12 @@ class Module:
 
     def parameters(self, config: DCFTConfig) -> int:
         """Return the number of trained values."""
-        return (self.count or 1) * adapter_parameters(
-            self.out_features,
-            self.in_features,
-            kernel_size=config.kernel_size,
-            stride=config.effective_stride,
-            rank=config.rank,
-        )
+        return sum(map(math.prod, self.shapes(config).values()))
 
     @property
     def lora_parameters(self) -> int:
         """Return the number of values that LoRA with r = 1 trains for the same weight."""
-        return (self.count or 1) * lora_parameters(self.out_features, self.in_features)
+        return (self.count or 1) * (self.out_features + self.in_features)
 
     @property
     def full_parameters(self) -> int:

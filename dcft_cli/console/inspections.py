@@ -95,7 +95,8 @@ def _fixed(found: "Inspection") -> str:
 
 def show_resolution(found: "Resolution") -> None:
     """Print every kind of layer that a target can select, and whether it is selected."""
-    table = _table("target", "role", "layer", "count", "out x in", "parameters")
+    columns = ["target", "role", "layer", "count", "out x in"]
+    table = _table(*columns, *(["parameters"] if found.config else []))
     has_layouts = any(kind.layout for kind in found.layers)
     if has_layouts:
         table.add_column("weight")
@@ -106,17 +107,20 @@ def show_resolution(found: "Resolution") -> None:
             _DottedName(kind.name),
             str(kind.count),
             f"{kind.out_features} x {kind.in_features}",
-            f"{kind.parameters:,}",
+            *([] if kind.parameters is None else [f"{kind.parameters:,}"]),
             *([", ".join(kind.layout)] if has_layouts else []),
             style="" if kind.chosen else "dim",
         )
-    config = found.config
+    settings = f"({found.method})"
+    if config := found.config:
+        settings = (
+            f"at kernel {config.kernel_size}, stride {config.effective_stride}, rank {config.rank}"
+        )
     out.print(
         facts(
             ("model", f"{found.model} ({found.model_class}, type {found.model_type})"),
-            ("targets", " ".join(config.targets)),
-            ("adapter", f"{found.adapter_parameters:,} parameters at kernel {config.kernel_size}, "
-                        f"stride {config.effective_stride}, rank {config.rank}"),
+            ("targets", " ".join(found.targets) or "none"),
+            ("adapter", f"{found.adapter_parameters:,} parameters {settings}"),
             ("head", ", ".join(found.head) or "none"),
         ),
         "",

@@ -22,18 +22,9 @@ from dcft_cli.data.lines import decode_lines
 from dcft_cli.data.quiet import quiet
 from dcft_cli.data.rows import BadRow, Record, Rows
 from dcft_cli.data.tables import read_table
-from dcft_cli.data.writing import FORMATS
 from dcft_cli.errors import DataError
-from dcft_cli.recipe.schema import DataSection
+from dcft_cli.recipe.schema import FILE_FORMATS, DataSection
 
-_FORMATS = {
-    **FORMATS,
-    ".conll": "conll",
-    ".conllu": "conllu",
-    ".iob": "conll",
-    ".iob2": "conll",
-    ".bio": "conll",
-}
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _PARQUET_BATCH = 1024
 
@@ -131,7 +122,7 @@ class _Content:
 
 def _format_of(address: str, name: str, data: DataSection, txt_format: str | None) -> str:
     suffix = PurePath(address).suffix.lower()
-    found = data.format or {**_FORMATS, ".txt": txt_format}.get(suffix)
+    found = data.format or {**FILE_FORMATS, ".txt": txt_format}.get(suffix)
     if found is None:
         raise DataError(
             f"{name}: the format of the file does not follow from its ending.",

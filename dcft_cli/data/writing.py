@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import pyarrow  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
@@ -20,18 +20,11 @@ import pyarrow.parquet  # type: ignore[import-untyped]
 from dcft_cli.atomic import atomic_path, naming
 from dcft_cli.errors import DataError, UserError
 from dcft_cli.outputs import check_file
+from dcft_cli.recipe.schema import FILE_FORMATS
 
-Format = Literal["jsonl", "csv", "tsv", "parquet"]
 Row = Mapping[str, Any]
 
-FORMATS: Mapping[str, Format] = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-}
+FORMATS = {end: kind for end, kind in FILE_FORMATS.items() if not kind.startswith("conll")}
 """By the ending of a file."""
 _CHUNK = 1024
 
@@ -44,7 +37,7 @@ def _plain(row: Row) -> Row:
     }
 
 
-def output_format(path: Path) -> Format:
+def output_format(path: Path) -> str:
     """Return the format that the ending of a file names.
 
     Raises:

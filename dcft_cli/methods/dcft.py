@@ -14,7 +14,6 @@ from dcft_cli.adapter.inject import (
     adapter_layers,
     base_parameters,
     fixed_parameters,
-    head_parameters,
     insert,
     remove_unreached,
 )
@@ -55,10 +54,6 @@ class DCFT(Method):
             for name, layer in adapter_layers(self.model).items()
             for factor in "ABC"
         }
-
-    def head(self) -> dict[str, nn.Parameter]:
-        """Return the trained parameters of the task head, by their names in the base."""
-        return head_parameters(self.model)
 
     def penalty(self) -> Tensor | None:
         """Return the weighted orthogonality term (Eq. 4), if the recipe has one."""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dcft_cli.methods.method import Method
 from dcft_cli.targets.modules import Wrapper, replace_modules
 from dcft_cli.targets.weights import Matrix
 
@@ -50,27 +51,29 @@ def lowrank_layers(model: nn.Module) -> Iterator[LowRankLinear]:
     return (module for module in model.modules() if isinstance(module, LowRankLinear))
 
 
-@torch.no_grad()
-def median_change(model: nn.Module) -> float | None:
-    """Return the median of |dW| / |W| over the layers; None if a weight is quantized."""
-    layers = list(lowrank_layers(model))
-    if any(layer.matrix.is_quantized for layer in layers):
-        return None
-    return median(layer.change() for layer in layers)
+class LowRankMethod(Method):
+    """A method whose layers are `LowRankLinear`."""
 
+    @torch.no_grad()
+    def weight_change(self) -> float | None:
+        """Return the median of |dW| / |W| over the layers; None if a weight is quantized."""
+        layers = list(lowrank_layers(self.model))
+        if any(layer.matrix.is_quantized for layer in layers):
+            return None
+        return median(layer.change() for layer in layers)
 
-@torch.no_grad()
-def fold(model: nn.Module) -> None:
-    """Add every dW to its weight, in float64 and rounded once, and restore the plain layers.
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Add every dW to its weight, in float64 and rounded once, and restore the plain layers.
 
-    Raises:
-        ModelError: a weight is quantized; nothing is changed then.
-    """
-    layers = list(lowrank_layers(model))
-    for layer in layers:
-        layer.matrix.refuse_quantized()
-    for layer in layers:
-        A, B = (factor.double() for factor in layer.factors())
-        stored = layer.matrix.parameter
-        stored.copy_(layer.matrix.as_stored(layer.scale * (B @ A)).add_(stored))
-    replace_modules(model, {layer: layer.base for layer in layers})
+        Raises:
+            ModelError: a weight is quantized; nothing is changed then.
+        """
+        layers = list(lowrank_layers(self.model))
+        for layer in layers:
+            layer.matrix.refuse_quantized()
+        for layer in layers:
+            A, B = (factor.double() for factor in layer.factors())
+            stored = layer.matrix.parameter
+            stored.copy_(layer.matrix.as_stored(layer.scale * (B @ A)).add_(stored))
+        replace_modules(self.model, {layer: layer.base for layer in layers})

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dcft_cli.methods.linear import linear_layers
-from dcft_cli.methods.lowrank import LowRankLinear, fold, median_change
-from dcft_cli.methods.method import Method
+from dcft_cli.methods.lowrank import LowRankLinear, LowRankMethod
 from dcft_cli.methods.seeded import SeededUniform
 from dcft_cli.targets.modules import replace_modules
 from dcft_cli.targets.resolve import Target
@@ -18,7 +17,7 @@ from dcft_cli.targets.weights import Matrix
 _START, _BASES_A, _BASES_B = range(3)
 
 
-class NOLA(Method):
+class NOLA(LowRankMethod):
     """Add scale * B A x to each layer, A = A_0 + sum_i a_i A_i and B = sum_j b_j B_j.
 
     arXiv 2310.02556, section 3. Only the k numbers a and the k numbers b of each layer are
@@ -49,14 +48,6 @@ class NOLA(Method):
                 matrix, start, *shared, scale=self.settings.scale, rank=rank
             )
         replace_modules(model, new)
-
-    def weight_change(self) -> float | None:
-        """Return the median of |dW| / |W|."""
-        return median_change(self.model)
-
-    def fold(self) -> None:
-        """Add every dW to its weight."""
-        fold(self.model)
 
 
 class CombinedLinear(LowRankLinear):

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from dcft_cli.methods.linear import linear_layers
-from dcft_cli.methods.lowrank import LowRankLinear, fold, lowrank_layers, median_change
-from dcft_cli.methods.method import Method
+from dcft_cli.methods.lowrank import LowRankLinear, LowRankMethod, lowrank_layers
 from dcft_cli.targets.modules import replace_modules
 from dcft_cli.targets.resolve import Target
 from dcft_cli.targets.weights import Matrix
 
 
-class SoRA(Method):
+class SoRA(LowRankMethod):
     """Add scale * W_u (g * W_d x) to each layer, and shrink the gates g towards zero.
 
     arXiv 2311.11696, section 3.2 and algorithm 1, with what the authors' code adds to it: a term
@@ -61,10 +60,6 @@ class SoRA(Method):
         assert self.total_steps is not None  # there are no steps outside training
         return given[min((step - 1) * len(given) // self.total_steps, len(given) - 1)]
 
-    def weight_change(self) -> float | None:
-        """Return the median of |dW| / |W|."""
-        return median_change(self.model)
-
     def facts(self) -> dict[str, Any]:
         """Return the gates, those that are not zero, and the values of W_d and W_u at these."""
         open_gates = [int(layer.gate_norm.count_nonzero()) for layer in self.layers()]
@@ -74,10 +69,6 @@ class SoRA(Method):
             "nonzero_gates": sum(open_gates),
             "values_left": sum(g * size for g, size in zip(open_gates, sizes, strict=True)),
         }
-
-    def fold(self) -> None:
-        """Add every dW to its weight; a rank whose gate is zero adds nothing."""
-        fold(self.model)
 
 
 def shrunk(gate: Tensor, threshold: float) -> Tensor:

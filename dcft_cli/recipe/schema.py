@@ -29,12 +29,18 @@ _TASK_TYPES: dict[str, TaskType] = {
     "squad_v2": "question_answering",
 }
 
-_FILE_SUFFIXES = frozenset(
-    {
-        *(".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"),
-        *(".conll", ".conllu", ".iob", ".iob2", ".bio"),
-    }
-)
+FILE_FORMATS = {
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl"),
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".conllu": "conllu",
+    **dict.fromkeys((".conll", ".iob", ".iob2", ".bio"), "conll"),
+}
+"""Of data files, by their endings."""
+
+HOW_STARTED = frozenset({"output", "device", "num_workers", "report_to"})
+"""Settings of `training` that say how a run was started, not what was trained."""
 
 _OneOrTwo = Annotated[list[str], Field(min_length=1, max_length=2)]
 TextColumns = Annotated[
@@ -317,4 +323,4 @@ def is_file_address(value: str) -> bool:
     files need their folder (`./words.txt`). `data.hub`, `data.config` and `data.revision` do not
     apply to files, so a recipe for a Hub data set trains on local files with these two overrides.
     """
-    return "/" in value or "\\" in value or PurePosixPath(value).suffix.lower() in _FILE_SUFFIXES
+    return "/" in value or "\\" in value or PurePosixPath(value).suffix.lower() in FILE_FORMATS

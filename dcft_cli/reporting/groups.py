@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dcft_cli.recipe.schema import HOW_STARTED
 from dcft_cli.reporting.collect import Excluded, Run
 
-# How a run was started, not what was trained.
-_NOT_COMPARED = frozenset(
-    f"training.{name}" for name in ("seed", "output", "device", "num_workers", "report_to")
-)
+_NOT_COMPARED = frozenset(f"training.{name}" for name in ("seed", *HOW_STARTED))
 _METHOD = "adapter.method"
 # Scores of runs that differ in one of these are not comparable.
 _SEPARATE = re.compile(

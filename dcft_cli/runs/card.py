@@ -15,6 +15,7 @@ from dcft_cli.errors import listed
 from dcft_cli.methods.build import build
 from dcft_cli.methods.load import settings_of
 from dcft_cli.recipe import AdapterSection, Recipe
+from dcft_cli.recipe.schema import HOW_STARTED
 from dcft_cli.runs.prepare import local_data
 from dcft_cli.tasks import FAMILIES
 
@@ -24,8 +25,6 @@ _PIPELINES = {
     "AutoModelForQuestionAnswering": "question-answering",
 }
 _MAIN_SETTINGS = ("learning_rate", "epochs", "max_steps", "batch_size", "seed")
-# How a run was started, not what was trained.
-_PRIVATE = {"output", "device", "report_to", "num_workers"}
 
 
 def write_card(
@@ -185,7 +184,7 @@ def _settings(recipe: Recipe, contents: Contents) -> list[tuple[str, str]]:
     values: dict[str, object] = _method_settings(contents)
     values["data.max_length"] = recipe.data.max_length
     training = recipe.training
-    changed = training.model_dump(exclude_defaults=True, exclude=_PRIVATE)
+    changed = training.model_dump(exclude_defaults=True, exclude=set(HOW_STARTED))
     main = {key: getattr(training, key) for key in _MAIN_SETTINGS}
     values |= {f"training.{k}": v for k, v in (main | changed).items() if v is not None}
     return [(f"`{key}`", str(value)) for key, value in values.items()]

@@ -1,7 +1,7 @@
 """`dcft inspect --targets`: the roles of a model's layers, and which of them a recipe adapts."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -9,10 +9,10 @@ from transformers import AutoModelForSequenceClassification
 
 from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter_file.write import as_module
-from dcft_cli.methods.dcft import adapter_config
 from dcft_cli.models.loading import load_config, quiet_transformers, skeleton
-from dcft_cli.recipe import load_recipe
+from dcft_cli.recipe import AdapterSection, load_recipe
 from dcft_cli.recipe.schema import HeadSection, ModelSection
+from dcft_cli.runs.adapter_plan import plan_adapter, targets_of
 from dcft_cli.runs.inspect_adapter import RECIPE_ENDINGS, refuse_overrides
 from dcft_cli.targets.head import find_parts, outside_encoder
 from dcft_cli.targets.resolve import Target, find_roles, general_name
@@ -29,7 +29,8 @@ class LayerKind:
         role: None if only a name pattern can select the layers.
         name: with `*` for numbers.
         layout: how the weights are stored (docs/architectures.md).
-        count, parameters: of the adapters for all of these layers.
+        count: number of these layers.
+        parameters: of DCFT's adapters for all of them; None for another method.
         chosen: whether the targets select them.
     """
 
@@ -39,7 +40,7 @@ class LayerKind:
     in_features: int
     layout: Sequence[str]
     count: int
-    parameters: int
+    parameters: int | None
     chosen: bool
 
 
@@ -52,30 +53,26 @@ class Resolution:
         layers: all layers that a target can select: first those that the targets do select, then
             others with a role, then those without.
         head: modules outside the encoder that are trained in full.
+        method, targets: of the recipe; else DCFT, and those of its targets that the model has.
+        config: DCFT's settings; None for another method.
+        adapter_parameters: number of values that the method trains in the encoder.
     """
 
     source: str
     model: str
     model_type: str
     model_class: str
-    config: DCFTConfig
+    method: str
+    targets: Sequence[str]
+    config: DCFTConfig | None
+    adapter_parameters: int
     layers: Sequence[LayerKind]
     head: Sequence[str]
-
-    @property
-    def adapter_parameters(self) -> int:
-        """Number of trained parameters in the adapter of these targets."""
-        return sum(kind.parameters for kind in self.layers if kind.chosen)
 
     def to_json(self) -> dict[str, Any]:
         """Return the output of `--json`."""
         values = {name: value for name, value in vars(self).items() if name != "config"}
-        return {
-            **values,
-            "targets": list(self.config.targets),
-            "adapter_parameters": self.adapter_parameters,
-            "layers": [vars(kind) for kind in self.layers],
-        }
+        return {**values, "layers": [vars(kind) for kind in self.layers]}
 
 
 def resolve(source: str, overrides: Sequence[str] = ()) -> Resolution:
@@ -92,11 +89,11 @@ def resolve(source: str, overrides: Sequence[str] = ()) -> Resolution:
     is_recipe = source.endswith(RECIPE_ENDINGS)
     if is_recipe:
         recipe = load_recipe(source, overrides).recipe
-        section, settings, dense = recipe.model, adapter_config(recipe.adapter), recipe.head.dense
+        section, settings, dense = recipe.model, recipe.adapter, recipe.head.dense
         auto_class = FAMILIES[recipe.task.kind].auto_class
     else:
         refuse_overrides(source, overrides)
-        section, settings, dense = ModelSection(name=source), DCFTConfig(), HeadSection().dense
+        section, settings, dense = ModelSection(name=source), AdapterSection(), HeadSection().dense
         auto_class = "AutoModelForSequenceClassification"
     config = load_config(section)
     if not is_recipe and type(config) not in AutoModelForSequenceClassification._model_mapping:
@@ -107,18 +104,22 @@ def resolve(source: str, overrides: Sequence[str] = ()) -> Resolution:
     if not is_recipe:  # the default targets that the model has
         available = {role for target in with_role for role in members(target.role)}
         targets = [t for t in settings.targets if available.issuperset(GROUPS.get(t, (t,)))]
-        settings = replace(settings, targets=targets or settings.targets)
-    parts = find_parts(model, settings.targets, head=head, dense=dense)
+        settings = settings.model_copy(update={"targets": targets or settings.targets})
+    plan = plan_adapter(settings, config, auto_class, dense=dense)
+    parts = find_parts(model, targets_of(settings), head=head, dense=dense)
     others = _not_chosen(model, parts.targets, with_role, head)
     return Resolution(
         source=source,
         model=section.name,
         model_type=config.model_type,
         model_class=type(model).__name__,
-        config=settings,
+        method=settings.method,
+        targets=targets_of(settings),
+        config=plan.config,
+        adapter_parameters=plan.adapter_parameters,
         layers=[
-            *_kinds(parts.targets, settings, chosen=True),
-            *_kinds(others, settings, chosen=False),
+            *_kinds(parts.targets, plan.config, chosen=True),
+            *_kinds(others, plan.config, chosen=False),
         ],
         head=sorted({name.rpartition(".")[0] or name for name in parts.trained}),
     )
@@ -143,7 +144,9 @@ def _not_chosen(
     return [*unused, *without_role]
 
 
-def _kinds(targets: Sequence[Target], config: DCFTConfig, *, chosen: bool) -> list[LayerKind]:
+def _kinds(
+    targets: Sequence[Target], config: DCFTConfig | None, *, chosen: bool
+) -> list[LayerKind]:
     groups: dict[tuple[Any, ...], list[Target]] = {}
     for target in targets:
         sizes = target.out_features, target.in_features
@@ -157,7 +160,9 @@ def _kinds(targets: Sequence[Target], config: DCFTConfig, *, chosen: bool) -> li
             in_features=in_features,
             layout=layout,
             count=len(group),
-            parameters=sum(as_module(target).parameters(config) for target in group),
+            parameters=None
+            if config is None
+            else sum(as_module(target).parameters(config) for target in group),
             chosen=chosen,
         )
         for (role, name, out_features, in_features, layout), group in groups.items()

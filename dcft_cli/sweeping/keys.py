@@ -10,11 +10,12 @@ from typing import Any
 from dcft_cli.addresses import local_path
 from dcft_cli.errors import DataError, UserError, listed
 from dcft_cli.recipe import Recipe
+from dcft_cli.recipe.schema import HOW_STARTED
 from dcft_cli.sweeping.cells import Cell
 
 # Where a run computes, in which batches, and what it reports to do not change what it computes.
 _LEFT_OUT: Any = {
-    "training": {"output", "device", "num_workers", "report_to", "auto_batch_size"},
+    "training": {*HOW_STARTED, "auto_batch_size"},
     "sweep": True,
 }
 

@@ -40,6 +40,26 @@ def test_a_recipe_selects_layers(tmp_path: Path) -> None:
     assert [layer["chosen"] for layer in result["layers"]].count(True) == 2
 
 
+@pytest.mark.parametrize(
+    ("method", "chosen", "trained"),
+    [
+        ("lora", {"Q", "V"}, 24 * 8 * (768 + 768)),  # 24 layers, rank 8
+        ("full", set(), 183_831_552),
+    ],
+)
+def test_another_method_has_its_own_places_and_count(
+    method: str, chosen: set[str], trained: int, tmp_path: Path
+) -> None:
+    published("deberta-v3-base").save_pretrained(tmp_path)
+    targets = ["adapter.targets=[Q, V]"] if chosen else []
+    found = resolve(
+        "recipes/rte.yaml", [f"model.name={tmp_path}", f"adapter.method={method}", *targets]
+    )
+    assert {kind.role for kind in found.layers if kind.chosen} == chosen
+    assert (found.method, found.config, found.adapter_parameters) == (method, None, trained)
+    assert {kind.parameters for kind in found.layers} == {None}
+
+
 def test_dense_layers_of_the_head_are_listed_as_a_recipe_treats_them(tmp_path: Path) -> None:
     published("deberta-v3-base").save_pretrained(tmp_path)
     base = f"model.name={tmp_path}"
