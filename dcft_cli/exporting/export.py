@@ -15,7 +15,7 @@ from dcft_cli.exporting.peft import write_peft
 from dcft_cli.exporting.peft_methods import write_peft_method
 from dcft_cli.exporting.readme import readme
 from dcft_cli.merging.merge import base_section, trained_config
-from dcft_cli.merging.output import new_folder
+from dcft_cli.merging.output import new_folder, save_tokenizer
 from dcft_cli.merging.proof import TOLERANCE, probes
 from dcft_cli.methods.build import build
 from dcft_cli.methods.dcft import DCFT
@@ -39,7 +39,7 @@ class ExportResult:
 
     Attributes:
         difference: largest logit difference between base + adapter and what was written, in
-            float32.
+            float32 (`proof.largest_difference`).
         method: that trained the adapter.
         layers: number of adapted layers.
         ranks: smallest and largest rank of the matrices of a DCFT adapter as LoRA; None else.
@@ -96,7 +96,7 @@ def _export(adapter: str, folder: Path, to: Format, base: str | None) -> ExportR
     ranks: tuple[int, int] | None = None
     with atomic_path(folder) as part:
         part.mkdir()
-        tokenizer.save_pretrained(part)
+        save_tokenizer(tokenizer, contents, part)
         head = loaded.missing_keys | contents.head.keys()
         if to == "onnx":
             difference = write_onnx(model, method.merge, tokenizer, part)

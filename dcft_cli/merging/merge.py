@@ -14,7 +14,7 @@ from dcft_cli.adapter_file.contents import Contents
 from dcft_cli.adapter_file.read import read_contents
 from dcft_cli.atomic import atomic_path
 from dcft_cli.errors import AdapterFileError, MergeError
-from dcft_cli.merging.output import new_folder
+from dcft_cli.merging.output import new_folder, save_tokenizer
 from dcft_cli.merging.proof import TOLERANCE, largest_difference, load_merged, logits, probes
 from dcft_cli.merging.shards import checkpoint_files, find_layout, write_shards
 from dcft_cli.methods.build import build
@@ -34,7 +34,7 @@ class MergeResult:
     Attributes:
         base: name of the base model.
         difference: largest logit difference between base + adapter and the merged model, in
-            float32.
+            float32 (`proof.largest_difference`).
         dtype: type that the weights are stored in.
         rounding: largest logit difference that rounding to that type makes; None for float32.
         model_class: the transformers class that loads the folder.
@@ -98,7 +98,7 @@ def _merge(base: str | None, adapter: str, folder: Path, dtype: DTypeChoice) -> 
                 f"in its logits (allowed: {TOLERANCE:.0e}). Nothing was written.",
                 "This is a defect of dcft or of the model's code: please report it.",
             )
-        tokenizer.save_pretrained(part)
+        save_tokenizer(tokenizer, contents, part)
         for file in part.iterdir():  # safetensors lets only the owner read its files
             file.chmod((part / "config.json").stat().st_mode)
     return MergeResult(

@@ -1,9 +1,12 @@
 """The new folder that `dcft merge` and `dcft export` write."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
+from dcft_cli.adapter_file.contents import Contents
 from dcft_cli.atomic import remove_leftovers
 from dcft_cli.errors import RunError
 from dcft_cli.outputs import check_folder, refuse_address
@@ -29,6 +32,18 @@ def new_folder(out: str) -> Iterator[Path]:
         if not no_locks:
             remove_leftovers(folder)
         yield folder
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, contents: Contents, folder: Path) -> None:
+    """Write a tokenizer that, asked to truncate, cuts texts where the training of an adapter did.
+
+    The base's own limit may be larger, and what follows the cut would change predictions.
+    """
+    data = contents.info.get("data")  # as free as all of `info`
+    length = data.get("max_length") if isinstance(data, Mapping) else None
+    if isinstance(length, int) and 0 < length < tokenizer.model_max_length:
+        tokenizer.model_max_length = length
+    tokenizer.save_pretrained(folder)
 
 
 def _check_new(folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 from dcft_cli import DCFTConfig, adapter_layers, inject, save_adapter
 from dcft_cli.adapter.inject import base_parameters
@@ -102,6 +102,24 @@ def test_an_adapter_made_in_python(base: Path, tmp_path: Path) -> None:
     result = merge(str(base), str(save_adapter(model, tmp_path)), str(tmp_path / "merged"))
     found = AUTO.from_pretrained(result.folder).eval()(**tokens()).logits
     assert torch.allclose(found, model(**tokens()).logits, atol=1e-5)
+
+
+def test_texts_are_cut_where_training_cut_them(base: Path, tmp_path: Path) -> None:
+    job = train(recipe("sst2", tmp_path, base, "data.max_length=8"), tmp_path / "run")
+    folder = merge(str(base), str(job.folder), str(tmp_path / "merged")).folder
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert len(tokenizer("the film was great " * 9, truncation=True)["input_ids"]) == 8
+
+
+def test_large_outputs_may_differ_by_as_much_as_they_round(base: Path, tmp_path: Path) -> None:
+    """Those of a regression to prices, for example."""
+    model = inject(AUTO.from_pretrained(base, num_labels=1), DCFTConfig(kernel_size=3))
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=1e4 if "classifier" in name else 0.3)
+    merge(str(base), str(save_adapter(model, tmp_path)), str(tmp_path / "merged"))
+    large = torch.full((2,), 1e4)
+    assert largest_difference([large + 2], [large]) == pytest.approx(2e-4)
 
 
 def test_special_tokens_beyond_the_vocabulary(tmp_path: Path) -> None:
