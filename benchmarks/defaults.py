@@ -31,6 +31,9 @@ TASKS = {
     "address-words-300": {"type": "token_classification"},
     "sst2-300": {"name": "sst2"},
     "words": {"type": "regression"},
+    "stsb-2000": {"name": "stsb"},
+    "mrpc-2000": {"name": "mrpc"},
+    "cola-2000": {"name": "cola"},
 }
 COLUMNS: dict[str, dict[str, str]] = {
     "titles-300": {"text": "question", "label": "title"},
@@ -48,7 +51,8 @@ CHANGES = {
     "training.learning_rate=1.5e-2": ("sst2-2000",),
     "training.fit_head=off adapter.init=normal": ("sst2-2000",),
     "adapter.init=normal": ("sst2-2000",),
-    "adapter.init=zero": ("sst2-2000", "titles-300", "address-words-300", "sst2-300"),
+    "adapter.init=zero": tuple(name for name in TASKS if name != "words"),
+    "training.learning_rate=1.5e-2 adapter.init=zero": ("sst2-2000",),
     "training.epochs=1 adapter.init=zero": ("words",),
     "training.fit_head=off": ("sst2-2000",),
     "HEAD_SHARE=1": ("sst2-2000",),
@@ -85,10 +89,11 @@ def cells() -> Iterator[tuple[str, str, int]]:
 
 def write_data(place: Path, data: Path, addresses: Path) -> None:
     """train and dev of every set; the titles are those of SQuAD v2.0's articles."""
-    for name, count in (("sst2-300", 300), ("sst2-2000", 2000)):
-        lines = (data / "sst2/train.jsonl").read_text("utf-8").splitlines(keepends=True)
-        _write(place / name / "train.jsonl", lines[:count])
-        _write(place / name / "dev.jsonl", [(data / "sst2/validation.jsonl").read_text("utf-8")])
+    for name in ("sst2-300", "sst2-2000", "stsb-2000", "mrpc-2000", "cola-2000"):
+        task, _, count = name.partition("-")
+        lines = (data / task / "train.jsonl").read_text("utf-8").splitlines(keepends=True)
+        _write(place / name / "train.jsonl", lines[: int(count)])
+        _write(place / name / "dev.jsonl", [(data / task / "validation.jsonl").read_text("utf-8")])
     questions = [
         json.dumps({key: json.loads(line)[key] for key in ("question", "title")}) + "\n"
         for line in (data / "squad_v2/train.jsonl").read_text("utf-8").splitlines()

@@ -40,7 +40,8 @@ def read_adapter(path: str | Path) -> AdapterContents:
     if not isinstance(contents, AdapterContents):
         raise AdapterFileError(
             f"{path} was trained by {contents.method}; only DCFT adapters can be used here.",
-            "`dcft eval`, `dcft predict` and `dcft inspect` take every method's.",
+            "Commands that take a single adapter, such as `dcft predict ADAPTER FILE`, take "
+            "every method's.",
         )
     return contents
 

@@ -11,13 +11,14 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from datasets import Dataset
 
-from dcft_cli.data.prediction_set import Prediction
 from dcft_cli.data.rows import Rows
 from dcft_cli.data.writing import finish_lines, scratch_folder, write_lines
 from dcft_cli.errors import DataError
 from dcft_cli.prediction.predictor import Predictor
 from dcft_cli.prediction.request import Request
+from dcft_cli.tasks.base import Task
 
 Advance = Callable[[int, int | None], None]
 """Called with the rows done so far and, if it is known, the number of all rows."""
@@ -57,19 +58,23 @@ def predict_stream(
     state = PartialState()
     task, data = predictor.task, predictor.preparation.recipe.data
     began = time.perf_counter()
-    total = None
-    if request.rereadable:
-        total = sum(len(predictor.prepare(rows)) for rows in request.read(data, task))
+
+    def prepared() -> Iterator[tuple[Rows, Dataset]]:
+        for rows in request.read(data, task):
+            _check_columns(rows, task)
+            yield rows, predictor.prepare(rows)
+
+    total = sum(len(dataset) for _, dataset in prepared()) if request.rereadable else None
     done = blank = 0
 
     def share() -> Iterator[list[dict[str, Any]]]:
         nonlocal done, blank
-        for rows in request.read(data, task):
-            dataset = predictor.prepare(rows)
+        for rows, dataset in prepared():
             first = (state.process_index - done) % state.num_processes
             mine = range(first, len(dataset), state.num_processes)
             predictions = predictor.predict_prepared(dataset.select(mine))
-            yield [_joined(rows, *pair) for pair in zip(mine, predictions, strict=True)]
+            found = zip(mine, predictions, strict=True)
+            yield [{**rows.records[index], **prediction} for index, prediction in found]
             done += len(dataset)
             blank += rows.blank
             advance(done, total)
@@ -82,17 +87,20 @@ def predict_stream(
     return PredictionResult(request.output, done, blank, time.perf_counter() - began)
 
 
-def _joined(rows: Rows, index: int, prediction: Prediction) -> dict[str, Any]:
-    """Return a row with its prediction."""
-    record = rows.records[index]
-    # A csv file has a column for each part of a mapping, such as `probabilities.positive`.
-    mappings = tuple(f"{name}." for name, value in prediction.items() if isinstance(value, dict))
-    if taken := {name for name in record if name in prediction or name.startswith(mappings)}:
+def _check_columns(rows: Rows, task: Task) -> None:
+    """Raise DataError if a row has a value where its prediction would be written."""
+    # A csv file has a column for each class, such as `probabilities.positive`.
+    taken = {
+        name
+        for record in rows.records
+        for name in record
+        if name in task.predicted_columns or name.startswith("probabilities.")
+    }
+    if taken:
         raise DataError(
             f"{rows.source} has a column `{min(taken)}`, where the prediction would be written.",
             "Rename the column.",
         )
-    return {**record, **prediction}
 
 
 def _write_file(output: Path, share: Iterator[list[dict[str, Any]]], state: PartialState) -> None:

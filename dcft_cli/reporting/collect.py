@@ -17,6 +17,15 @@ from dcft_cli.runs.folder import RunFolder
 _MAX_LISTED = 5
 
 
+class RowHashes(BaseModel):
+    """What tells rows from others: their number may be the same, and a file's path is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    train: str
+    validation: dict[str, str]
+
+
 class Metrics(BaseModel):
     """What a report needs of metrics.json; docs/recipes.md says what is in it.
 
@@ -35,6 +44,7 @@ class Metrics(BaseModel):
     head_parameters: int
     train_rows: int
     validation_rows: dict[str, int]
+    row_hashes: RowHashes
     seconds: float
     peak_device_bytes: int | None
     device: str

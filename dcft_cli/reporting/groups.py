@@ -95,7 +95,7 @@ def _keys(run: Run) -> tuple[str, str]:
     settings = settings_of(run)
     separate = {key: value for key, value in settings.items() if _SEPARATE.fullmatch(key)}
     others = {key: value for key, value in settings.items() if key not in separate}
-    rows = run.metrics.validation_rows  # a file may have changed between runs
+    rows = run.metrics.row_hashes.validation  # a file may have changed between runs
     return repr((run.metric, rows, sorted(separate.items()))), repr(sorted(others.items()))
 
 

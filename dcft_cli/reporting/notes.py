@@ -48,10 +48,10 @@ def table_notes(report: TableReport) -> Iterator[str]:
     if len(report.devices) > 1:
         yield f"Times are not comparable: runs used several devices ({', '.join(report.devices)})."
     for row in report.rows:
-        trained = sorted({run.metrics.train_rows for run in row.group.runs.values()})
-        if len(trained) > 1:
-            numbers = ", ".join(f"{rows:,}" for rows in trained)
-            yield f"{row.group.name}: the training rows changed between seeds ({numbers})."
+        runs = [run.metrics for run in row.group.runs.values()]
+        if len({run.row_hashes.train for run in runs}) > 1:
+            numbers = ", ".join(f"{rows:,}" for rows in sorted({run.train_rows for run in runs}))
+            yield f"{row.group.name}: the training rows changed between seeds ({numbers} rows)."
     reasons: dict[str, list[str]] = {}
     for row in report.rows:
         if row.published.reason:

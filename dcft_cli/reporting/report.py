@@ -179,12 +179,17 @@ def _titles(tables: Sequence[Table]) -> list[str]:
     short = [_title(table.first, whole=False) for table in tables]
     whole = [_title(table.first, whole=True) for table in tables]
     titles = [s if short.count(s) == 1 else w for s, w in zip(short, whole, strict=True)]
-    settings = [settings_of(table.first) for table in tables]
+    settings = [{**settings_of(t.first), "rows": _rows_hash(t.first)} for t in tables]
     for title in {title for title in titles if titles.count(title) > 1}:
         alike = [n for n, other in enumerate(titles) if other == title]
         for n, words in zip(alike, differences([settings[n] for n in alike]), strict=True):
             titles[n] = " ".join([title, *words])
     return titles
+
+
+def _rows_hash(run: Run) -> str:
+    """Return what tells the scored rows from others in the same files, in a few letters."""
+    return "+".join(found[:6] for found in run.metrics.row_hashes.validation.values())
 
 
 def _title(run: Run, *, whole: bool) -> str:

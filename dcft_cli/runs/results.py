@@ -95,6 +95,10 @@ def _metrics(plan: TrainingPlan, trainer: AdapterTrainer, prior: Prior | None) -
         **({"method_facts": facts} if (facts := method.facts()) else {}),
         "train_rows": plan.train_rows,
         "validation_rows": plan.preparation.validation_rows,
+        "row_hashes": {
+            "train": plan.identity["train_rows"],
+            "validation": dict(plan.identity["validation_rows"]),
+        },
         "seconds": round(trainer.seconds, 2),
         "tokens_per_second": trainer.reporting.tokens_per_second,
         "peak_device_bytes": torch.cuda.max_memory_allocated() if on_cuda else None,

@@ -66,10 +66,10 @@ def run_identity(
 ) -> dict[str, Any]:
     """Return what a checkpoint remembers of its run beside the recipe; see `_IDENTITY`."""
     assert loaded.train is not None
-    validation = [(name, row_hash(rows.dataset)) for name, rows in loaded.validation.items()]
+    validation = [[name, row_hash(rows.dataset)] for name, rows in loaded.validation.items()]
     return {
         "train_rows": row_hash(loaded.train.dataset),
-        "validation_rows": repr(validation),
+        "validation_rows": validation,
         "step_rows": training.batch_size * training.gradient_accumulation_steps * machine.replicas,
         "total_steps": total_steps,
         "devices": machine.replicas,

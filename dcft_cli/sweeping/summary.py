@@ -74,7 +74,10 @@ class Setting:
 
 
 def settings_of(runs: Iterable[Run]) -> list[Setting]:
-    """Return the settings, those with the best mean first, those without a score last."""
+    """Return the settings: those with most scores first, and of these the best mean.
+
+    Otherwise a setting that fails with most seeds could win by the others.
+    """
     by_name: dict[str, list[Run]] = {}
     for run in runs:
         by_name.setdefault(run.cell.setting, []).append(run)
@@ -145,8 +148,9 @@ def _rank(run: Run) -> tuple[str, float]:
     return run.metric, -run.score if run.greater_is_better else run.score
 
 
-def _setting_rank(setting: Setting) -> tuple[bool, str, float]:
+def _setting_rank(setting: Setting) -> tuple[bool, str, int, float]:
     if setting.mean is None:
-        return True, "", 0.0
+        return True, "", 0, 0.0
     better_when_higher = setting.best_runs[0].greater_is_better
-    return False, setting.metric or "", -setting.mean if better_when_higher else setting.mean
+    mean = -setting.mean if better_when_higher else setting.mean
+    return False, setting.metric or "", -len(setting.scores), mean

@@ -176,7 +176,9 @@ def test_a_bad_row_is_found_before_the_first_is_predicted(
 def test_a_column_is_never_replaced(
     error_of: Callable[..., str], run_of: RunOf, tmp_path: Path
 ) -> None:
-    file = write_rows(tmp_path / "rows.jsonl", [{"sentence": "a", "prediction": "old"}])
+    many = [{"sentence": "a"}] * 2048  # more than are predicted at a time
+    file = write_rows(tmp_path / "rows.jsonl", [*many, {"sentence": "a", "prediction": "old"}])
+    # Found before the first row is predicted: `error_of` allows nothing on stdout.
     assert "has a column `prediction`" in error_of("predict", str(run_of("sst2")), file)
     file = write_rows(tmp_path / "rows.jsonl", [{"sentence": "a", "probabilities.negative": 0.9}])
     error = error_of("predict", str(run_of("sst2")), file, "--output", str(tmp_path / "out.csv"))

@@ -53,6 +53,7 @@ def write_run(
         "head_parameters": 34,
         "train_rows": 24,
         "validation_rows": {"validation": 12},
+        "row_hashes": {"train": "t", "validation": {"validation": "v"}},
         "seconds": 10.0,
         "peak_device_bytes": None,
         "device": "CPU",

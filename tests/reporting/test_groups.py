@@ -61,12 +61,15 @@ def test_settings_that_differ_between_methods() -> None:
     assert method_settings([dcft, lora, slower]) == {}
 
 
+OTHER_ROWS = {"train": "t", "validation": {"validation": "changed since"}}
+
+
 def test_tasks_data_models_and_rows_are_separate(tmp_path: Path) -> None:
     write_run(tmp_path / "a")
     write_run(tmp_path / "model", "model.name=other/model")
     write_run(tmp_path / "data", "data.train=others.csv")
     write_run(tmp_path / "holdout", "data.holdout={fraction: 0.1}")
-    write_run(tmp_path / "rows", validation_rows={"validation": 13})
+    write_run(tmp_path / "rows", row_hashes=OTHER_ROWS)
     write_run(tmp_path / "metric", "task.metric=macro_f1", main_metric="macro_f1")
     assert [len(table.runs) for table in tables(tmp_path)] == [1] * 6
 

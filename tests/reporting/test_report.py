@@ -105,16 +105,26 @@ def test_the_reference_is_dcft_unless_named(tmp_path: Path) -> None:
 
 def test_notes_say_what_cannot_be_compared(tmp_path: Path) -> None:
     mse = {"main_metric": "mse", "validation_rows": {"validation": 12}}
+    changed = {"train": "other rows", "validation": {"validation": "v"}}
     write_run(tmp_path / "a", "adapter.kernel_size=4", device="CPU", **mse)
     write_run(tmp_path / "b", device="NVIDIA H200", **mse)
-    write_run(tmp_path / "c", device="CPU", seed=2, train_rows=1025, **mse)
+    write_run(tmp_path / "c", device="CPU", seed=2, train_rows=1025, **mse, row_hashes=changed)
     report = make_report([str(tmp_path)])
     assert not report.tables[0].greater_is_better
     text = to_markdown(report)
     assert "- Lower mse is better." in text
-    assert "- dcft kernel_size=8: the training rows changed between seeds (24, 1,025)." in text
+    assert "- dcft kernel_size=8: the training rows changed between seeds (24, 1,025 rows)." in text
     assert "- Seeds shared with it, where fewer than n: " not in text  # n = 1 is in the table
     assert "Times are not comparable: runs used several devices (CPU, NVIDIA H200)." in text
+
+
+def test_a_file_with_other_rows_is_another_data_set(tmp_path: Path) -> None:
+    for seed, rows in ((1, "0123456789"), (2, "0123456789"), (3, "abcdefghij")):
+        hashes = {"train": "t", "validation": {"validation": rows}}
+        write_run(tmp_path / f"{seed}", seed=seed, row_hashes=hashes)
+    same, other = make_report([str(tmp_path)]).tables
+    assert [same.rows[0].best.n, other.rows[0].best.n] == [2, 1]
+    assert same.title.endswith("rows=012345") and other.title.endswith("rows=abcdef")
 
 
 def test_published_numbers_name_their_tables_and_what_they_are(tmp_path: Path) -> None:
