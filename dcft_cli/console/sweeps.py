@@ -153,6 +153,13 @@ def show_results(sweep: Sweep, runs: Sequence[Run]) -> None:
         for message, names in failed.items():
             out.print(Text.assemble((f"{listed(names, 3)} failed: ", "red"), message))
         out.print("\nRepeat what failed: the same command with --retry-failed", markup=False)
+    done = [run for run in runs if run.status == Status.DONE and run.folder.parent.is_dir()]
+    if gone := [run for run in done if not run.folder.is_dir()]:
+        print_note(
+            f"folders that are gone from {gone[0].folder.parent}: "
+            f"{listed([run.name for run in gone], 3)}. Their scores come from the sweep's storage; "
+            "`dcft report` does not count them"
+        )
     if best := best_run(runs):
         title = best.name if best.cell.tune else best.cell.setting
         out.print(f"\nBest: {title}\n  {command(sweep, best)}", markup=False)

@@ -76,6 +76,17 @@ def test_the_best_setting_comes_first(printed: Any) -> None:
     ]
 
 
+def test_a_run_without_its_folder_is_named(
+    printed: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = {"grid": ["adapter.kernel_size=2,4"]}
+    runs = [replace(run, folder=tmp_path / run.name) for run in runs_of([0.5, 0.6], **arguments)]
+    runs[0].folder.mkdir()
+    printed(80, sweeps.show_results, planned(RTE, **arguments), runs)
+    note = capfd.readouterr().err
+    assert f"gone from {tmp_path}: kernel4. Their" in note
+
+
 def test_different_metrics_have_no_best(printed: Any) -> None:
     arguments = {"grid": ["task.name=rte,cola"]}
     runs = runs_of([0.5, 0.9], **arguments)
