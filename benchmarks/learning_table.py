@@ -1,6 +1,7 @@
 """What benchmarks/learning.csv says: the tables of docs/findings.md, and a figure.
 
 python benchmarks/learning_table.py table
+python benchmarks/learning_table.py rates
 python benchmarks/learning_table.py plot    # docs/findings.svg
 """
 
@@ -73,6 +74,27 @@ def _interval(differences: Sequence[float]) -> str:
     return f"{mean(differences):+.1f} ± {half:.1f} (n = {len(differences)})"
 
 
+def rates() -> None:
+    """Mean score over the sets by learning rate, first seed, all validation rows."""
+    rows = [row for row in read_rows() if row.seed == SEEDS[0]]
+    for encoder in ("minilm", "base"):
+        sets = {row.set for row in rows if row.encoder == encoder}
+        print(f"\n{encoder}, mean of {len(sets)} sets\n")
+        for method, (tried, _) in METHODS.items():
+            cells = []
+            for rate in tried:
+                key = (encoder, method, rate)
+                scores = [
+                    50 * (row.choose + row.report)
+                    for row in rows
+                    if (row.encoder, row.method, row.learning_rate) == key
+                ]
+                if len(scores) == len(sets):
+                    cells.append(f"{mean(scores):.1f} ({rate:g})")
+            if len(cells) == len(tried):
+                print(f"| {method} | {' | '.join(cells)} |")
+
+
 # Marker and color of a method in the figure; the starts of one adapter share a colour.
 MARKS = {
     "dcft gradient": ("o", "tab:blue"),
@@ -121,9 +143,12 @@ def plot(path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("table", "plot"))
-    if parser.parse_args().what == "table":
+    parser.add_argument("what", choices=("table", "rates", "plot"))
+    what = parser.parse_args().what
+    if what == "table":
         table()
+    elif what == "rates":
+        rates()
     else:
         plot(Path(__file__).parents[1] / "docs" / "findings.svg")
 
