@@ -11,7 +11,8 @@ from dcft_cli.methods.lowrank import lowrank_layers
 from dcft_cli.methods.method import Method
 from dcft_cli.recipe import AdapterSection
 from dcft_cli.targets.head import find_parts, outside_encoder
-from tests.families import tiny_model
+from tests.architectures.tiny import tiny_model as tiny_architecture
+from tests.families import FAMILIES, tiny_model
 
 
 def attach(name: str, model: nn.Module, *, seed: int = 1, **settings: Any) -> Method:
@@ -21,6 +22,11 @@ def attach(name: str, model: nn.Module, *, seed: int = 1, **settings: Any) -> Me
     method = build(section, seed=seed)
     method.attach(model, parts)
     return method
+
+
+def model_of(family: str) -> nn.Module:
+    """Return a tiny random model of any family, in evaluation mode."""
+    return tiny_model(family) if family in FAMILIES else tiny_architecture(family)
 
 
 @torch.no_grad()
