@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ from tests.exporting.scripts import script_with
 from tests.families import save_base
 from tests.jobs import Job, recipe
 from tests.jobs import train as run
-from tests.methods.peft_models import ALL, SEED, SETTINGS, STEPS, logits, train
+from tests.methods.attached import logits
+from tests.methods.peft_models import SEED, SETTINGS, STEPS, train
 from tests.samples import rows_of
 
 FAMILIES = ("bert", "deberta-v2", "roberta")
@@ -76,7 +78,7 @@ def section(root: Path, family: str) -> ModelSection:
 
 
 def trained(
-    name: str, root: Path, family: str, dense: str = "full", *, steps: int | None = STEPS
+    name: str, root: Path, family: str, dense: Any = "full", *, steps: int | None = STEPS
 ) -> tuple[PEFTMethod, frozenset[str]]:
     """Train a method on a saved base with three classes; return it and the head's parameters."""
     where = section(root, family)
@@ -86,7 +88,7 @@ def trained(
     settings = AdapterSection.model_validate({"method": name, **SETTINGS[name]})
     method = build(settings, seed=SEED, total_steps=steps)
     assert isinstance(method, PEFTMethod)
-    parts = find_parts(loaded.model, ALL, head=loaded.head, dense=dense)  # type: ignore[arg-type]
+    parts = find_parts(loaded.model, settings.targets, head=loaded.head, dense=dense)
     method.attach(loaded.model, parts)
     train(method)
     return method, loaded.missing_keys

@@ -7,11 +7,9 @@ import pytest
 import torch
 import transformers
 
-from dcft_cli.methods.build import build
 from dcft_cli.methods.method import Method
-from dcft_cli.recipe import AdapterSection
-from dcft_cli.targets.head import find_parts, outside_encoder
 from tests.families import published
+from tests.methods.attached import attach
 
 DEBERTA, ROBERTA, XXLARGE = "deberta-v3-base", "roberta-large", "deberta-v2-xxlarge"
 
@@ -19,11 +17,7 @@ DEBERTA, ROBERTA, XXLARGE = "deberta-v3-base", "roberta-large", "deberta-v2-xxla
 def attached(model: str, name: str, settings: dict[str, object]) -> Method:
     with torch.device("meta"):
         skeleton = transformers.AutoModelForSequenceClassification.from_config(published(model))
-    section = AdapterSection.model_validate({"method": name, **settings})
-    method = build(section, seed=0, total_steps=100)
-    head = outside_encoder(skeleton)
-    method.attach(skeleton, find_parts(skeleton, section.targets, head=head, dense="full"))
-    return method
+    return attach(name, skeleton, total_steps=100, **settings)
 
 
 @pytest.mark.parametrize(
