@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from dcft_cli.errors import ExportError
 from dcft_cli.exporting.export import export
 from dcft_cli.exporting.peft_methods import write_peft_method
 from dcft_cli.merging.proof import probes
@@ -174,11 +173,3 @@ def test_onnx_of_a_method_of_peft(root: Path, tmp_path: Path) -> None:
     job = job_of("dora", root, tmp_path)
     result = export(str(job.folder), str(tmp_path / "out"), to="onnx")
     assert (result.method, result.difference <= 1e-5) == ("dora", True)
-
-
-def test_methods_that_peft_does_not_have(root: Path, tmp_path: Path) -> None:
-    job = job_of("bitfit", root, tmp_path)
-    with pytest.raises(ExportError, match="PEFT has no bitfit") as caught:
-        export(str(job.folder), str(tmp_path / "out"), to="peft")
-    assert "dcft merge" in caught.value.hint
-    assert not (tmp_path / "out").exists()

@@ -139,11 +139,16 @@ def test_full_fine_tuning_refuses_packed_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["lora", "psoft", "full", "houlsby"])
 def test_exports_predict_the_same_or_are_refused(method: str, to: Any, tmp_path: Path) -> None:
     job, out = job_of(method, tmp_path), tmp_path / "out"
-    refused = {("full", "peft"): "PEFT has no full", ("houlsby", "peft"): "PEFT has no houlsby",
-               ("houlsby", "onnx"): "houlsby adds layers"}  # fmt: skip
-    if message := refused.get((method, to)):
-        with pytest.raises(DCFTError, match=message):
+    refused = {
+        ("full", "peft"): ("PEFT has no full", "dcft merge"),
+        ("houlsby", "peft"): ("PEFT has no houlsby", "dcft merge"),
+        ("houlsby", "onnx"): ("houlsby adds layers", "dcft predict"),
+    }
+    if (method, to) in refused:
+        message, instead = refused[method, to]
+        with pytest.raises(DCFTError, match=message) as caught:
             export(str(job.folder), str(out), to=to)
+        assert instead in caught.value.hint
         assert not out.exists()
     else:
         assert export(str(job.folder), str(out), to=to).difference <= 1e-5
