@@ -171,9 +171,6 @@ def test_only_head_and_method_are_trained_and_the_base_stays(name: str) -> None:
         assert torch.equal(parameter, before[own]) == (own not in method.parts.trained)
     moved = {own for own, p in method.parameters().items() if not torch.equal(p, start[own])}
     assert moved == moving
-    if name == "lora_fa":
-        assert len(moved) == 12 and not any("lora_A" in own for own in moved)
-        assert all(f"{layer}.lora_A.default.weight" in start for layer in method.layers)  # type: ignore[attr-defined]
 
 
 def test_a_fresh_process_rebuilds_what_is_not_saved(tmp_path: Path) -> None:
