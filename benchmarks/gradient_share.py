@@ -25,17 +25,18 @@ ROWS = 512
 
 def dcft(kernel_size: int) -> Callable[[Tensor], tuple[float, int]]:
     """(BA) (x) C at rank 1 and stride = kernel size: |A| = |B| = |C| = 1 makes |X| = 1."""
+    from dcft_cli import DCFTConfig
     from dcft_cli.adapter.functional import place_windows
     from dcft_cli.adapter.initialization import leading_factors
-    from dcft_cli.adapter.sizes import adapter_parameters
+    from dcft_cli.adapter_file.spec import Module
 
     def share(gradient: Tensor) -> tuple[float, int]:
-        sizes = {"kernel_size": kernel_size, "stride": kernel_size, "rank": 1}
-        A, B = leading_factors(gradient, **sizes)
+        A, B = leading_factors(gradient, kernel_size=kernel_size, stride=kernel_size, rank=1)
         right = place_windows(A, kernel_size, kernel_size, gradient.shape[1])
         left = place_windows(B.mT, kernel_size, kernel_size, gradient.shape[0])
         slope = (left @ gradient @ right.mT).square().sum()
-        return float(slope / gradient.square().sum()), adapter_parameters(*gradient.shape, **sizes)
+        values = Module("", "", *gradient.shape, "").parameters(DCFTConfig(kernel_size=kernel_size))
+        return float(slope / gradient.square().sum()), values
 
     return share
 

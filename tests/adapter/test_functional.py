@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dcft_cli.adapter.functional import delta_weight, low_rank_factors, place_windows, sum_windows
-from dcft_cli.adapter.sizes import adapter_parameters, lora_parameters, subspace_size
+from dcft_cli.adapter.sizes import subspace_size
 from tests.small import by_definition
 
 TOLERANCE = {"rtol": 1e-11, "atol": 1e-11}
@@ -138,9 +138,3 @@ def test_subspace_size_covers_and_wastes_no_window(case: dict) -> None:
 @pytest.mark.parametrize(("size", "d"), [(768, 8), (768, 6), (3072, 12), (1024, 2)])
 def test_divisible_sizes_follow_equation_10(size: int, d: int) -> None:
     assert subspace_size(size, d, d) == math.ceil(size / d) == size // d
-
-
-def test_parameter_counts_of_one_layer() -> None:
-    assert adapter_parameters(768, 3072, kernel_size=8, stride=8, rank=1) == 96 + 384 + 64
-    assert adapter_parameters(768, 3072, kernel_size=8, stride=8, rank=2) == 2 * (96 + 384) + 64
-    assert lora_parameters(768, 3072) == 768 + 3072

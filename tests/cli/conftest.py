@@ -1,5 +1,6 @@
 """Running commands, in a new process or, faster, in this one."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,14 @@ from pathlib import Path
 import pytest
 
 from dcft_cli.cli import main
+from tests.families import save_base
+from tests.samples import rows_of, write_rows
+
+TRAIN = (
+    "train recipes/rte.yaml model.name=base data.train=train.jsonl data.validation=dev.jsonl"
+    " training.max_steps=6 training.eval_steps=3 training.batch_size=8 training.warmup_steps=1"
+    " training.device=cpu"
+).split()
 
 
 @dataclass
@@ -37,6 +46,27 @@ def shell(*arguments: str, cwd: Path) -> Output:
         text=True,
     )
     return Output(done.returncode, done.stdout, done.stderr)
+
+
+def ok(output: Output) -> Output:
+    assert output.code == 0, output.err
+    assert "Traceback" not in output.err
+    assert "Warning" not in output.err
+    return output
+
+
+def metrics(home: Path) -> dict:
+    return json.loads((home / "runs" / "rte" / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the user's: a base model and data, and no checkout anywhere near."""
+    home = tmp_path_factory.mktemp("home")
+    save_base(home / "base", initializer_range=0.3)
+    write_rows(home / "train.jsonl", rows_of("rte", 21))
+    write_rows(home / "dev.jsonl", rows_of("rte", 12, seed=1))
+    return home
 
 
 @pytest.fixture

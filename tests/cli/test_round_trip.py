@@ -7,25 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Output, RunCli, shell
-from tests.families import save_base
-from tests.samples import rows_of, write_rows
-
-TRAIN = (
-    "train recipes/rte.yaml model.name=base data.train=train.jsonl data.validation=dev.jsonl"
-    " training.max_steps=6 training.eval_steps=3 training.batch_size=8 training.warmup_steps=1"
-    " training.device=cpu"
-).split()
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the user's: a base model and data, and no checkout anywhere near."""
-    home = tmp_path_factory.mktemp("home")
-    save_base(home / "base")
-    write_rows(home / "train.jsonl", rows_of("rte", 21))
-    write_rows(home / "dev.jsonl", rows_of("rte", 12, seed=1))
-    return home
+from tests.cli.conftest import TRAIN, Output, RunCli, metrics, ok, shell
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +18,6 @@ def trained(home: Path) -> Output:
 @pytest.fixture(scope="module")
 def merged(home: Path, trained: Output) -> Output:
     return ok(shell("merge", "base", "runs/rte", "merged", cwd=home))
-
-
-def ok(output: Output) -> Output:
-    assert output.code == 0, output.err
-    assert "Traceback" not in output.err
-    assert "Warning" not in output.err
-    return output
-
-
-def metrics(home: Path) -> dict:
-    return json.loads((home / "runs" / "rte" / "metrics.json").read_text())
 
 
 def test_train_prints_plan_progress_and_result(home: Path, trained: Output) -> None:

@@ -4,12 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
-from dcft_cli.errors import ExportError
 from dcft_cli.exporting.export import export
 from dcft_cli.exporting.peft_methods import write_peft_method
 from dcft_cli.merging.proof import probes
@@ -22,7 +22,8 @@ from tests.exporting.scripts import script_with
 from tests.families import save_base
 from tests.jobs import Job, recipe
 from tests.jobs import train as run
-from tests.methods.peft_models import ALL, SEED, SETTINGS, STEPS, logits, train
+from tests.methods.attached import logits
+from tests.methods.peft_models import SEED, SETTINGS, STEPS, train
 from tests.samples import rows_of
 
 FAMILIES = ("bert", "deberta-v2", "roberta")
@@ -76,7 +77,7 @@ def section(root: Path, family: str) -> ModelSection:
 
 
 def trained(
-    name: str, root: Path, family: str, dense: str = "full", *, steps: int | None = STEPS
+    name: str, root: Path, family: str, dense: Any = "full", *, steps: int | None = STEPS
 ) -> tuple[PEFTMethod, frozenset[str]]:
     """Train a method on a saved base with three classes; return it and the head's parameters."""
     where = section(root, family)
@@ -86,7 +87,7 @@ def trained(
     settings = AdapterSection.model_validate({"method": name, **SETTINGS[name]})
     method = build(settings, seed=SEED, total_steps=steps)
     assert isinstance(method, PEFTMethod)
-    parts = find_parts(loaded.model, ALL, head=loaded.head, dense=dense)  # type: ignore[arg-type]
+    parts = find_parts(loaded.model, settings.targets, head=loaded.head, dense=dense)
     method.attach(loaded.model, parts)
     train(method)
     return method, loaded.missing_keys
@@ -172,11 +173,3 @@ def test_onnx_of_a_method_of_peft(root: Path, tmp_path: Path) -> None:
     job = job_of("dora", root, tmp_path)
     result = export(str(job.folder), str(tmp_path / "out"), to="onnx")
     assert (result.method, result.difference <= 1e-5) == ("dora", True)
-
-
-def test_methods_that_peft_does_not_have(root: Path, tmp_path: Path) -> None:
-    job = job_of("bitfit", root, tmp_path)
-    with pytest.raises(ExportError, match="PEFT has no bitfit") as caught:
-        export(str(job.folder), str(tmp_path / "out"), to="peft")
-    assert "dcft merge" in caught.value.hint
-    assert not (tmp_path / "out").exists()

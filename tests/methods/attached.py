@@ -11,16 +11,24 @@ from dcft_cli.methods.lowrank import lowrank_layers
 from dcft_cli.methods.method import Method
 from dcft_cli.recipe import AdapterSection
 from dcft_cli.targets.head import find_parts, outside_encoder
-from tests.families import tiny_model
+from tests.architectures.tiny import tiny_model as tiny_architecture
+from tests.families import FAMILIES, tiny_model, tokens
 
 
-def attach(name: str, model: nn.Module, *, seed: int = 1, **settings: Any) -> Method:
+def attach(
+    name: str, model: nn.Module, *, seed: int = 1, total_steps: int | None = None, **settings: Any
+) -> Method:
     """Attach a method as a run does: the head is what lies outside the encoder."""
     section = AdapterSection(method=name, **settings)
     parts = find_parts(model, section.targets, head=outside_encoder(model), dense="full")
-    method = build(section, seed=seed)
+    method = build(section, seed=seed, total_steps=total_steps)
     method.attach(model, parts)
     return method
+
+
+def model_of(family: str) -> nn.Module:
+    """Return a tiny random model of any family, in evaluation mode."""
+    return tiny_model(family) if family in FAMILIES else tiny_architecture(family)
 
 
 @torch.no_grad()
@@ -32,9 +40,9 @@ def perturb(method: Method, std: float = 0.3) -> Method:
     return method
 
 
+@torch.no_grad()
 def logits(model: nn.Module, **inputs: Tensor) -> Tensor:
-    with torch.no_grad():
-        output: Tensor = model(**inputs).logits
+    output: Tensor = model(**(inputs or tokens(99, batch=6))).logits
     return output
 
 

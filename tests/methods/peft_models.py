@@ -1,20 +1,19 @@
 """Tiny models with a method of PEFT attached, and a training loop without a Trainer."""
 
+from typing import Any
+
 import torch
 import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
-from dcft_cli.methods.build import build
 from dcft_cli.methods.method import Method
-from dcft_cli.recipe import AdapterSection
-from dcft_cli.targets.head import find_parts, outside_encoder
 from tests.families import tiny_model, tokens
+from tests.methods.attached import attach
 
 SEED = 3
 STEPS = 6
-ALL = ("Q", "K", "V", "O", "FFN")
-SETTINGS: dict[str, dict[str, object]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "lora": {"rank": 2, "dropout": 0.1},
     "lora_fa": {"rank": 2},
     "dora": {"rank": 2},
@@ -45,11 +44,7 @@ def model_of(family: str) -> PreTrainedModel:
 
 def attached(name: str, model: nn.Module, *, total_steps: int | None = None) -> Method:
     """Attach a method with its settings above to the targets of all roles."""
-    settings = AdapterSection.model_validate({"method": name, **SETTINGS[name]})
-    method = build(settings, seed=SEED, total_steps=total_steps)
-    parts = find_parts(model, ALL, head=outside_encoder(model), dense="full")
-    method.attach(model, parts)
-    return method
+    return attach(name, model, seed=SEED, total_steps=total_steps, **SETTINGS[name])
 
 
 def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
@@ -82,9 +77,3 @@ def train(
 
 def batch(step: int) -> dict[str, torch.Tensor]:
     return {**tokens(step), "labels": torch.tensor([0, 1, step % 2])}
-
-
-@torch.no_grad()
-def logits(model: nn.Module) -> torch.Tensor:
-    model.eval()
-    return model(**tokens(99, batch=6)).logits

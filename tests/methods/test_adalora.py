@@ -9,13 +9,11 @@ from safetensors.torch import load_file, save_file
 
 from dcft_cli.errors import RecipeError, TrainingError
 from dcft_cli.methods.adalora import AdaLoRA
-from dcft_cli.methods.build import build
-from dcft_cli.recipe import AdapterSection
 from dcft_cli.runs.plan import plan_training
-from dcft_cli.targets.head import find_parts, outside_encoder
 from tests.families import save_base, tokens
 from tests.jobs import recipe
-from tests.methods.peft_models import ALL, batch, logits, model_of, optimizer_of, train
+from tests.methods.attached import attach, logits
+from tests.methods.peft_models import batch, model_of, optimizer_of, train
 
 TOTAL = 12
 LAYERS = 12
@@ -24,14 +22,8 @@ LAYERS = 12
 def adalora(total_steps: int | None = TOTAL, **settings: object) -> AdaLoRA:
     """Attach AdaLoRA, by default with ranks from 4 to 2 in the mean, between steps 3 and 8."""
     section = {"rank": 2, "initial_rank": 4, "pruning_start": 3.0, "pruning_end": 8.0, **settings}
-    model = model_of("bert")
-    method = build(
-        AdapterSection.model_validate({"method": "adalora", **section}),
-        seed=0,
-        total_steps=total_steps,
-    )
+    method = attach("adalora", model_of("bert"), total_steps=total_steps, **section)
     assert isinstance(method, AdaLoRA)
-    method.attach(model, find_parts(model, ALL, head=outside_encoder(model), dense="full"))
     return method
 
 
@@ -171,8 +163,7 @@ def test_without_any_finite_gradient_there_is_nothing_to_choose_ranks_by() -> No
 
 def test_what_peft_divides_by_is_saved_and_not_trained() -> None:
     model = model_of("bert").bfloat16()
-    method = build(AdapterSection(method="adalora", rank=2), seed=0, total_steps=TOTAL)
-    method.attach(model, find_parts(model, ALL, head=outside_encoder(model), dense="full"))
+    method = attach("adalora", model, total_steps=TOTAL, rank=2)
     frozen = {n: p for n, p in method.parameters().items() if not p.requires_grad}
     assert len(frozen) == LAYERS and all("ranknum" in name for name in frozen)
     assert {p.item() for p in frozen.values()} == {3.0}

@@ -68,6 +68,7 @@ def test_the_first_factor_of_lora_fa_does_not_move(tmp_path: Path) -> None:
         for steps in (1, 6)
     ]
     first, last = (all_tensors(read_contents(f / "adapter.safetensors")) for f in files)
+    assert sum("lora_A" in name for name in first) == 12
     for name, tensor in first.items():
         assert np.array_equal(last[name], tensor) == ("lora_A" in name), name
 
@@ -139,11 +140,16 @@ def test_full_fine_tuning_refuses_packed_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["lora", "psoft", "full", "houlsby"])
 def test_exports_predict_the_same_or_are_refused(method: str, to: Any, tmp_path: Path) -> None:
     job, out = job_of(method, tmp_path), tmp_path / "out"
-    refused = {("full", "peft"): "PEFT has no full", ("houlsby", "peft"): "PEFT has no houlsby",
-               ("houlsby", "onnx"): "houlsby adds layers"}  # fmt: skip
-    if message := refused.get((method, to)):
-        with pytest.raises(DCFTError, match=message):
+    refused = {
+        ("full", "peft"): ("PEFT has no full", "dcft merge"),
+        ("houlsby", "peft"): ("PEFT has no houlsby", "dcft merge"),
+        ("houlsby", "onnx"): ("houlsby adds layers", "dcft predict"),
+    }
+    if (method, to) in refused:
+        message, instead = refused[method, to]
+        with pytest.raises(DCFTError, match=message) as caught:
             export(str(job.folder), str(out), to=to)
+        assert instead in caught.value.hint
         assert not out.exists()
     else:
         assert export(str(job.folder), str(out), to=to).difference <= 1e-5

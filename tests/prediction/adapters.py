@@ -1,9 +1,10 @@
-"""Adapters of three tenants, with random values, and rows for them."""
+"""Adapters of three tenants, with random values, rows for them, and a comparison of predictions."""
 
 import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from torch import nn
@@ -74,3 +75,12 @@ def save_folder(base: Path, folder: Path) -> Path:
         save(base, folder / f"{name}.safetensors", name, "classification")
     (folder / "notes.txt").touch()
     return folder
+
+
+def close(a: Any, b: Any) -> bool:
+    """Return whether two predictions are equal, numbers up to 1e-5."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(close(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(close, a, b))
+    return bool(a == pytest.approx(b, abs=1e-5) if isinstance(a, float) else a == b)

@@ -11,7 +11,7 @@ from dcft_cli.data.rows import Rows
 from dcft_cli.errors import AdapterFileError, DataError, RunError
 from dcft_cli.prediction.mixed import load_mixed
 from dcft_cli.tasks import FAMILIES
-from tests.prediction.adapters import LABELS, rows_for, save, save_folder
+from tests.prediction.adapters import LABELS, close, rows_for, save, save_folder
 
 
 @pytest.fixture
@@ -35,15 +35,6 @@ def test_every_row_gets_what_its_adapter_predicts_alone(
         assert close(prediction, expected), (prediction, expected)
         differing.add(json.dumps(prediction))
     assert len(differing) > 3, "predictions that hardly differ prove nothing"
-
-
-def close(a: Any, b: Any) -> bool:
-    """Return whether two predictions are equal, numbers up to 1e-5."""
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(close(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(close, a, b))
-    return bool(a == pytest.approx(b, abs=1e-5) if isinstance(a, float) else a == b)
 
 
 def test_names_that_no_adapter_has_are_listed(adapters: Path) -> None:

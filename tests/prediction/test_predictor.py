@@ -21,6 +21,7 @@ from dcft_cli.runs.evaluate import evaluate
 from dcft_cli.tasks.decision import Decision
 from tests.families import SPECIAL, WORDS, save_base
 from tests.jobs import Watcher, recipe, train
+from tests.prediction.adapters import close
 from tests.samples import rows_of, write_rows
 
 RunOf = Callable[[str], Path]
@@ -34,15 +35,6 @@ TEXTS = ["the film was good", "bad", "the plot of the movie was not great"]
 def predictor_of(run_of: RunOf) -> PredictorOf:
     loaded: dict[str, Predictor] = {}
     return lambda task: loaded.setdefault(task, dcft_cli.load(run_of(task), batch_size=4))
-
-
-def close(a: Any, b: Any) -> bool:
-    """Whether two predictions are equal, numbers up to 1e-5."""
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(close(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(close, a, b))
-    return a == pytest.approx(b, abs=1e-5) if isinstance(a, float) else bool(a == b)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -1,4 +1,4 @@
-"""Tiny tokenizers of the three common kinds, and files of rows."""
+"""Tiny tokenizers of the three common kinds, files of rows, and tasks of a user's own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +8,8 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from dcft_cli.recipe import DataSection, TaskSection
+from dcft_cli.tasks import LoadedTask, load_task
 from tests.samples import write_rows
 
 Write = Callable[..., str]
@@ -60,6 +62,18 @@ def unigram() -> PreTrainedTokenizerFast:
     )
     settings = {"pad_token": "[PAD]", "unk_token": "[UNK]", "padding_side": "left"}
     return _fast(tokenizer, "[CLS]", "[SEP]", **settings)
+
+
+def rows(*labels: object) -> list[dict[str, object]]:
+    return [{"text": f"text {number}", "label": label} for number, label in enumerate(labels)]
+
+
+def load_own(
+    kind: Any, path: str, labels: list[str] | None = None, task: Any = None, **data: Any
+) -> LoadedTask:
+    """Load `path` as the training and validation data of a user's own task."""
+    section = DataSection(**{"train": path, "validation": path, **data})
+    return load_task(TaskSection(type=kind, labels=labels, **(task or {})), section)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
@@ -11,17 +11,9 @@ from transformers import PreTrainedTokenizerFast
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe import DataSection, TaskSection
 from dcft_cli.tasks import LoadedTask, load_task
-from tests.tasks.conftest import Write
+from tests.tasks.conftest import Write, load_own, rows
 
-
-def load(path: str, labels: list[str] | None = None, **data: Any) -> LoadedTask:
-    """Load `path` as the training and validation data of a user's own task."""
-    section = DataSection(**{"train": path, "validation": path, "text": "text", **data})
-    return load_task(TaskSection(type="classification", labels=labels), section)
-
-
-def rows(*labels: object) -> list[dict[str, object]]:
-    return [{"text": f"text {number}", "label": label} for number, label in enumerate(labels)]
+load = partial(load_own, "classification", text="text")
 
 
 def numbers(loaded: LoadedTask) -> list[int]:

@@ -1,4 +1,5 @@
 import csv
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,9 @@ from dcft_cli.errors import DataError, RecipeError, TrainingError
 from dcft_cli.recipe import DataSection, TaskSection
 from dcft_cli.tasks import LoadedTask, build_task, load_task
 from dcft_cli.tasks.multi_label import MultiLabel, best_threshold
-from tests.tasks.conftest import Write
+from tests.tasks.conftest import Write, load_own, rows
 
-
-def load(path: str, task: dict[str, Any] | None = None, **data: Any) -> LoadedTask:
-    """Load `path` as training and as validation data."""
-    section = DataSection(**{"train": path, "validation": path, "text": "text", **data})
-    return load_task(TaskSection(type="multi_label", **(task or {})), section)
-
-
-def rows(*labels: object) -> list[dict[str, object]]:
-    return [{"text": f"text {number}", "label": label} for number, label in enumerate(labels)]
+load = partial(load_own, "multi_label", text="text")
 
 
 def score(logits: Any, present: Any) -> dict[str, float]:
@@ -69,7 +62,7 @@ def test_another_separator_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no row .* separator '\|', but 2 of 3 contain ','") as err:
         load(str(path))
     assert 'data.separator=","' in err.value.hint
-    loaded = load(str(path), {"labels": ["a", "b,c", "a,b", "b"]})
+    loaded = load(str(path), ["a", "b,c", "a,b", "b"])
     assert vectors(loaded)[2] == [0, 1, 0, 0]
 
 
@@ -85,7 +78,7 @@ def test_columns_of_0_and_1(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no column `vile`"):
         load(str(path), label=["toxic", "vile"])
     with pytest.raises(RecipeError, match=r"\(a, b\) are not the columns .* \(toxic, rude\)"):
-        load(str(path), {"labels": ["a", "b"]}, label=["toxic", "rude"])
+        load(str(path), ["a", "b"], label=["toxic", "rude"])
     with pytest.raises(RecipeError, match="named twice"):
         load(str(path), label=["toxic", "toxic"])
 
@@ -134,7 +127,7 @@ def test_the_threshold_decides(jsonl: Write, tokenizer: PreTrainedTokenizerFast)
     logits = np.array([[2.0, -1.0], [0.0, -0.5], [-3.0, -3.0]])
 
     def score(threshold: float, logits: Any = logits) -> dict[str, float]:
-        loaded = load(path, {"threshold": threshold})
+        loaded = load(path, task={"threshold": threshold})
         assert loaded.main_metric == "micro_f1"
         eval_set = loaded.task.evaluation_set("", loaded.validation[""].dataset, tokenizer)
         return eval_set.score(logits, np.array(eval_set.features["labels"][:]))
@@ -217,5 +210,5 @@ def test_a_list_without_quotation_marks_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [[[1, 0, 0], [0, 1, 1]], ["[1 0 0]", "[0 1 1]"]])
 def test_lists_of_0_and_1(jsonl: Write, labels: list[str] | None, values: list[object]) -> None:
     with pytest.raises(DataError, match="every list in `label` has 3 values of 0 and 1") as error:
-        load(jsonl(rows(*values)), {"labels": labels})
+        load(jsonl(rows(*values)), labels)
     assert 'data.label="[NAME, NAME]"' in error.value.hint

@@ -1,20 +1,13 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from dcft_cli.errors import DataError
-from dcft_cli.recipe import DataSection, TaskSection
-from dcft_cli.tasks import LoadedTask, load_task
-from tests.tasks.conftest import Write
+from tests.tasks.conftest import Write, load_own, rows
 
-
-def load(path: str, **task: str) -> LoadedTask:
-    data = DataSection(train=path, validation=path, text=["text"])
-    return load_task(TaskSection(type="regression", **task), data)
-
-
-def rows(*labels: object) -> list[dict[str, object]]:
-    return [{"text": "x" * (9 - number), "label": label} for number, label in enumerate(labels)]
+load = partial(load_own, "regression", text="text")
 
 
 def test_labels_are_numbers_however_written(jsonl: Write) -> None:
@@ -59,7 +52,7 @@ def test_scores(jsonl: Write, tokenizer: PreTrainedTokenizerFast) -> None:
 
 @pytest.mark.parametrize(("metric", "higher"), [(None, True), ("mse", False)])
 def test_a_lower_error_is_better(jsonl: Write, metric: str | None, higher: bool) -> None:
-    loaded = load(jsonl(rows(1, 2)), **({"metric": metric} if metric else {}))
+    loaded = load(jsonl(rows(1, 2)), task={"metric": metric})
     assert loaded.main_metric == (metric or "pearson")
     assert loaded.greater_is_better is higher
 

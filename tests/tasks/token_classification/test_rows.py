@@ -1,4 +1,5 @@
 import csv
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 from dcft_cli.data import reading
 from dcft_cli.errors import DataError
 from dcft_cli.recipe import DataSection, TaskSection
-from dcft_cli.tasks import LoadedTask, load_task
-from tests.tasks.conftest import Write
+from dcft_cli.tasks import load_task
+from tests.tasks.conftest import Write, load_own
 
 TAGS = ("B-LOC", "B-PER", "I-PER", "O")
 
@@ -21,12 +22,7 @@ def row(words: str, tags: str, **others: Any) -> dict[str, Any]:
 
 
 ROWS = [row("ann lee is in rome", "B-PER I-PER O O B-LOC"), row("she is tall", "O O O")]
-
-
-def load(path: str, task: dict[str, Any] | None = None, **data: Any) -> LoadedTask:
-    """Load `path` as training and as validation data."""
-    section = DataSection(**{"train": path, "validation": path, **data})
-    return load_task(TaskSection(type="token_classification", **(task or {})), section)
+load = partial(load_own, "token_classification")
 
 
 def test_labels_are_found_in_the_training_data(jsonl: Write) -> None:
@@ -50,7 +46,7 @@ def test_a_conll_file_gives_the_same_rows(tmp_path: Path, jsonl: Write) -> None:
 
 def test_labels_may_be_class_numbers_of_the_recipe(jsonl: Write) -> None:
     path = jsonl([{"w": ["a", "b"], "l": [3, "B-PER"]}, {"w": ["c"], "l": [0.0]}])
-    loaded = load(path, {"labels": list(TAGS)}, text="w", label="l")
+    loaded = load(path, list(TAGS), text="w", label="l")
     assert loaded.validation[""].dataset["labels"][:] == [[3, 1], [0]]
 
 
@@ -114,10 +110,10 @@ def test_rows_that_do_not_fit(jsonl: Write, bad: dict[str, Any], message: str) -
         load(jsonl([ROWS[0], bad]))
 
 
-@pytest.mark.parametrize("task", [{}, {"labels": list(TAGS)}])
-def test_training_needs_two_classes(jsonl: Write, task: dict[str, Any]) -> None:
+@pytest.mark.parametrize("labels", [None, list(TAGS)])
+def test_training_needs_two_classes(jsonl: Write, labels: list[str] | None) -> None:
     with pytest.raises(DataError, match=r"every label .*is O"):
-        load(jsonl([ROWS[1]]), task)
+        load(jsonl([ROWS[1]]), labels)
 
 
 CONLLU = """\
@@ -165,6 +161,6 @@ def test_labels_that_are_no_tags_of_entities(jsonl: Write, tags: str) -> None:
 def test_all_kinds_of_problems_are_reported_at_once(jsonl: Write) -> None:
     bad = [row("a b", "O"), row("a", "X"), {"tokens": "a", "ner_tags": ["O"]}]
     with pytest.raises(DataError) as error:
-        load(jsonl([ROWS[0], *bad]), {"labels": list(TAGS)})
+        load(jsonl([ROWS[0], *bad]), list(TAGS))
     for text in ("has 1 labels for 2 words", "word 1 is 'X'", "`tokens` is 'a', not a list"):
         assert text in error.value.message

@@ -65,7 +65,7 @@ def test_a_perfect_model_scores_1_over_all_windows(
     tags = [{"l": "B-LOC", "p": "B-PER", "i": "I-PER", "o": "O"}[letter] for letter in letters]
     other = row("so on", "O O")
     path = jsonl([other, {"tokens": list(letters), "ner_tags": tags}, other])
-    loaded = load(path, {"labels": list(TAGS)}, max_length=12, document_stride=3)
+    loaded = load(path, list(TAGS), max_length=12, document_stride=3)
     eval_set = evaluation_set(loaded, tokenizer)
     perfect = logits_for(eval_set, tokenizer, lambda piece: "lpi".find(piece[0]) % 4)
     scores = eval_set.score(perfect, None)
@@ -89,7 +89,7 @@ def test_words_without_tokens_count_as_outside(
         {"tokens": words[0], "ner_tags": ["B-PER", "I-PER", "O", "B-PER"]},
         {"tokens": words[1], "ner_tags": ["B-PER"]},
     ]
-    loaded = load(jsonl(rows), {"labels": list(TAGS)})
+    loaded = load(jsonl(rows), list(TAGS))
     eval_set = evaluation_set(loaded, tokenizer)
     assert len(eval_set.features) == 1
     scores = eval_set.score(logits_for(eval_set, tokenizer, lambda piece: 1), None)
@@ -103,7 +103,7 @@ def test_labels_of_words_are_scored_by_the_word(
     jsonl: Write, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     rows = [{"tokens": ["a", "b", "\u200b", "c"], "ner_tags": ["NN", "VB", "NN", "NN"]}]
-    loaded = load(jsonl(rows), {"labels": ["NN", "VB", "JJ", "XX"]})
+    loaded = load(jsonl(rows), ["NN", "VB", "JJ", "XX"])
     assert loaded.main_metric == "accuracy"
     eval_set = evaluation_set(loaded, tokenizer)
     scores = eval_set.score(
@@ -117,7 +117,7 @@ def test_entities_are_reported_by_type_and_confusions_by_word(
     jsonl: Write, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     rows = [row("p i o l", "B-PER I-PER O B-LOC"), row("l p o", "B-PER B-PER O")]
-    loaded = load(jsonl(rows), {"labels": list(TAGS), "calibrate": True})
+    loaded = load(jsonl(rows), list(TAGS), task={"calibrate": True})
     eval_set = evaluation_set(loaded, tokenizer)
     number_of = {"l": 0, "p": 1, "i": 2}  # in TAGS; any other letter is O
     logits = 3 * logits_for(eval_set, tokenizer, lambda piece: number_of.get(piece[0], 3))
@@ -142,7 +142,7 @@ def test_labels_of_words_are_reported_by_the_word(
     jsonl: Write, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     rows = [{"tokens": ["a", "b", "\u200b", "c"], "ner_tags": ["NN", "VB", "NN", "NN"]}]
-    loaded = load(jsonl(rows), {"labels": ["NN", "VB", "JJ", "XX"]})
+    loaded = load(jsonl(rows), ["NN", "VB", "JJ", "XX"])
     eval_set = evaluation_set(loaded, tokenizer)
     report = eval_set.report(logits_for(eval_set, tokenizer, lambda piece: "ab".find(piece) % 3))
     assert report is not None
