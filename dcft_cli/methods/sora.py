@@ -67,7 +67,7 @@ class SoRA(LowRankMethod):
         return {
             "gates": self.settings.rank * len(open_gates),
             "nonzero_gates": sum(open_gates),
-            "values_left": sum(g * size for g, size in zip(open_gates, sizes, strict=True)),
+            "parameters_left": sum(g * size for g, size in zip(open_gates, sizes, strict=True)),
         }
 
 

@@ -42,6 +42,7 @@ class Metrics(BaseModel):
     baselines: dict[str, dict[str, Any]]
     adapter_parameters: int
     head_parameters: int
+    method_facts: dict[str, Any] = {}
     train_rows: int
     validation_rows: dict[str, int]
     row_hashes: RowHashes
@@ -79,6 +80,13 @@ class Run:
     def metric(self) -> str:
         """Name of the main metric."""
         return self.metrics.main_metric
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Number of the adapter's values: of AdaLoRA and SoRA, those that are left."""
+        return int(
+            self.metrics.method_facts.get("parameters_left", self.metrics.adapter_parameters)
+        )
 
     @property
     def best(self) -> float:

@@ -24,8 +24,8 @@ def reading() -> list[str]:
         "Mean ± standard deviation over n seeds (n - 1 in the denominator).",
         "Differences are paired: the mean over the seeds that both groups have, with a 95 % "
         "interval of Student's t in brackets. They are not corrected for several comparisons.",
-        "adapter and head: trained parameters. stored: size of the adapter file. "
-        "memory: peak on a CUDA device.",
+        "adapter and head: trained parameters; of AdaLoRA and SoRA, those that are left. "
+        "stored: size of the adapter file. memory: peak on a CUDA device.",
     ]
 
 

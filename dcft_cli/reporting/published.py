@@ -126,7 +126,7 @@ def _same_setting(number: Published, run: Run) -> bool:
     Where the paper names no setting, the number of trained parameters is compared instead.
     """
     if number.method != "dcft":
-        parameters, trained = number.parameters, run.metrics.adapter_parameters
+        parameters, trained = number.parameters, run.adapter_parameters
         return parameters is not None and abs(trained / parameters - 1) < _TOLERANCE
     wanted = dict(pair.split("=") for pair in number.setting.split())
     adapter = run.recipe.adapter

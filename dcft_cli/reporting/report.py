@@ -144,7 +144,7 @@ def _row(group: Group, reference: Group) -> Row:
         last=summarize(last.values()),
         difference=difference,
         last_difference=last_difference,
-        adapter=summarize(run.metrics.adapter_parameters for run in runs),
+        adapter=summarize(run.adapter_parameters for run in runs),
         head=summarize(run.metrics.head_parameters for run in runs),
         stored=_known(run.stored_bytes for run in runs),
         seconds=summarize(run.metrics.seconds for run in runs),

@@ -152,7 +152,7 @@ def test_facts_count_what_open_gates_keep() -> None:
     assert method.facts() == {
         "gates": 16,
         "nonzero_gates": 9,
-        "values_left": 1 * 32 + 0 * 52 + 4 * 32 + 4 * 52,
+        "parameters_left": 1 * 32 + 0 * 52 + 4 * 32 + 4 * 52,
     }
 
 

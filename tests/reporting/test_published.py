@@ -95,6 +95,14 @@ def test_published_numbers_beside_runs(
     assert {table: by_table[table] for table in scores} == scores
 
 
+def test_the_size_of_a_pruned_adapter_is_what_is_left(tmp_path: Path) -> None:
+    """As the paper counts: not all gates that SoRA starts with."""
+    started = {"adapter_parameters": 331_776, **RTE}
+    for name, facts in (("all", {}), ("left", {"method_facts": {"parameters_left": 120_000}})):
+        found = compared(tmp_path / name, "adapter.method=sora", **started, **facts)
+        assert bool(found.numbers) == bool(facts)
+
+
 def test_mnli_needs_both_sets_and_names_one_score(tmp_path: Path) -> None:
     rows = {"matched": 9815, "mismatched": 9832}
     found = compared(
