@@ -104,6 +104,10 @@ class AdaLoRA(PEFTMethod):
         _, end, _ = self.schedule()
         if step < end and not self._has_finite_gradients():
             return  # float16 has skipped the step; importances are smoothed, and would stay NaN
+        if step >= end:
+            # PEFT makes ranks final at the end exactly. A run that is resumed with fewer steps may
+            # be past it already.
+            step = end + 1 if self._is_pruned() else end
         if step == end and not self.wrapper.base_model.rankallocator.exp_avg_ipt:
             raise TrainingError(
                 f"adalora makes its ranks final at step {end}, and no step before it had finite "
@@ -148,6 +152,12 @@ class AdaLoRA(PEFTMethod):
             ranks[name] = int(layer.lora_E[ADAPTER].count_nonzero())
             values += ranks[name] * (matrix.out_features + matrix.in_features + 1)
         return {"ranks": ranks, "parameters_left": values}
+
+    def _is_pruned(self) -> bool:
+        """Return whether no more triplets are kept than the budget has."""
+        kept = self._config.rank_pattern
+        budget: int = self.wrapper.base_model.rankallocator.target_bgt
+        return kept is not None and sum(map(sum, kept.values())) <= budget
 
     def _has_finite_gradients(self) -> bool:
         """Return whether all gradients are finite; clipping makes zeros of others in the step."""

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from dcft_cli.adapter_file.load import check_fingerprint
@@ -23,7 +22,6 @@ from dcft_cli.targets.resolve import general_name
 from dcft_cli.training.checkpointing import checkpoint_activations
 from dcft_cli.training.distributed import move_whole, refuse_trained_shards, shard_frozen
 from dcft_cli.training.reporting import Reporter
-from dcft_cli.training.trainer import METHOD_STATE
 
 
 def attach(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method, str]:
@@ -83,8 +81,8 @@ def longest_batch(plan: TrainingPlan, model: nn.Module) -> dict[str, torch.Tenso
     return plan.preparation.training_batch(model, longest, plan.machine.device)
 
 
-def load_checkpoint(path: Path, method: Method, fingerprint: str) -> None:
-    """Load a checkpoint to resume into the attached method.
+def check_checkpoint(path: Path, method: Method, fingerprint: str) -> None:
+    """Check that a checkpoint to resume fits the attached method; the trainer loads it.
 
     Raises:
         RunError, AdapterFileError: it has another adapter or base than this recipe.
@@ -97,6 +95,3 @@ def load_checkpoint(path: Path, method: Method, fingerprint: str) -> None:
             f"{path} has another adapter, or other labels, than the recipe describes.",
             "Resume with the recipe that the run was started with, or use another --output.",
         )
-    method.load(contents)
-    if (state := path / METHOD_STATE).exists():
-        method.load_state(load_file(state))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler, SequentialSampler
@@ -111,7 +111,8 @@ class AdapterTrainer(ResumableTrainer):
             self.reporting.baseline(name, scores, write=write)
 
     def restore_finished_run(self, checkpoint: Path) -> None:
-        """Restore history and best adapter of a finished run from its last checkpoint, loaded."""
+        """Restore history and best adapter of a finished run from its last checkpoint."""
+        self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
         self.restore_seconds(checkpoint)
         if self.evaluation_sets:
@@ -293,7 +294,10 @@ class AdapterTrainer(ResumableTrainer):
             save_file(state, folder / METHOD_STATE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self.method.load(read_contents(Path(resume_from_checkpoint) / ADAPTER_FILE))
+        folder = Path(resume_from_checkpoint)
+        self.method.load(read_contents(folder / ADAPTER_FILE))
+        if (state := folder / METHOD_STATE).exists():
+            self.method.load_state(load_file(state))
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))

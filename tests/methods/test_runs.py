@@ -92,6 +92,36 @@ def test_resuming_gives_what_an_uninterrupted_run_gives(method: str, tmp_path: P
         np.testing.assert_allclose(found[name], tensor, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
+ADALORA = ("adapter={method: adalora, rank: 2, initial_rank: 4}", "training.eval_steps=5")
+
+
+def test_adalora_resumes_after_its_ranks_are_final(tmp_path: Path) -> None:
+    settings = (*ADALORA, "training.max_steps=20")  # final at step 14
+    whole = job_of("adalora", tmp_path, *settings, run="whole")
+    with pytest.raises(KeyboardInterrupt):
+        job_of("adalora", tmp_path, *settings, run="stopped", stop_after=17)
+    resumed = job_of("adalora", tmp_path, *settings, run="stopped", resume=True)
+    files = (read_contents(job.folder / "adapter.safetensors") for job in (whole, resumed))
+    expected, found = map(all_tensors, files)
+    for name, tensor in expected.items():
+        np.testing.assert_allclose(found[name], tensor, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("stop", "steps"),
+    [(26, 30), (6, 7)],  # ranks are to be final at steps 21 and 5; checkpoints are at 25 and 5
+)
+def test_adalora_resumed_with_fewer_steps_keeps_to_its_budget(
+    stop: int, steps: int, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        job_of("adalora", tmp_path, *ADALORA, "training.max_steps=60", stop_after=stop)
+    job = job_of("adalora", tmp_path, *ADALORA, f"training.max_steps={steps}", resume=True)
+    last = job.folder / "checkpoints" / f"checkpoint-{steps}" / "adapter.safetensors"
+    kept = [np.count_nonzero(t) for n, t in all_tensors(read_contents(last)).items() if "_E" in n]
+    assert sum(kept) == 2 * len(kept)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_merging_gives_the_same_predictions_or_is_refused(method: str, tmp_path: Path) -> None:
     job = job_of(method, tmp_path)
