@@ -18,7 +18,7 @@ from dcft_cli.prediction.predictor import load
 from dcft_cli.recipe.methods import METHODS
 from dcft_cli.runs.adapted import load_adapted
 from dcft_cli.runs.push import push
-from tests.families import save_base
+from tests.families import save_base, tokens
 from tests.jobs import Job, recipe, train
 from tests.methods.small import small
 from tests.samples import rows_of
@@ -135,6 +135,21 @@ def test_merging_gives_the_same_predictions_or_is_refused(method: str, tmp_path:
         assert not out.exists()
     else:
         assert merge(None, str(job.folder), str(out)).difference <= 1e-5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_scored_values_are_those_of_a_rounded_file(method: str, tmp_path: Path) -> None:
+    job = job_of(method, tmp_path, "adapter.file_dtype=bfloat16", "training.max_steps=3")
+    adapted = load_adapted(job.folder, (), data=False)
+    assert adapted.method is not None
+    scored, loaded = job.trainer.method, adapted.method
+    for part in ("parameters", "head"):
+        expected, found = getattr(scored, part)(), getattr(loaded, part)()
+        assert expected.keys() == found.keys()
+        for name, tensor in expected.items():
+            assert torch.equal(found[name], tensor), name
+    logits = [m.model.eval()(**tokens()).logits.detach() for m in (scored, loaded)]
+    torch.testing.assert_close(*logits, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)
