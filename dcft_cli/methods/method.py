@@ -31,12 +31,15 @@ class Method(ABC):
 
     Attributes:
         can_merge: whether the trained model is one of the base's architecture.
+        not_decayed: parts of the names of its own parameters that weight decay leaves alone:
+            biases, and values whose zero is not the base model, such as factors that start at 1.
         model: the model that it is attached to.
         base: parameters of the model without what the method adds, by name.
         parts: the targets, and what of the head is trained or fixed.
     """
 
     can_merge: ClassVar[bool] = True
+    not_decayed: ClassVar[frozenset[str]] = frozenset({"bias"})
     model: nn.Module
     base: dict[str, nn.Parameter]
     parts: Parts
@@ -99,6 +102,10 @@ class Method(ABC):
     def trained_parameters(self) -> int:
         """Return the number of trained values beside the head."""
         return sum(p.numel() for p in self.parameters().values() if p.requires_grad)
+
+    def decays(self, name: str) -> bool:
+        """Return whether weight decay applies to one of its own parameters, by its name."""
+        return self.not_decayed.isdisjoint(name.split("."))
 
     def penalty(self) -> Tensor | None:
         """Return the term to add to the training loss, a scalar; None: there is none."""

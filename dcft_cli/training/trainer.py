@@ -150,16 +150,23 @@ class AdapterTrainer(ResumableTrainer):
         return batches, None
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create AdamW with a learning rate for the adapters and one for the head."""
+        """Create AdamW with a learning rate for the adapters and one for the head.
+
+        What decays is said by the method for its own parameters, and by transformers, which goes
+        by names, for those of the base.
+        """
         if self.optimizer is None:
             decayed = set(self.get_decay_parameter_names(self.adapted_model))
+            base = {id(parameter) for parameter in self.method.base.values()}
             rates = {False: self.args.learning_rate}
             head = {id(parameter) for parameter in self.method.head().values()}
             rates[True] = self.recipe.training.head_learning_rate or self.args.learning_rate
             groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
             for name, parameter in self.adapted_model.named_parameters():
                 if parameter.requires_grad:
-                    key = id(parameter) in head, name not in decayed
+                    in_base = id(parameter) in base
+                    decays = name in decayed if in_base else self.method.decays(name)
+                    key = id(parameter) in head, not decays
                     groups.setdefault(key, []).append(parameter)
             optimizer, settings = self.get_optimizer_cls_and_kwargs(self.args)
             self.optimizer = optimizer(

@@ -137,6 +137,35 @@ def test_merging_gives_the_same_predictions_or_is_refused(method: str, tmp_path:
         assert merge(None, str(job.folder), str(out)).difference <= 1e-5
 
 
+NOT_DECAYED = {
+    "bitfit": {"bias"},
+    "houlsby": {"bias"},
+    "pfeiffer": {"bias"},
+    "dora": {"lora_magnitude_vector.default.weight"},
+    "sora": {"gate_norm"},
+    "psoft": {"psoft_R.default.vector_a", "psoft_R.default.vector_b"},
+    "road": {"road_alpha.default"},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_weight_decay_pulls_to_the_base_model(method: str, tmp_path: Path) -> None:
+    decay = ("training.weight_decay=0.1", "training.max_steps=3")
+    trainer = job_of(method, tmp_path, *decay).trainer
+    names = {id(p): name for name, p in trainer.method.parameters().items()}
+    by_decay: dict[float, set[str]] = {0.0: set(), 0.1: set()}
+    for group in trainer.optimizer.param_groups:
+        by_decay[group["weight_decay"]] |= {names[id(p)] for p in group["params"] if id(p) in names}
+    if method == "full":
+        assert all("bias" in name or "orm" in name for name in by_decay[0.0])
+        return
+    ends = NOT_DECAYED.get(method, set())
+    assert {end for end in ends if any(n.endswith(end) for n in by_decay[0.0])} == ends
+    assert all(name.endswith(tuple(ends)) for name in by_decay[0.0])
+    assert not any(name.endswith(tuple(ends)) for name in by_decay[0.1])
+    assert by_decay[0.1] or method in ("head", "bitfit")
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_scored_values_are_those_of_a_rounded_file(method: str, tmp_path: Path) -> None:
     job = job_of(method, tmp_path, "adapter.file_dtype=bfloat16", "training.max_steps=3")
