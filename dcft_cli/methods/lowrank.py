@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dcft_cli.methods.method import Method
+from dcft_cli.methods.linear import LinearMethod
 from dcft_cli.targets.modules import Wrapper, replace_modules
 from dcft_cli.targets.weights import Matrix
 
@@ -51,8 +51,12 @@ def lowrank_layers(model: nn.Module) -> Iterator[LowRankLinear]:
     return (module for module in model.modules() if isinstance(module, LowRankLinear))
 
 
-class LowRankMethod(Method):
+class LowRankMethod(LinearMethod):
     """A method whose layers are `LowRankLinear`."""
+
+    def detach(self) -> None:
+        """Put the plain layers back, as they were."""
+        replace_modules(self.model, {layer: layer.base for layer in lowrank_layers(self.model)})
 
     @torch.no_grad()
     def weight_change(self) -> float | None:
@@ -76,4 +80,4 @@ class LowRankMethod(Method):
             A, B = (factor.double() for factor in layer.factors())
             stored = layer.matrix.parameter
             stored.copy_(layer.matrix.as_stored(layer.scale * (B @ A)).add_(stored))
-        replace_modules(self.model, {layer: layer.base for layer in layers})
+        self.detach()

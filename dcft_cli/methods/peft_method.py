@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from dcft_cli.acceleration.batched_factors import autocast_dtype
 from dcft_cli.errors import TargetError, UserError
-from dcft_cli.methods.linear import linear_layers
-from dcft_cli.methods.method import Method
+from dcft_cli.methods.linear import LinearMethod, linear_layers
 from dcft_cli.recipe import AdapterSection
 from dcft_cli.targets.resolve import Target
 from dcft_cli.targets.weights import Matrix
@@ -26,7 +25,7 @@ from dcft_cli.targets.weights import Matrix
 ADAPTER = "default"  # PEFT's own name for a model's only adapter
 
 
-class PEFTMethod(Method):
+class PEFTMethod(LinearMethod):
     """A method of PEFT on whole linear layers.
 
     Attributes:
@@ -69,6 +68,10 @@ class PEFTMethod(Method):
             layer = model.get_submodule(name)
             layer.train(model.training)  # dropout is made in training mode
             layer.register_forward_hook(_as_under_autocast)
+
+    def detach(self) -> None:
+        """Put the plain layers back, as they were."""
+        self.wrapper.unload()
 
     def check(self, name: str, matrix: Matrix) -> None:
         """Raise TargetError if the method cannot adapt a layer."""
