@@ -20,7 +20,7 @@ from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.targets.head import find_parts
 from dcft_cli.targets.resolve import general_name
 from dcft_cli.training.checkpointing import checkpoint_activations
-from dcft_cli.training.distributed import move_whole, refuse_trained_shards, shard_frozen
+from dcft_cli.training.distributed import move_whole, shard_frozen
 from dcft_cli.training.reporting import Reporter
 
 
@@ -33,7 +33,6 @@ def attach(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method, s
 
     Raises:
         ModelError: the weights cannot be loaded, or are not finite.
-        RecipeError: the method does not fit a base that processes split.
     """
     recipe, preparation, device = plan.recipe, plan.preparation, plan.machine.device
     loaded = load_model(recipe.model, preparation.config, preparation.auto_class)
@@ -56,7 +55,6 @@ def attach(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method, s
     base = replace(base, missing_keys=base.missing_keys - parts.fixed)
     method = build(recipe.adapter, seed=recipe.training.seed, total_steps=plan.total_steps)
     method.attach(model, parts)
-    refuse_trained_shards(model, recipe.adapter.method)
     move_whole(model, device)
     loss = preparation.loaded.task.training_loss
     left_out = method.remove_unreached(longest_batch(plan, model), loss)

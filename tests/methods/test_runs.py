@@ -18,6 +18,7 @@ from dcft_cli.prediction.predictor import load
 from dcft_cli.recipe.methods import METHODS
 from dcft_cli.runs.adapted import load_adapted
 from dcft_cli.runs.push import push
+from dcft_cli.training.machine import Machine
 from tests.families import save_base, tokens
 from tests.jobs import Job, recipe, train
 from tests.methods.small import small
@@ -207,6 +208,24 @@ def test_no_method_trains_half_precision_weights(method: str, tmp_path: Path) ->
 def test_full_fine_tuning_refuses_packed_weights(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"full trains every weight .*quantization=8bit packs"):
         job_of("full", tmp_path, "model.quantization=8bit")
+
+
+@pytest.mark.parametrize(
+    ("method", "use"),
+    [
+        ("dora", "starts from whole"),
+        ("psoft", "starts from whole"),
+        ("full", "trains"),
+        ("bitfit", "trains"),
+    ],
+)
+def test_what_does_not_fit_a_split_base_is_refused_before_work(
+    method: str, use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(torch.device("cpu"), 1, processes=2, is_main=True, precision="float32")
+    monkeypatch.setattr("dcft_cli.runs.plan.find_machine", lambda *_: machine)
+    with pytest.raises(RecipeError, match=f"{method} {use} weights of the base"):
+        job_of(method, tmp_path, "training.shard_base=true")
 
 
 @pytest.mark.parametrize("to", ["peft", "onnx"])
