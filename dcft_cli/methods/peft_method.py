@@ -8,8 +8,8 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from importlib.util import find_spec
-from statistics import median
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dcft_cli.acceleration.batched_factors import autocast_dtype
 from dcft_cli.errors import TargetError, UserError
 from dcft_cli.methods.linear import LinearMethod, linear_layers
+from dcft_cli.methods.weight_change import median_change
 from dcft_cli.recipe import AdapterSection
 from dcft_cli.targets.resolve import Target
 from dcft_cli.targets.weights import Matrix
@@ -105,18 +106,15 @@ class PEFTMethod(LinearMethod):
                 "Choose adapter.targets that name both, or another adapter.method.",
             )
 
-    @torch.no_grad()
     def weight_change(self) -> float | None:
-        """Return the median of |W' - W| / |W| (Frobenius); None if all weights are quantized."""
-        changes = []
-        for name, matrix in self.layers.items():
-            if matrix.is_quantized or matrix.is_sharded:
-                continue
-            weight, merged = self.base_layer(name).weight, self.merged_layer(name).weight
-            weight = weight.to("cpu", torch.float64)
-            if size := float(weight.norm()):
-                changes.append(float((merged - weight).norm()) / size)
-        return median(changes) if changes else None
+        """Return the median of |W' - W| / |W| over the layers; None if there is none to compare."""
+
+        def change(name: str) -> Tensor:
+            before, after = self.base_layer(name).weight, self.merged_layer(name).weight
+            norm: Tensor = (after - before.to("cpu", torch.float64)).norm()
+            return norm
+
+        return median_change((matrix, partial(change, n)) for n, matrix in self.layers.items())
 
     def base_layer(self, name: str) -> Any:
         """Return the plain layer that PEFT has wrapped."""
