@@ -102,8 +102,8 @@ class AdaLoRA(PEFTMethod):
             if parameter.requires_grad and parameter.grad is None:  # the loss does not depend on it
                 parameter.grad = torch.zeros_like(parameter)
         _, end, _ = self.schedule()
-        if step < end and not self._has_finite_gradients():
-            return  # float16 has skipped the step; importances are smoothed, and would stay NaN
+        if step < end and self.was_skipped():
+            return  # importances are smoothed, and would stay NaN
         if step >= end:
             # PEFT makes ranks final at the end exactly. A run that is resumed with fewer steps may
             # be past it already.
@@ -158,12 +158,6 @@ class AdaLoRA(PEFTMethod):
         kept = self._config.rank_pattern
         budget: int = self.wrapper.base_model.rankallocator.target_bgt
         return kept is not None and sum(map(sum, kept.values())) <= budget
-
-    def _has_finite_gradients(self) -> bool:
-        """Return whether all gradients are finite; clipping makes zeros of others in the step."""
-        trained = (self.parameters() | self.head()).values()
-        finite = [p.grad.isfinite().all() for p in trained if p.grad is not None]
-        return bool(torch.stack(finite).all())
 
     @property
     def _config(self) -> Any:

@@ -118,6 +118,13 @@ class Method(ABC):
             step: 1 for the first.
         """
 
+    def was_skipped(self) -> bool:
+        """Return whether float16 has skipped the optimizer's step: a gradient is not finite."""
+        # Of all that is trained: clipping makes zeros of a parameter's gradients for another's.
+        trained = (self.parameters() | self.head()).values()
+        finite = [p.grad.isfinite().all() for p in trained if p.grad is not None]
+        return bool(finite) and not bool(torch.stack(finite).all())
+
     def state(self) -> dict[str, Tensor]:
         """Return what resuming needs beside the parameters and the optimizer's state."""
         return {}

@@ -49,7 +49,9 @@ class SoRA(LowRankMethod):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Shrink every gate by the threshold."""
+        """Shrink every gate by the threshold, unless the optimizer's step was skipped."""
+        if self.was_skipped():
+            return
         threshold = self.threshold(step)
         for layer in self.layers():
             layer.gate_norm.copy_(shrunk(layer.gate_norm, threshold))
