@@ -1,6 +1,7 @@
 """AdaLoRA: LoRA in the form of an SVD, whose ranks shrink to a budget while it trains."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -152,6 +153,18 @@ class AdaLoRA(PEFTMethod):
             ranks[name] = int(layer.lora_E[ADAPTER].count_nonzero())
             values += ranks[name] * (matrix.out_features + matrix.in_features + 1)
         return {"ranks": ranks, "parameters_left": values}
+
+    def notes(self, step: int) -> list[str]:
+        """Return a note if the ranks of this step are those of an unfinished schedule."""
+        _, end, _ = self.schedule()
+        if step >= end:
+            return []
+        mean = fmean(self.facts()["ranks"].values())
+        return [
+            f"The best checkpoint is that of step {step}, before adalora's ranks were final (step "
+            f"{end}): its mean rank is {mean:.3g}, not {self.settings.rank}. Lower "
+            "adapter.pruning_end or train longer, for more scores of the final ranks."
+        ]
 
     def _is_pruned(self) -> bool:
         """Return whether no more triplets are kept than the budget has."""

@@ -140,6 +140,10 @@ class Method(ABC):
         """Return what there is to say about the trained method, such as ranks; for metrics.json."""
         return {}
 
+    def notes(self, step: int) -> list[str]:
+        """Return what a user should know of the trained method, as it was after a step."""
+        return []
+
     def save(
         self,
         path: Path,

@@ -104,7 +104,7 @@ def _metrics(plan: TrainingPlan, trainer: AdapterTrainer, prior: Prior | None) -
         "seed": recipe.training.seed,
         "base": recipe.model.name,
         "settings": recipe.model_dump(mode="json", exclude_none=True, exclude={"sweep"}),
-        "notes": _notes(plan, trainer, prior, best, weight_change),
+        "notes": [*_notes(plan, trainer, prior, best, weight_change), *method.notes(best_step)],
     }
 
 

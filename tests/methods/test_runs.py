@@ -123,6 +123,21 @@ def test_adalora_resumed_with_fewer_steps_keeps_to_its_budget(
     assert sum(kept) == 2 * len(kept)
 
 
+@pytest.mark.parametrize(
+    ("scores", "step"), [([0.9, 0.1, 0.2, 0.3], 5), ([0.1, 0.2, 0.9, 0.3], 15)]
+)
+def test_a_note_says_if_the_best_adalora_is_not_pruned(
+    scores: list[float], step: int, tmp_path: Path
+) -> None:
+    metrics = job_of("adalora", tmp_path, *ADALORA, "training.max_steps=20", scores=scores).metrics
+    assert metrics["best_step"] == step
+    found = [note for note in metrics["notes"] if "before adalora's ranks were final" in note]
+    assert len(found) == (step == 5)
+    if found:
+        mean = np.mean([*metrics["method_facts"]["ranks"].values()])
+        assert mean > 2 and f"(step 14): its mean rank is {mean:.3g}, not 2" in found[0]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_merging_gives_the_same_predictions_or_is_refused(method: str, tmp_path: Path) -> None:
     job = job_of(method, tmp_path)
