@@ -15,7 +15,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
-from dcft_cli.adapter.adapter import DCFTAdapter, full_precision
+from dcft_cli.adapter.adapter import DCFTAdapter, autocast_dtype, full_precision
 from dcft_cli.adapter.functional import ShapeAndScale, low_rank_factors, place_windows, sum_windows
 from dcft_cli.adapter.layer import DCFTLinear
 
@@ -25,13 +25,6 @@ class Factors(NamedTuple):
 
     down: Tensor
     up_t: Tensor
-
-
-def autocast_dtype(device: str) -> torch.dtype | None:
-    """Return the type that autocast casts products to; None where it is off, or unknown (meta)."""
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
-        return None
-    return torch.get_autocast_dtype(device)
 
 
 def make_factors(adapters: Sequence[DCFTAdapter], dtype: torch.dtype) -> list[Factors]:

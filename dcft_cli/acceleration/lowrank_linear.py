@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from dcft_cli.acceleration.batched_factors import SharedFactors, autocast_dtype, make_factors
+from dcft_cli.acceleration.batched_factors import SharedFactors, make_factors
+from dcft_cli.adapter.adapter import autocast_dtype
 from dcft_cli.adapter.layer import DCFTLinear, plain
 
 Rows = tuple[int, int]  # a range [start, end) of a weight's rows

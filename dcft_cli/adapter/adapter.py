@@ -20,6 +20,13 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
     return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
 
 
+def autocast_dtype(device: str) -> torch.dtype | None:
+    """Return the type that autocast casts products to; None where it is off, or unknown (meta)."""
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
+
+
 class DCFTAdapter(nn.Module):
     """A trained increment dW of a weight, or of a block of its rows (Eq. 5).
 

@@ -13,16 +13,14 @@ from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter.layer import AdaptedWeight, DCFTLinear, DCFTParametrization
 from dcft_cli.errors import ModelError, TargetError
 from dcft_cli.targets.example import example_of
-from dcft_cli.targets.gradients import Loss, find_reached
+from dcft_cli.targets.gradients import Loss, find_unreached, reset_input_gradients
 from dcft_cli.targets.head import Dense, find_parts, fix, outside_encoder
 from dcft_cli.targets.modules import replace_modules
 from dcft_cli.targets.resolve import Target
 
 M = TypeVar("M", bound=nn.Module)
-# Set on an adapted model: names of the parameters that `insert` froze and fixed, and whether
-# gradients of its inputs were switched on, by these methods of transformers' models.
-_FROZEN, _FIXED, _INPUT_GRADIENTS = "_dcft_frozen", "_dcft_fixed", "_dcft_input_gradients"
-_ENABLE, _DISABLE = "enable_input_require_grads", "disable_input_require_grads"
+# Set on an adapted model: names of the parameters that `insert` froze and fixed.
+_FROZEN, _FIXED = "_dcft_frozen", "_dcft_fixed"
 
 
 def inject(
@@ -107,21 +105,8 @@ def remove_unreached(
     """
     adapters = [a for a in model.modules() if isinstance(a, DCFTAdapter)]
     # Only C: where dW starts at zero, A and B have no gradient yet.
-    kernels = [adapter.C for adapter in adapters]
-    reached = find_reached(model, kernels, inputs, loss)
-    if all(found is None for found in reached) and hasattr(model, _ENABLE):
-        # Reversible layers (Reformer's) run a backward pass only where their input needs one.
-        getattr(model, _ENABLE)()
-        setattr(model, _INPUT_GRADIENTS, True)
-        reached = find_reached(model, kernels, inputs, loss)
-    if all(found is None for found in reached):
-        raise TargetError(
-            f"No adapter of {type(model).__name__} receives a gradient from the loss.",
-            "Does its forward pass run without gradients?",
-        )
-    if not any(reached):
-        return []
-    unreached = [a for a, found in zip(adapters, reached, strict=True) if not found]
+    found = find_unreached(model, [[adapter.C] for adapter in adapters], inputs, loss)
+    unreached = [a for a, is_unreached in zip(adapters, found, strict=True) if is_unreached]
     weights = list(adapted_weights(model))
     for weight in weights:
         weight.adapters = nn.ModuleList(a for a in weight.adapters if a not in unreached)
@@ -229,8 +214,7 @@ def remove_adapters(model: M) -> M:
     _unwrap(model, list(adapted_weights(model)))
     model.__dict__.pop(_FIXED, None)
     frozen = set(model.__dict__.pop(_FROZEN, ()))
-    if model.__dict__.pop(_INPUT_GRADIENTS, False):
-        getattr(model, _DISABLE)()
+    reset_input_gradients(model)
     for name, parameter in model.named_parameters():
         if name in frozen:
             parameter.requires_grad_(True)

@@ -173,11 +173,10 @@ def _json(description: Mapping[str, Any]) -> bytes:
 
 
 @torch.no_grad()
-def round_trained(model: nn.Module, dtype: torch.dtype) -> None:
-    """Round the trained parameters in place to the values that a file of this type holds."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.copy_(parameter.to(dtype))
+def round_values(tensors: Iterable[Tensor], dtype: torch.dtype) -> None:
+    """Round tensors in place to the values that a file of this type holds."""
+    for tensor in tensors:
+        tensor.copy_(tensor.to(dtype))
 
 
 def as_module(target: Target) -> Module:

@@ -1,6 +1,7 @@
 """AdaLoRA: LoRA in the form of an SVD, whose ranks shrink to a budget while it trains."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -102,8 +103,12 @@ class AdaLoRA(PEFTMethod):
             if parameter.requires_grad and parameter.grad is None:  # the loss does not depend on it
                 parameter.grad = torch.zeros_like(parameter)
         _, end, _ = self.schedule()
-        if step < end and not self._has_finite_gradients():
-            return  # float16 has skipped the step; importances are smoothed, and would stay NaN
+        if step < end and self.was_skipped():
+            return  # importances are smoothed, and would stay NaN
+        if step >= end:
+            # PEFT makes ranks final at the end exactly. A run that is resumed with fewer steps may
+            # be past it already.
+            step = end + 1 if self._is_pruned() else end
         if step == end and not self.wrapper.base_model.rankallocator.exp_avg_ipt:
             raise TrainingError(
                 f"adalora makes its ranks final at step {end}, and no step before it had finite "
@@ -149,11 +154,23 @@ class AdaLoRA(PEFTMethod):
             values += ranks[name] * (matrix.out_features + matrix.in_features + 1)
         return {"ranks": ranks, "parameters_left": values}
 
-    def _has_finite_gradients(self) -> bool:
-        """Return whether all gradients are finite; clipping makes zeros of others in the step."""
-        trained = (self.parameters() | self.head()).values()
-        finite = [p.grad.isfinite().all() for p in trained if p.grad is not None]
-        return bool(torch.stack(finite).all())
+    def notes(self, step: int) -> list[str]:
+        """Return a note if the ranks of this step are those of an unfinished schedule."""
+        _, end, _ = self.schedule()
+        if step >= end:
+            return []
+        mean = fmean(self.facts()["ranks"].values())
+        return [
+            f"The best checkpoint is that of step {step}, before adalora's ranks were final (step "
+            f"{end}): its mean rank is {mean:.3g}, not {self.settings.rank}. Lower "
+            "adapter.pruning_end or train longer, for more scores of the final ranks."
+        ]
+
+    def _is_pruned(self) -> bool:
+        """Return whether no more triplets are kept than the budget has."""
+        kept = self._config.rank_pattern
+        budget: int = self.wrapper.base_model.rankallocator.target_bgt
+        return kept is not None and sum(map(sum, kept.values())) <= budget
 
     @property
     def _config(self) -> Any:

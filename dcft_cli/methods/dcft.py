@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter.inject import (
     adapter_layers,
@@ -23,6 +24,7 @@ from dcft_cli.adapter_file.contents import AdapterContents, Contents
 from dcft_cli.adapter_file.load import load_tensors
 from dcft_cli.adapter_file.write import save_adapter
 from dcft_cli.methods.method import Method
+from dcft_cli.methods.weight_change import median_change, product_norm
 from dcft_cli.recipe import AdapterSection
 from dcft_cli.targets.gradients import Loss
 from dcft_cli.targets.head import Parts
@@ -63,21 +65,15 @@ class DCFT(Method):
         layers = adapter_layers(self.model).values()
         return weight * orthogonality(layers, self.settings.orthogonality_form)
 
-    @torch.no_grad()
     def weight_change(self) -> float | None:
-        """Return the median of |dW| / |W| (Frobenius); None if no weight is there."""
-        ratios = []
-        for layer in adapter_layers(self.model).values():
-            if layer.target is None:
-                continue
-            if layer.target.matrix.is_quantized or layer.target.matrix.is_sharded:
-                continue
-            down, up = layer()
-            # |U V|^2 is the sum of (U^T U) * (V V^T), elementwise, which avoids computing dW.
-            squared = ((up.mT @ up) * (down @ down.mT)).sum().clamp_min(0)
-            if size := float(layer.target.matrix.parameter.float().norm()):
-                ratios.append(float(squared.sqrt()) / size)
-        return median(ratios) if ratios else None
+        """Return the median of |dW| / |W| over the layers; None if there is none to compare."""
+
+        def change(adapter: DCFTAdapter) -> Tensor:
+            down, up = adapter()
+            return product_norm(up, down)
+
+        adapters = adapter_layers(self.model).values()
+        return median_change((a.target.matrix, partial(change, a)) for a in adapters if a.target)
 
     def save(
         self,

@@ -1,11 +1,42 @@
 """Targets as whole linear layers: what every method but DCFT can change."""
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
+from typing import Any
 
 from dcft_cli.errors import TargetError
+from dcft_cli.methods.method import Method
+from dcft_cli.targets.gradients import Loss, find_unreached
 from dcft_cli.targets.resolve import Target
 from dcft_cli.targets.weights import Matrix
+
+
+class LinearMethod(Method):
+    """A method with a module of its own in the place of every target layer."""
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Put the plain layers back, as they were."""
+
+    def remove_unreached(self, inputs: Mapping[str, Any], loss: Loss | None = None) -> list[str]:
+        """Attach the method anew without the layers that the loss does not depend on.
+
+        Anew, since some methods share values among layers, or divide a budget by their number.
+        """
+        names = list(linear_layers(self.settings.method, self.parts.targets))
+        layers = [
+            [p for p in self.model.get_submodule(name).parameters() if p.requires_grad]
+            for name in names
+        ]
+        found = find_unreached(self.model, layers, inputs, loss)
+        unreached = [name for name, is_unreached in zip(names, found, strict=True) if is_unreached]
+        if unreached:
+            self.detach()
+            targets = tuple(t for t in self.parts.targets if t.matrix.path not in unreached)
+            self.attach(self.model, replace(self.parts, targets=targets))
+        return unreached
 
 
 def linear_layers(method: str, targets: Sequence[Target]) -> dict[str, Matrix]:

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from statistics import median
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dcft_cli.methods.method import Method
+from dcft_cli.methods.linear import LinearMethod
+from dcft_cli.methods.weight_change import median_change, product_norm
 from dcft_cli.targets.modules import Wrapper, replace_modules
 from dcft_cli.targets.weights import Matrix
 
@@ -38,12 +38,10 @@ class LowRankLinear(Wrapper, ABC):
         y: Tensor = self.base(x)
         return y + self.scale * update
 
-    def change(self) -> float:
-        """Return the Frobenius norm of dW = scale * B A, relative to that of W."""
-        A, B = (factor.double() for factor in self.factors())
-        # |B A|^2 = <B^T B, A A^T>: small matrices only.
-        delta = self.scale * (B.mT @ B).mul(A @ A.mT).sum().clamp(min=0).sqrt()
-        return float(delta / self.matrix.parameter.double().norm())
+    def change(self) -> Tensor:
+        """Return the Frobenius norm of dW = scale * B A."""
+        A, B = self.factors()
+        return self.scale * product_norm(B, A)
 
 
 def lowrank_layers(model: nn.Module) -> Iterator[LowRankLinear]:
@@ -51,16 +49,16 @@ def lowrank_layers(model: nn.Module) -> Iterator[LowRankLinear]:
     return (module for module in model.modules() if isinstance(module, LowRankLinear))
 
 
-class LowRankMethod(Method):
+class LowRankMethod(LinearMethod):
     """A method whose layers are `LowRankLinear`."""
 
-    @torch.no_grad()
+    def detach(self) -> None:
+        """Put the plain layers back, as they were."""
+        replace_modules(self.model, {layer: layer.base for layer in lowrank_layers(self.model)})
+
     def weight_change(self) -> float | None:
-        """Return the median of |dW| / |W| over the layers; None if a weight is quantized."""
-        layers = list(lowrank_layers(self.model))
-        if any(layer.matrix.is_quantized for layer in layers):
-            return None
-        return median(layer.change() for layer in layers)
+        """Return the median of |dW| / |W| over the layers; None if there is none to compare."""
+        return median_change((layer.matrix, layer.change) for layer in lowrank_layers(self.model))
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -76,4 +74,4 @@ class LowRankMethod(Method):
             A, B = (factor.double() for factor in layer.factors())
             stored = layer.matrix.parameter
             stored.copy_(layer.matrix.as_stored(layer.scale * (B @ A)).add_(stored))
-        replace_modules(self.model, {layer: layer.base for layer in layers})
+        self.detach()

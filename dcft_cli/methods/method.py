@@ -31,12 +31,15 @@ class Method(ABC):
 
     Attributes:
         can_merge: whether the trained model is one of the base's architecture.
+        not_decayed: parts of the names of its own parameters that weight decay leaves alone:
+            biases, and values whose zero is not the base model, such as factors that start at 1.
         model: the model that it is attached to.
         base: parameters of the model without what the method adds, by name.
         parts: the targets, and what of the head is trained or fixed.
     """
 
     can_merge: ClassVar[bool] = True
+    not_decayed: ClassVar[frozenset[str]] = frozenset({"bias"})
     model: nn.Module
     base: dict[str, nn.Parameter]
     parts: Parts
@@ -100,6 +103,10 @@ class Method(ABC):
         """Return the number of trained values beside the head."""
         return sum(p.numel() for p in self.parameters().values() if p.requires_grad)
 
+    def decays(self, name: str) -> bool:
+        """Return whether weight decay applies to one of its own parameters, by its name."""
+        return self.not_decayed.isdisjoint(name.split("."))
+
     def penalty(self) -> Tensor | None:
         """Return the term to add to the training loss, a scalar; None: there is none."""
         return None
@@ -110,6 +117,13 @@ class Method(ABC):
         Args:
             step: 1 for the first.
         """
+
+    def was_skipped(self) -> bool:
+        """Return whether float16 has skipped the optimizer's step: a gradient is not finite."""
+        # Of all that is trained: clipping makes zeros of a parameter's gradients for another's.
+        trained = (self.parameters() | self.head()).values()
+        finite = [p.grad.isfinite().all() for p in trained if p.grad is not None]
+        return bool(finite) and not bool(torch.stack(finite).all())
 
     def state(self) -> dict[str, Tensor]:
         """Return what resuming needs beside the parameters and the optimizer's state."""
@@ -125,6 +139,10 @@ class Method(ABC):
     def facts(self) -> dict[str, Any]:
         """Return what there is to say about the trained method, such as ranks; for metrics.json."""
         return {}
+
+    def notes(self, step: int) -> list[str]:
+        """Return what a user should know of the trained method, as it was after a step."""
+        return []
 
     def save(
         self,

@@ -55,6 +55,7 @@ class DoRA(LoRA):
     """
 
     fits_quantized = False  # PEFT puts new objects in the place of packed weights
+    not_decayed = frozenset({"lora_magnitude_vector"})
 
     def config(self, **more: Any) -> Any:
         """Return PEFT's configuration."""
@@ -90,6 +91,7 @@ class PSOFT(PEFTMethod):
 
     fits_transposed = False
     fits_quantized = False
+    not_decayed = frozenset({"vector_a", "vector_b"})
 
     def config(self) -> Any:
         """Return PEFT's configuration; alpha = r, so that B A is part of W itself."""
@@ -152,6 +154,7 @@ class RoAd(PEFTMethod):
     """
 
     fits_transposed = False
+    not_decayed = frozenset({"road_alpha"})
     _group_size = 64  # PEFT's own
 
     def config(self) -> Any:

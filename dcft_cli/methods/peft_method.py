@@ -8,17 +8,17 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from importlib.util import find_spec
-from statistics import median
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from dcft_cli.acceleration.batched_factors import autocast_dtype
+from dcft_cli.adapter.adapter import autocast_dtype
 from dcft_cli.errors import TargetError, UserError
-from dcft_cli.methods.linear import linear_layers
-from dcft_cli.methods.method import Method
+from dcft_cli.methods.linear import LinearMethod, linear_layers
+from dcft_cli.methods.weight_change import median_change
 from dcft_cli.recipe import AdapterSection
 from dcft_cli.targets.resolve import Target
 from dcft_cli.targets.weights import Matrix
@@ -26,7 +26,7 @@ from dcft_cli.targets.weights import Matrix
 ADAPTER = "default"  # PEFT's own name for a model's only adapter
 
 
-class PEFTMethod(Method):
+class PEFTMethod(LinearMethod):
     """A method of PEFT on whole linear layers.
 
     Attributes:
@@ -70,6 +70,10 @@ class PEFTMethod(Method):
             layer.train(model.training)  # dropout is made in training mode
             layer.register_forward_hook(_as_under_autocast)
 
+    def detach(self) -> None:
+        """Put the plain layers back, as they were."""
+        self.wrapper.unload()
+
     def check(self, name: str, matrix: Matrix) -> None:
         """Raise TargetError if the method cannot adapt a layer."""
         if matrix.transposed and not self.fits_transposed:
@@ -102,18 +106,15 @@ class PEFTMethod(Method):
                 "Choose adapter.targets that name both, or another adapter.method.",
             )
 
-    @torch.no_grad()
     def weight_change(self) -> float | None:
-        """Return the median of |W' - W| / |W| (Frobenius); None if all weights are quantized."""
-        changes = []
-        for name, matrix in self.layers.items():
-            if matrix.is_quantized or matrix.is_sharded:
-                continue
-            weight, merged = self.base_layer(name).weight, self.merged_layer(name).weight
-            weight = weight.to("cpu", torch.float64)
-            if size := float(weight.norm()):
-                changes.append(float((merged - weight).norm()) / size)
-        return median(changes) if changes else None
+        """Return the median of |W' - W| / |W| over the layers; None if there is none to compare."""
+
+        def change(name: str) -> Tensor:
+            before, after = self.base_layer(name).weight, self.merged_layer(name).weight
+            norm: Tensor = (after - before.to("cpu", torch.float64)).norm()
+            return norm
+
+        return median_change((matrix, partial(change, n)) for n, matrix in self.layers.items())
 
     def base_layer(self, name: str) -> Any:
         """Return the plain layer that PEFT has wrapped."""

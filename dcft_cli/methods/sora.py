@@ -21,6 +21,8 @@ class SoRA(LowRankMethod):
     in the loss beside the proximal step, and a threshold that the learning rate does not scale.
     """
 
+    not_decayed = frozenset({"gate_norm"})  # gates have a term of their own that shrinks them
+
     def insert(self, model: nn.Module, targets: Sequence[Target]) -> None:
         """Wrap the targets.
 
@@ -47,7 +49,9 @@ class SoRA(LowRankMethod):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Shrink every gate by the threshold."""
+        """Shrink every gate by the threshold, unless the optimizer's step was skipped."""
+        if self.was_skipped():
+            return
         threshold = self.threshold(step)
         for layer in self.layers():
             layer.gate_norm.copy_(shrunk(layer.gate_norm, threshold))
@@ -94,7 +98,6 @@ class GatedLinear(LowRankLinear):
         new: dict[str, Any] = {"device": matrix.parameter.device, "dtype": torch.float32}
         self.down = nn.Parameter(torch.empty(rank, matrix.in_features, **new))
         self.up = nn.Parameter(torch.zeros(matrix.out_features, rank, **new))
-        # Gates have no weight decay, and transformers exempts what is named as a norm's weights.
         self.gate_norm = nn.Parameter(torch.empty(rank, **new))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
         nn.init.normal_(self.gate_norm)

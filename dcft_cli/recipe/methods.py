@@ -28,6 +28,7 @@ class MethodSettings:
         places: roles of the layers that it changes, if a recipe cannot choose them.
         learning_rate, head_learning_rate: where a recipe has neither of the two.
         trains_base: whether it trains weights of the encoder, which must be float32 for that.
+        fits_sharded: whether it fits weights of the encoder that processes split.
     """
 
     keys: frozenset[str] = _PLACED
@@ -36,6 +37,7 @@ class MethodSettings:
     learning_rate: float = 1e-3
     head_learning_rate: float | None = 5e-3
     trains_base: bool = False
+    fits_sharded: bool = True
 
     @property
     def rates(self) -> dict[str, float]:
@@ -54,14 +56,14 @@ METHODS: dict[str, MethodSettings] = {
         learning_rate=5e-3,
         head_learning_rate=None,
     ),
-    "full": MethodSettings(_ALL, learning_rate=3e-5, trains_base=True),
+    "full": MethodSettings(_ALL, learning_rate=3e-5, trains_base=True, fits_sharded=False),
     "head": MethodSettings(_ALL, learning_rate=5e-3, head_learning_rate=None),
-    "bitfit": MethodSettings(_ALL, trains_base=True),
+    "bitfit": MethodSettings(_ALL, trains_base=True, fits_sharded=False),
     "houlsby": MethodSettings(_ALL | {"bottleneck"}, {"bottleneck": 8}, places=("O", "FFN_OUT")),
     "pfeiffer": MethodSettings(_ALL | {"bottleneck"}, places=("FFN_OUT",)),
     "lora": MethodSettings(_LORA, {"rank": 8, "scale": 2.0}),
     "lora_fa": MethodSettings(_LORA, {"rank": 8, "scale": 2.0}),
-    "dora": MethodSettings(_LORA, {"rank": 8, "scale": 2.0}),
+    "dora": MethodSettings(_LORA, {"rank": 8, "scale": 2.0}, fits_sharded=False),
     "adalora": MethodSettings(
         _LORA
         | {"initial_rank", "orthogonality"}
@@ -75,7 +77,7 @@ METHODS: dict[str, MethodSettings] = {
     "lokr": MethodSettings(
         _PLACED | {"rank", "scale", "factor"}, learning_rate=5e-3, head_learning_rate=None
     ),
-    "psoft": MethodSettings(_PLACED | {"rank"}, {"rank": 32}),
+    "psoft": MethodSettings(_PLACED | {"rank"}, {"rank": 32}, fits_sharded=False),
     "vera": MethodSettings(_PLACED | {"rank"}, {"rank": 256}, learning_rate=5e-3),
     "road": MethodSettings(_PLACED, learning_rate=5e-3),
 }

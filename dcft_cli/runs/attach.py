@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from dcft_cli.adapter_file.load import check_fingerprint
@@ -21,9 +20,8 @@ from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.targets.head import find_parts
 from dcft_cli.targets.resolve import general_name
 from dcft_cli.training.checkpointing import checkpoint_activations
-from dcft_cli.training.distributed import move_whole, refuse_trained_shards, shard_frozen
+from dcft_cli.training.distributed import move_whole, shard_frozen
 from dcft_cli.training.reporting import Reporter
-from dcft_cli.training.trainer import METHOD_STATE
 
 
 def attach(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method, str]:
@@ -35,7 +33,6 @@ def attach(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method, s
 
     Raises:
         ModelError: the weights cannot be loaded, or are not finite.
-        RecipeError: the method does not fit a base that processes split.
     """
     recipe, preparation, device = plan.recipe, plan.preparation, plan.machine.device
     loaded = load_model(recipe.model, preparation.config, preparation.auto_class)
@@ -58,11 +55,11 @@ def attach(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method, s
     base = replace(base, missing_keys=base.missing_keys - parts.fixed)
     method = build(recipe.adapter, seed=recipe.training.seed, total_steps=plan.total_steps)
     method.attach(model, parts)
-    refuse_trained_shards(model, recipe.adapter.method)
     move_whole(model, device)
     loss = preparation.loaded.task.training_loss
     left_out = method.remove_unreached(longest_batch(plan, model), loss)
     if left_out:
+        move_whole(model, device)  # what is attached anew
         names = ", ".join(sorted({general_name(name) for name in left_out}))
         reporter.noted(
             f"{len(left_out)} layers do not affect this task's loss and get no adapter ({names})."
@@ -83,8 +80,8 @@ def longest_batch(plan: TrainingPlan, model: nn.Module) -> dict[str, torch.Tenso
     return plan.preparation.training_batch(model, longest, plan.machine.device)
 
 
-def load_checkpoint(path: Path, method: Method, fingerprint: str) -> None:
-    """Load a checkpoint to resume into the attached method.
+def check_checkpoint(path: Path, method: Method, fingerprint: str) -> None:
+    """Check that a checkpoint to resume fits the attached method; the trainer loads it.
 
     Raises:
         RunError, AdapterFileError: it has another adapter or base than this recipe.
@@ -97,6 +94,3 @@ def load_checkpoint(path: Path, method: Method, fingerprint: str) -> None:
             f"{path} has another adapter, or other labels, than the recipe describes.",
             "Resume with the recipe that the run was started with, or use another --output.",
         )
-    method.load(contents)
-    if (state := path / METHOD_STATE).exists():
-        method.load_state(load_file(state))

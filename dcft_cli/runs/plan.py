@@ -165,8 +165,16 @@ def _check_sharding(recipe: Recipe, machine: Machine) -> None:
             "training.shard_base splits the base model among several processes, and there is one.",
             "Start them: dcft train RECIPE --devices N.",
         )
+    method = recipe.adapter.method
+    if not METHODS[method].fits_sharded:
+        use = "trains" if METHODS[method].trains_base else "starts from whole"
+        raise RecipeError(
+            f"adapter.method={method} {use} weights of the base model, which "
+            "training.shard_base splits.",
+            "Train without training.shard_base, or choose another method, such as dcft or lora.",
+        )
     needs = {
-        "adapter.init": "zero" if recipe.adapter.method == "dcft" else recipe.adapter.init,
+        "adapter.init": "zero" if method == "dcft" else recipe.adapter.init,
         "model.quantization": None,
         "training.compile": False,
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dcft_cli.adapter_file.write import round_trained
+from dcft_cli.adapter_file.write import round_values
 from dcft_cli.atomic import atomic_path
 from dcft_cli.runs.plan import TrainingPlan
 from dcft_cli.runs.prepare import adapter_info
@@ -43,7 +43,8 @@ def write_results(
     dtype: torch.dtype = getattr(torch, recipe.adapter.file_dtype)
     needs_predictions = plan.preparation.evaluation_sets and (task.has_classes or task.chosen)
     if dtype != torch.float32:  # the scores are those of the file
-        round_trained(trainer.adapted_model, dtype)
+        method = trainer.method
+        round_values((method.parameters() | method.head()).values(), dtype)
         metrics["metrics"] = trainer.score()
     elif needs_predictions and trainer.scored_step != metrics["best_step"]:
         trainer.score()
@@ -107,7 +108,7 @@ def _metrics(plan: TrainingPlan, trainer: AdapterTrainer, prior: Prior | None) -
         "seed": recipe.training.seed,
         "base": recipe.model.name,
         "settings": recipe.model_dump(mode="json", exclude_none=True, exclude={"sweep"}),
-        "notes": _notes(plan, trainer, prior, best, weight_change),
+        "notes": [*_notes(plan, trainer, prior, best, weight_change), *method.notes(best_step)],
     }
 
 

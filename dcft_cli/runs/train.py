@@ -17,7 +17,7 @@ from dcft_cli.errors import RunError
 from dcft_cli.failures import is_out_of_memory
 from dcft_cli.methods.method import Method
 from dcft_cli.recipe import dump_recipe
-from dcft_cli.runs.attach import attach, load_checkpoint, longest_batch
+from dcft_cli.runs.attach import attach, check_checkpoint, longest_batch
 from dcft_cli.runs.batch_size import smaller_batches
 from dcft_cli.runs.finished import early_stopping, finished_note
 from dcft_cli.runs.folder import RunFolder
@@ -107,7 +107,7 @@ def _train(
     set_seed(recipe.training.seed)
     base, method, fingerprint = attach(plan, reporter)
     if checkpoint is not None:
-        load_checkpoint(checkpoint, method, fingerprint)
+        check_checkpoint(checkpoint, method, fingerprint)
     prior, constant_scores = constant_prediction(plan.preparation)
     acceleration = enable(base.model) if _is_accelerated(plan) else []
     stopping = early_stopping(recipe.training, checkpoint)

@@ -7,7 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dcft_cli.errors import TargetError
 from dcft_cli.targets.weights import Matrix
+
+# Methods of transformers' models, and what is set on a model where the first one was called.
+_ENABLE, _DISABLE = "enable_input_require_grads", "disable_input_require_grads"
+_INPUT_GRADIENTS = "_dcft_input_gradients"
 
 Loss = Callable[[Any, Mapping[str, Any]], Tensor]
 """The loss of a model's outputs for the inputs of its forward pass."""
@@ -107,6 +112,52 @@ def find_reached(
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def find_unreached(
+    model: nn.Module,
+    layers: Sequence[Sequence[nn.Parameter]],
+    inputs: Mapping[str, Any],
+    loss: Loss | None = None,
+) -> list[bool]:
+    """Return for each layer whether the loss depends on none of its parameters.
+
+    Where nothing has a gradient because the inputs of a model need none, they get one, until
+    `reset_input_gradients`.
+
+    Args:
+        model, inputs, loss: as for `find_reached`.
+        layers: the trained parameters of each layer.
+
+    Returns:
+        False for all if none has a gradient, as with a task head that starts at zero: the pass
+        then tells nothing.
+
+    Raises:
+        TargetError: no parameter is in the graph of the loss.
+    """
+    parameters = [parameter for layer in layers for parameter in layer]
+    found = find_reached(model, parameters, inputs, loss)
+    if all(reached is None for reached in found) and hasattr(model, _ENABLE):
+        # Reversible layers (Reformer's) run a backward pass only where their input needs one.
+        getattr(model, _ENABLE)()
+        setattr(model, _INPUT_GRADIENTS, True)
+        found = find_reached(model, parameters, inputs, loss)
+    if all(reached is None for reached in found):
+        raise TargetError(
+            f"No adapter of {type(model).__name__} receives a gradient from the loss.",
+            "Does its forward pass run without gradients?",
+        )
+    if not any(found):
+        return [False] * len(layers)
+    reached = {id(p) for p, is_reached in zip(parameters, found, strict=True) if is_reached}
+    return [reached.isdisjoint(map(id, layer)) for layer in layers]
+
+
+def reset_input_gradients(model: nn.Module) -> None:
+    """Undo what `find_unreached` did to the inputs of a model, if anything."""
+    if model.__dict__.pop(_INPUT_GRADIENTS, False):
+        getattr(model, _DISABLE)()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
-from dcft_cli.errors import ModelError, RecipeError
+from dcft_cli.errors import ModelError
 from dcft_cli.targets.gradients import Loss, loss_of, untouched_gradients
 
 
@@ -70,16 +70,6 @@ def shard_frozen(
     whole = {model.get_parameter(name) for name in kept}
     for module in (*_layers(encoder), encoder):
         fully_shard(module, mesh=mesh, ignored_params=whole)
-
-
-def refuse_trained_shards(model: nn.Module, method: str) -> None:
-    """Raise RecipeError if a method trains sharded weights."""
-    if any(p.requires_grad and hasattr(p, "device_mesh") for p in model.parameters()):
-        raise RecipeError(
-            f"adapter.method={method} trains weights of the base model, which "
-            "training.shard_base splits.",
-            "Train without training.shard_base, or choose another method, such as dcft or lora.",
-        )
 
 
 def move_whole(model: nn.Module, device: torch.device) -> None:

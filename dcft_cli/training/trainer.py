@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler, SequentialSampler
@@ -111,7 +111,8 @@ class AdapterTrainer(ResumableTrainer):
             self.reporting.baseline(name, scores, write=write)
 
     def restore_finished_run(self, checkpoint: Path) -> None:
-        """Restore history and best adapter of a finished run from its last checkpoint, loaded."""
+        """Restore history and best adapter of a finished run from its last checkpoint."""
+        self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
         self.restore_seconds(checkpoint)
         if self.evaluation_sets:
@@ -149,16 +150,23 @@ class AdapterTrainer(ResumableTrainer):
         return batches, None
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create AdamW with a learning rate for the adapters and one for the head."""
+        """Create AdamW with a learning rate for the adapters and one for the head.
+
+        What decays is said by the method for its own parameters, and by transformers, which goes
+        by names, for those of the base.
+        """
         if self.optimizer is None:
             decayed = set(self.get_decay_parameter_names(self.adapted_model))
+            base = {id(parameter) for parameter in self.method.base.values()}
             rates = {False: self.args.learning_rate}
             head = {id(parameter) for parameter in self.method.head().values()}
             rates[True] = self.recipe.training.head_learning_rate or self.args.learning_rate
             groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
             for name, parameter in self.adapted_model.named_parameters():
                 if parameter.requires_grad:
-                    key = id(parameter) in head, name not in decayed
+                    in_base = id(parameter) in base
+                    decays = name in decayed if in_base else self.method.decays(name)
+                    key = id(parameter) in head, not decays
                     groups.setdefault(key, []).append(parameter)
             optimizer, settings = self.get_optimizer_cls_and_kwargs(self.args)
             self.optimizer = optimizer(
@@ -293,7 +301,10 @@ class AdapterTrainer(ResumableTrainer):
             save_file(state, folder / METHOD_STATE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self.method.load(read_contents(Path(resume_from_checkpoint) / ADAPTER_FILE))
+        folder = Path(resume_from_checkpoint)
+        self.method.load(read_contents(folder / ADAPTER_FILE))
+        if (state := folder / METHOD_STATE).exists():
+            self.method.load_state(load_file(state))
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))

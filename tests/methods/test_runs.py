@@ -18,7 +18,8 @@ from dcft_cli.prediction.predictor import load
 from dcft_cli.recipe.methods import METHODS
 from dcft_cli.runs.adapted import load_adapted
 from dcft_cli.runs.push import push
-from tests.families import save_base
+from dcft_cli.training.machine import Machine
+from tests.families import save_base, tokens
 from tests.jobs import Job, recipe, train
 from tests.methods.small import small
 from tests.samples import rows_of
@@ -93,6 +94,51 @@ def test_resuming_gives_what_an_uninterrupted_run_gives(method: str, tmp_path: P
         np.testing.assert_allclose(found[name], tensor, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
+ADALORA = ("adapter={method: adalora, rank: 2, initial_rank: 4}", "training.eval_steps=5")
+
+
+def test_adalora_resumes_after_its_ranks_are_final(tmp_path: Path) -> None:
+    settings = (*ADALORA, "training.max_steps=20")  # final at step 14
+    whole = job_of("adalora", tmp_path, *settings, run="whole")
+    with pytest.raises(KeyboardInterrupt):
+        job_of("adalora", tmp_path, *settings, run="stopped", stop_after=17)
+    resumed = job_of("adalora", tmp_path, *settings, run="stopped", resume=True)
+    files = (read_contents(job.folder / "adapter.safetensors") for job in (whole, resumed))
+    expected, found = map(all_tensors, files)
+    for name, tensor in expected.items():
+        np.testing.assert_allclose(found[name], tensor, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("stop", "steps"),
+    [(26, 30), (6, 7)],  # ranks are to be final at steps 21 and 5; checkpoints are at 25 and 5
+)
+def test_adalora_resumed_with_fewer_steps_keeps_to_its_budget(
+    stop: int, steps: int, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        job_of("adalora", tmp_path, *ADALORA, "training.max_steps=60", stop_after=stop)
+    job = job_of("adalora", tmp_path, *ADALORA, f"training.max_steps={steps}", resume=True)
+    last = job.folder / "checkpoints" / f"checkpoint-{steps}" / "adapter.safetensors"
+    kept = [np.count_nonzero(t) for n, t in all_tensors(read_contents(last)).items() if "_E" in n]
+    assert sum(kept) == 2 * len(kept)
+
+
+@pytest.mark.parametrize(
+    ("scores", "step"), [([0.9, 0.1, 0.2, 0.3], 5), ([0.1, 0.2, 0.9, 0.3], 15)]
+)
+def test_a_note_says_if_the_best_adalora_is_not_pruned(
+    scores: list[float], step: int, tmp_path: Path
+) -> None:
+    metrics = job_of("adalora", tmp_path, *ADALORA, "training.max_steps=20", scores=scores).metrics
+    assert metrics["best_step"] == step
+    found = [note for note in metrics["notes"] if "before adalora's ranks were final" in note]
+    assert len(found) == (step == 5)
+    if found:
+        mean = np.mean([*metrics["method_facts"]["ranks"].values()])
+        assert mean > 2 and f"(step 14): its mean rank is {mean:.3g}, not 2" in found[0]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_merging_gives_the_same_predictions_or_is_refused(method: str, tmp_path: Path) -> None:
     job = job_of(method, tmp_path)
@@ -106,6 +152,50 @@ def test_merging_gives_the_same_predictions_or_is_refused(method: str, tmp_path:
         assert not out.exists()
     else:
         assert merge(None, str(job.folder), str(out)).difference <= 1e-5
+
+
+NOT_DECAYED = {
+    "bitfit": {"bias"},
+    "houlsby": {"bias"},
+    "pfeiffer": {"bias"},
+    "dora": {"lora_magnitude_vector.default.weight"},
+    "sora": {"gate_norm"},
+    "psoft": {"psoft_R.default.vector_a", "psoft_R.default.vector_b"},
+    "road": {"road_alpha.default"},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_weight_decay_pulls_to_the_base_model(method: str, tmp_path: Path) -> None:
+    decay = ("training.weight_decay=0.1", "training.max_steps=3")
+    trainer = job_of(method, tmp_path, *decay).trainer
+    names = {id(p): name for name, p in trainer.method.parameters().items()}
+    by_decay: dict[float, set[str]] = {0.0: set(), 0.1: set()}
+    for group in trainer.optimizer.param_groups:
+        by_decay[group["weight_decay"]] |= {names[id(p)] for p in group["params"] if id(p) in names}
+    if method == "full":
+        assert all("bias" in name or "orm" in name for name in by_decay[0.0])
+        return
+    ends = NOT_DECAYED.get(method, set())
+    assert {end for end in ends if any(n.endswith(end) for n in by_decay[0.0])} == ends
+    assert all(name.endswith(tuple(ends)) for name in by_decay[0.0])
+    assert not any(name.endswith(tuple(ends)) for name in by_decay[0.1])
+    assert by_decay[0.1] or method in ("head", "bitfit")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_scored_values_are_those_of_a_rounded_file(method: str, tmp_path: Path) -> None:
+    job = job_of(method, tmp_path, "adapter.file_dtype=bfloat16", "training.max_steps=3")
+    adapted = load_adapted(job.folder, (), data=False)
+    assert adapted.method is not None
+    scored, loaded = job.trainer.method, adapted.method
+    for part in ("parameters", "head"):
+        expected, found = getattr(scored, part)(), getattr(loaded, part)()
+        assert expected.keys() == found.keys()
+        for name, tensor in expected.items():
+            assert torch.equal(found[name], tensor), name
+    logits = [m.model.eval()(**tokens()).logits.detach() for m in (scored, loaded)]
+    torch.testing.assert_close(*logits, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -134,6 +224,24 @@ def test_no_method_trains_half_precision_weights(method: str, tmp_path: Path) ->
 def test_full_fine_tuning_refuses_packed_weights(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"full trains every weight .*quantization=8bit packs"):
         job_of("full", tmp_path, "model.quantization=8bit")
+
+
+@pytest.mark.parametrize(
+    ("method", "use"),
+    [
+        ("dora", "starts from whole"),
+        ("psoft", "starts from whole"),
+        ("full", "trains"),
+        ("bitfit", "trains"),
+    ],
+)
+def test_what_does_not_fit_a_split_base_is_refused_before_work(
+    method: str, use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(torch.device("cpu"), 1, processes=2, is_main=True, precision="float32")
+    monkeypatch.setattr("dcft_cli.runs.plan.find_machine", lambda *_: machine)
+    with pytest.raises(RecipeError, match=f"{method} {use} weights of the base"):
+        job_of(method, tmp_path, "training.shard_base=true")
 
 
 @pytest.mark.parametrize("to", ["peft", "onnx"])

@@ -5,10 +5,9 @@ import torch
 import transformers
 from torch import nn
 
-from dcft_cli.errors import ModelError, RecipeError
+from dcft_cli.errors import ModelError
 from dcft_cli.training.distributed import (
     has_unreached,
-    refuse_trained_shards,
     reshard,
     shard_frozen,
 )
@@ -26,16 +25,6 @@ def test_parameters_that_no_loss_reaches() -> None:
     model.logits_proj.requires_grad_(True)
     assert not has_unreached(model, inputs)
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_a_trained_weight_cannot_be_split() -> None:
-    model = nn.Linear(2, 2)
-    refuse_trained_shards(model, "full")
-    model.weight.device_mesh = "as of a DTensor"
-    with pytest.raises(RecipeError, match=r"adapter\.method=full trains weights of the base"):
-        refuse_trained_shards(model, "full")
-    model.requires_grad_(False)
-    refuse_trained_shards(model, "lora")
 
 
 def test_a_model_without_a_head_cannot_be_split() -> None:
