@@ -21,7 +21,7 @@ class SoRA(LowRankMethod):
     in the loss beside the proximal step, and a threshold that the learning rate does not scale.
     """
 
-    not_decayed = frozenset({"gate_norm"})  # gates have a term of their own that shrinks them
+    not_decayed = frozenset({"gate"})  # gates have a term of their own that shrinks them
 
     def insert(self, model: nn.Module, targets: Sequence[Target]) -> None:
         """Wrap the targets.
@@ -44,7 +44,7 @@ class SoRA(LowRankMethod):
         """Return lambda / N times the sum of |g| over all N gates of the model."""
         if not self.settings.gate_penalty:
             return None
-        gates = torch.cat([layer.gate_norm for layer in self.layers()])
+        gates = torch.cat([layer.gate for layer in self.layers()])
         return self.settings.gate_penalty * gates.abs().mean()
 
     @torch.no_grad()
@@ -54,7 +54,7 @@ class SoRA(LowRankMethod):
             return
         threshold = self.threshold(step)
         for layer in self.layers():
-            layer.gate_norm.copy_(shrunk(layer.gate_norm, threshold))
+            layer.gate.copy_(shrunk(layer.gate, threshold))
 
     def threshold(self, step: int) -> float:
         """Return xi for a step: with a list, one of its values after another (algorithm 1)."""
@@ -66,7 +66,7 @@ class SoRA(LowRankMethod):
 
     def facts(self) -> dict[str, Any]:
         """Return the gates, those that are not zero, and the values of W_d and W_u at these."""
-        open_gates = [int(layer.gate_norm.count_nonzero()) for layer in self.layers()]
+        open_gates = [int(layer.gate.count_nonzero()) for layer in self.layers()]
         sizes = [layer.matrix.in_features + layer.matrix.out_features for layer in self.layers()]
         return {
             "gates": self.settings.rank * len(open_gates),
@@ -98,10 +98,10 @@ class GatedLinear(LowRankLinear):
         new: dict[str, Any] = {"device": matrix.parameter.device, "dtype": torch.float32}
         self.down = nn.Parameter(torch.empty(rank, matrix.in_features, **new))
         self.up = nn.Parameter(torch.zeros(matrix.out_features, rank, **new))
-        self.gate_norm = nn.Parameter(torch.empty(rank, **new))
+        self.gate = nn.Parameter(torch.empty(rank, **new))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
-        nn.init.normal_(self.gate_norm)
+        nn.init.normal_(self.gate)
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """Return A = diag(g) W_d and B = W_u."""
-        return self.gate_norm[:, None] * self.down, self.up
+        return self.gate[:, None] * self.down, self.up

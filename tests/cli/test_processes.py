@@ -182,7 +182,10 @@ def assert_equal_runs(found: Path, expected: Path) -> None:
     last = Path("checkpoints/checkpoint-6/adapter.safetensors")
     first, second = load_file(found / last), load_file(expected / last)
     assert first.keys() == second.keys()
-    assert max((first[name] - second[name]).abs().max().item() for name in first) < 5e-3
+    # A softmax over positions does not depend on this bias: its gradient is nothing but rounding,
+    # of which Adam makes steps of full length.
+    compared = [name for name in first if not name.endswith("qa_outputs.bias")]
+    assert max((first[name] - second[name]).abs().max().item() for name in compared) < 5e-3
     one, other = metrics(found), metrics(expected)
     for name in ("baselines", "metrics", "last_metrics"):
         assert _flat(one[name]) == pytest.approx(_flat(other[name]), abs=1e-4)

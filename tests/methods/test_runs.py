@@ -159,7 +159,7 @@ NOT_DECAYED = {
     "houlsby": {"bias"},
     "pfeiffer": {"bias"},
     "dora": {"lora_magnitude_vector.default.weight"},
-    "sora": {"gate_norm"},
+    "sora": {"gate"},
     "psoft": {"psoft_R.default.vector_a", "psoft_R.default.vector_b"},
     "road": {"road_alpha.default"},
 }
