@@ -4,9 +4,10 @@ import os
 import signal
 import sys
 import time
+from _thread import start_new_thread
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from threading import Timer
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from dcft_cli.errors import Stopped
@@ -36,7 +37,7 @@ def handlers(handler: Any) -> Iterator[None]:
     found = {number: signal.getsignal(number) for number in STOPPING}
     before = {n: current for n, current in found.items() if current not in (signal.SIG_IGN, None)}
     report = sys.unraisablehook
-    timers = []
+    over = Event()
 
     def handle() -> None:
         for number in before:
@@ -48,8 +49,13 @@ def handlers(handler: Any) -> Iterator[None]:
             return
         handle()
         number = getattr(swallowed.exc_value, "number", signal.SIGINT)
-        timers.append(Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)))
-        timers[-1].start()
+        # No `Thread`, whose `start` waits: on a busy machine the signal would come meanwhile, and
+        # be swallowed here.
+        start_new_thread(send_later, (number,))
+
+    def send_later(number: int) -> None:
+        if not over.wait(_AGAIN_SECONDS):
+            os.kill(os.getpid(), number)
 
     handle()
     sys.unraisablehook = send_again
@@ -57,8 +63,7 @@ def handlers(handler: Any) -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = report
-        for timer in timers:
-            timer.cancel()
+        over.set()
         for number, current in before.items():
             signal.signal(number, current)
 
