@@ -95,7 +95,7 @@ def rates() -> None:
                 print(f"| {method} | {' | '.join(cells)} |")
 
 
-# Marker and color of a method in the figure; the starts of one adapter share a colour.
+# Marker and color of a method in the figure; the starts of one adapter share a color.
 MARKS = {
     "dcft gradient": ("o", "tab:blue"),
     "dcft zero": ("^", "tab:blue"),

@@ -15,9 +15,10 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
-from dcft_cli.adapter.adapter import DCFTAdapter, autocast_dtype, full_precision
+from dcft_cli.adapter.adapter import DCFTAdapter
 from dcft_cli.adapter.functional import ShapeAndScale, low_rank_factors, place_windows, sum_windows
 from dcft_cli.adapter.layer import DCFTLinear
+from dcft_cli.adapter.precision import autocast_dtype, full_precision
 
 
 class Factors(NamedTuple):

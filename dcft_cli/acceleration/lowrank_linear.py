@@ -23,8 +23,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from dcft_cli.acceleration.batched_factors import SharedFactors, make_factors
-from dcft_cli.adapter.adapter import autocast_dtype
 from dcft_cli.adapter.layer import DCFTLinear, plain
+from dcft_cli.adapter.precision import autocast_dtype
 
 Rows = tuple[int, int]  # a range [start, end) of a weight's rows
 Linear = Callable[..., Tensor]

@@ -1,30 +1,16 @@
 """The trained part of DCFT: A, B and C of one increment dW."""
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcft_cli.adapter.config import DCFTConfig
 from dcft_cli.adapter.functional import ShapeAndScale, delta_weight, low_rank_factors
+from dcft_cli.adapter.precision import full_precision
 from dcft_cli.adapter.sizes import subspace_size
 from dcft_cli.targets.resolve import Target
 
 INIT_STD = 0.02  # of A, B and C, as in the public implementation
-
-
-def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
-    """Return a context without mixed precision on a tensor's device."""
-    # The meta device knows no autocast.
-    return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
-
-
-def autocast_dtype(device: str) -> torch.dtype | None:
-    """Return the type that autocast casts products to; None where it is off, or unknown (meta)."""
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
-        return None
-    return torch.get_autocast_dtype(device)
 
 
 class DCFTAdapter(nn.Module):

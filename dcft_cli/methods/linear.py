@@ -21,9 +21,10 @@ class LinearMethod(Method):
         """Put the plain layers back, as they were."""
 
     def remove_unreached(self, inputs: Mapping[str, Any], loss: Loss | None = None) -> list[str]:
-        """Attach the method anew without the layers that the loss does not depend on.
+        """Attach the method again, without the layers that the loss does not depend on.
 
-        Anew, since some methods share values among layers, or divide a budget by their number.
+        Removing single layers is not enough: some methods share values among layers, or divide a
+        budget by their number.
         """
         names = list(linear_layers(self.settings.method, self.parts.targets))
         layers = [

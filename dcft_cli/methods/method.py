@@ -31,7 +31,7 @@ class Method(ABC):
 
     Attributes:
         can_merge: whether the trained model is one of the base's architecture.
-        not_decayed: parts of the names of its own parameters that weight decay leaves alone:
+        not_decayed: parts of the names of its own parameters that weight decay does not apply to:
             biases, and values whose zero is not the base model, such as factors that start at 1.
         model: the model that it is attached to.
         base: parameters of the model without what the method adds, by name.

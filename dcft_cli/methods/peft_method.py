@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dcft_cli.adapter.adapter import autocast_dtype
+from dcft_cli.adapter.precision import autocast_dtype
 from dcft_cli.errors import TargetError, UserError
 from dcft_cli.methods.linear import LinearMethod, linear_layers
 from dcft_cli.methods.weight_change import median_change

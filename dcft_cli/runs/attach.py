@@ -59,7 +59,7 @@ def attach(plan: TrainingPlan, reporter: Reporter) -> tuple[BaseModel, Method, s
     loss = preparation.loaded.task.training_loss
     left_out = method.remove_unreached(longest_batch(plan, model), loss)
     if left_out:
-        move_whole(model, device)  # what is attached anew
+        move_whole(model, device)  # what was attached again
         names = ", ".join(sorted({general_name(name) for name in left_out}))
         reporter.noted(
             f"{len(left_out)} layers do not affect this task's loss and get no adapter ({names})."

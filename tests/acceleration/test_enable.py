@@ -28,7 +28,7 @@ def everything(model: nn.Module) -> list[object]:
 @pytest.fixture
 def always_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     if not torch.backends.mkldnn.is_available():
-        pytest.skip("needs oneDNN")
+        pytest.skip("torch is built without oneDNN")
     monkeypatch.setattr(onednn, "is_faster", lambda: True)
     monkeypatch.setattr(onednn, "MIN_FLOPS", 1)
 

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from dcft_cli.acceleration import onednn
 from dcft_cli.acceleration.onednn import OneDNNLinear, linear
 
-pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+pytestmark = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN"
+)
 SIZES = st.integers(0, 40)
 
 

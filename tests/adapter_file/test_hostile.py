@@ -218,7 +218,7 @@ def test_a_valid_header_above_the_limit_is_not_read(adapter: Path) -> None:
         read_adapter(adapter)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes in folders")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(AdapterFileError, match="is not a file"):

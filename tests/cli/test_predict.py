@@ -233,7 +233,7 @@ def test_a_reader_that_has_enough(run_of: RunOf, tmp_path: Path) -> None:
     assert process.returncode == 141
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_killed_prediction_leaves_no_half_row(run_of: RunOf, tmp_path: Path) -> None:
     """Killed when some rows are written: the earlier file stays, and the lines are whole."""
     output = tmp_path / "out.jsonl"
@@ -252,7 +252,9 @@ def test_a_killed_prediction_leaves_no_half_row(run_of: RunOf, tmp_path: Path) -
     assert len(lines(part.read_text())) == request.CHUNK_ROWS
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="gloo on one machine")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="several processes are tested with gloo on Linux"
+)
 def test_two_processes_predict_as_one(run_cli: RunCli, run_of: RunOf, tmp_path: Path) -> None:
     run = str(run_of("token_classification"))
     file = write_rows(tmp_path / "rows.jsonl", rows_of("token_classification", 13, seed=2))

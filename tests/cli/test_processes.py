@@ -20,7 +20,9 @@ from tests.families import save_base
 from tests.jobs import largest_difference
 from tests.samples import rows_of, write_rows
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gloo on one machine")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="several processes are tested with gloo on Linux"
+)
 
 ROWS = 45  # the last batch of an epoch has 9 of 12 rows: one of 2 processes has none of them
 TASKS = {
