@@ -8,7 +8,7 @@ from functools import cached_property
 from statistics import mean
 from typing import Any, Self
 
-from dcft_cli.data.rows import Rows
+from dcft_cli.data.rows import Rows, format_value
 
 _ID = re.compile(r"(id|idx|index|uuid|guid|row|unnamed: ?0)?|.*[_ ]id", re.IGNORECASE)
 SEPARATORS = "|;,"
@@ -119,6 +119,8 @@ class Column:
         """Return what the column holds, for a reader."""
         if not self.values:
             return "empty"
+        if self.distinct == 1:
+            return f"always {format_value(self.values[0])}"
         if self.lengths:
             entries = {repr(entry) for value in self.values for entry in value}
             return f"lists with {len(entries):,} different entries"

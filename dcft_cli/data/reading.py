@@ -27,6 +27,11 @@ from dcft_cli.recipe.schema import FILE_FORMATS, DataSection
 
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _PARQUET_BATCH = 1024
+_OTHER_FORMATS = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "Save the sheet as a CSV file (UTF-8)."),
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip"), "Decompress it first."),
+}
+"""What to do with files that people have, but that are not read; by their endings."""
 
 
 def read_file(address: str, data: DataSection, txt_format: str | None = None) -> Rows:
@@ -126,7 +131,9 @@ def _format_of(address: str, name: str, data: DataSection, txt_format: str | Non
     if found is None:
         raise DataError(
             f"{name}: the format of the file does not follow from its ending.",
-            "Set data.format=jsonl (or csv, tsv, parquet, conll, conllu).",
+            _OTHER_FORMATS.get(
+                suffix, "Set data.format=jsonl (or csv, tsv, parquet, conll, conllu)."
+            ),
         )
     return found
 

@@ -84,8 +84,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_file(str(tmp_path / "a.jsonl"), DataSection())
     with pytest.raises(DataError, match="is a folder"):
         read_file(str(tmp_path), DataSection())
-    with pytest.raises(DataError, match="does not follow from its ending"):
-        read(tmp_path / "a.txt", "x")
+    for name, hint in {"a.txt": "data.format", "a.xlsx": "CSV", "a.csv.gz": "Decompress"}.items():
+        with pytest.raises(DataError, match="does not follow from its ending") as caught:
+            read(tmp_path / name, "x")
+        assert hint in caught.value.hint
 
 
 def test_a_file_inside_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,6 +163,8 @@ def test_unclear_labels_are_listed() -> None:
     assert guess_task(rows_of(**columns), task="regression").label == ("hours",)
     with pytest.raises(DataError, match="no column seems to hold labels"):
         guess_task(rows_of(text=prose, id=lambda n: n))
+    with pytest.raises(DataError, match="label: always 'x'"):
+        guess_task(rows_of(text=prose, label=one_of("x")))
     with pytest.raises(DataError, match="no column seems to hold texts"):
         guess_task(rows_of(a=one_of(1, 2), b=one_of("x", "y")))
 
