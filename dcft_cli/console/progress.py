@@ -111,10 +111,10 @@ class LineReporter(Reporter):
             header = "".join(f"{n:>{max(len(n) + 2, _NUMBER)}}" for n in names)
             err.print(f"{'':{_NAME}}{header}", style="bold")
         epoch = "" if progress is None else f"{progress.epoch:.2f}"
-        loss = "" if progress is None or progress.loss is None else f"{progress.loss:.4f}"
+        loss = "" if progress is None or progress.loss is None else _decimals(progress.loss)
         cells = [f"{epoch:>{_NUMBER}}", f"{loss:>{_NUMBER}}"]
         for column in self._columns:
-            value = f"{scores[column]:.4f}" if column in scores else ""
+            value = _decimals(scores[column]) if column in scores else ""
             cells.append(f"{value:>{max(len(column) + 2, _NUMBER)}}")
         line = f"{name:{_NAME}}{''.join(cells)}  {remark}".rstrip()
         err.print(line, style="green" if remark == _BEST else None)
@@ -152,8 +152,13 @@ class LiveReporter(LineReporter):
         # On a second line: one line would exceed 80 columns.
         figures = [f"epoch {self._progress.epoch:.2f}", *_speed(self._progress), self._evaluating]
         if self._progress.loss is not None:
-            figures.insert(1, f"loss {self._progress.loss:.4f}")
+            figures.insert(1, f"loss {_decimals(self._progress.loss)}")
         return Group(bar, Text("  ".join(figures), no_wrap=True, overflow="ellipsis"))
+
+
+def _decimals(value: float) -> str:
+    """Return a number in fewer characters than a column of the table has."""
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.2e}"
 
 
 def _speed(progress: Progress) -> list[str]:

@@ -40,4 +40,6 @@ def _items(text: str) -> list[object] | None:
 
 def _value(item: str) -> object:
     """Return the value of one item; raise ValueError or SyntaxError if it is a bare word."""
+    if item == "...":  # to Python a constant; in texts, words that were left out
+        raise ValueError(item)
     return _CONSTANTS[item] if item in _CONSTANTS else ast.literal_eval(item)

@@ -154,6 +154,8 @@ class Predictor:
         Raises:
             ModelError: a token that the model has no embedding for.
         """
+        if not features["input_ids"]:  # no word of any row yields a token
+            return np.zeros((0, 1, 1), np.float32)
         largest = max(max(ids) for ids in features["input_ids"])
         preparation = self.preparation
         check_token_id(preparation.recipe.model, preparation.config, preparation.tokenizer, largest)

@@ -1,5 +1,6 @@
 """The interface of a task family: check rows, encode them, score predictions."""
 
+import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 Tensor: TypeAlias = "torch.Tensor"
 
+_OF_SOME_FAMILIES = (
+    "threshold", "calibrate", "unanswerable", "null_threshold", "n_best", "max_answer_length",
+)  # fmt: skip
+
 
 class Task(ABC):
     """A task: one family with the settings of one recipe.
@@ -44,6 +49,7 @@ class Task(ABC):
         target_column: column of prepared rows that holds what is to be predicted.
         class_column: column of class numbers that a held-out set has in equal shares; None: none.
         has_classes: whether the family needs class names.
+        own_settings: of the `task` section's settings that not all families have, those it has.
         choosable: parts of `decision` that can be chosen on validation rows.
         needs_offsets: whether it needs to know which characters a token covers.
         default_text: text columns, if the family has its own; then their number is fixed.
@@ -69,6 +75,7 @@ class Task(ABC):
     target_column: ClassVar[str]
     class_column: ClassVar[str | None] = None
     has_classes: ClassVar[bool] = True
+    own_settings: ClassVar[Collection[str]] = ()
     choosable: ClassVar[Collection[str]] = ()
     needs_offsets: ClassVar[bool] = False
     default_text: ClassVar[tuple[str, ...]] = ()
@@ -92,11 +99,12 @@ class Task(ABC):
             "null_threshold": isinstance(task.null_threshold, str),
         }
         self.chosen = tuple(part for part, is_wanted in wanted.items() if is_wanted)
-        for part in self.chosen:
-            if part not in self.choosable:
-                setting, without = CHOOSING[part]
+        for setting in _OF_SOME_FAMILIES:
+            without = TaskSection.model_fields[setting].default
+            if setting not in self.own_settings and getattr(task, setting) != without:
                 raise RecipeError(
-                    f"{setting} does not apply to {self.kind}.", f"Set {setting}={without}."
+                    f"task.{setting} does not apply to {self.kind}.",
+                    f"Set task.{setting}={json.dumps(without)}, the default.",
                 )
         self.class_weights: Weights | None = None
 

@@ -35,6 +35,7 @@ class Classification(TextTask):
     problem_type = "single_label_classification"
     label_feature = Value("int64")
     class_column = "label"
+    own_settings = ("calibrate",)
     choosable = ("temperature",)
     predicted_columns = ("prediction", "probability", "probabilities")
 

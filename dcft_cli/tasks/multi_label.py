@@ -47,6 +47,7 @@ class MultiLabel(TextTask):
     kind = "multi_label"
     problem_type = "multi_label_classification"
     several_label_columns = True
+    own_settings = ("calibrate", "threshold")
     choosable = ("temperature", "thresholds")
     label_feature = List(Value("float32"))
     metrics = (

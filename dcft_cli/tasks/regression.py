@@ -15,7 +15,8 @@ from dcft_cli.tasks.base import Tensor
 from dcft_cli.tasks.prior import Prior, prior_of_numbers
 from dcft_cli.tasks.text import TextTask
 
-_LARGEST = 1e18  # its square, and so the loss, is finite in float32
+_LARGEST = 1e9  # the norm of the first gradient is finite in float32
+_LARGEST_ROUNDING = 0.01  # share of the labels' standard deviation
 
 
 class Regression(TextTask):
@@ -42,15 +43,27 @@ class Regression(TextTask):
         hint = "To predict classes, set task.type=classification."
         rows.check(column, values, _no_number, what, hint)
         what = "label too large for float32"
-        hint = f"Scale the labels: at most {_LARGEST:g}, so that their squares are finite."
+        hint = f"Divide the labels by a constant: at most {_LARGEST:g}."
         rows.check(column, values, _too_large, what, hint)
-        return [finite_number(value) or 0.0 for value in values]
+        numbers = [finite_number(value) or 0.0 for value in values]
+        labels = np.clip(numbers, -_LARGEST, _LARGEST)  # larger ones are reported
+        rounding = labels.astype(np.float32) - labels
+        if rounding.std() > _LARGEST_ROUNDING * labels.std():
+            raise DataError(
+                f"{rows.source}: the labels, {labels.min():.10g} to {labels.max():.10g}, differ by "
+                "too little for their size: float32 would round the differences away.",
+                "Subtract a constant from all labels.",
+            )
+        return numbers
 
     def check_training(self, rows: RowSet) -> None:
         """See `Task.check_training`."""
         labels = set(rows.dataset["label"][:])
         if len(labels) == 1:
-            raise DataError(f"{rows.source}: every label is {labels.pop():g}.")
+            raise DataError(
+                f"{rows.source}: every label is {labels.pop():g}.",
+                "At least two different labels are needed.",
+            )
 
     def prior(self, dataset: Dataset, *, weighted: bool = True) -> Prior:
         """See `Task.prior`."""

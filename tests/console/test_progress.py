@@ -65,6 +65,7 @@ def test_plain_lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
     view.evaluated(1_250, {"accuracy": 0.75, "f1": 2 / 3}, True, "")
     view.evaluated(1_500, {"accuracy": 0.7, "f1": 0.5}, False, "")
     view.evaluated(1_500, {"accuracy": 0.7, "f1": 0.5}, True, "< fitted head")
+    view.evaluated(1_600, {"accuracy": 6.5e8, "f1": 1e12}, False, "")  # errors of large labels
     now[0] += 6
     view.logged(STEP)
     said = capfd.readouterr()
@@ -78,6 +79,7 @@ def test_plain_lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
         "step 1250       0.75   0.6931    0.7500   0.6667  best",
         "step 1500       0.75   0.6931    0.7000   0.5000",
         "step 1500       0.75   0.6931    0.7000   0.5000  best < fitted head",
+        "step 1600       0.75   0.6931  6.50e+08 1.00e+12",
         f"step 1250       0.75   0.6931{'':19}  lr 1.2e-03  123,457 tokens/s  1:02:05 left",
     ]
 

@@ -39,7 +39,19 @@ def test_other_items(text: str, expected: list[object]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a", "[", "[spam]", "[a, b]", "[A]|[B]", "['a'", "['a''b']", "['a'] or ['b']", "[1, 2]x"],
+    [
+        "",
+        "a",
+        "[",
+        "[spam]",
+        "[a, b]",
+        "[A]|[B]",
+        "[...]",
+        "['a'",
+        "['a''b']",
+        "['a'] or ['b']",
+        "[1, 2]x",
+    ],
 )
 def test_texts_that_are_no_lists(text: str) -> None:
     assert written_list(text) is None

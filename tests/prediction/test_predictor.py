@@ -93,6 +93,10 @@ def test_words_and_questions(predictor_of: PredictorOf) -> None:
     assert set(tagger.labels) == {"B-PLACE", "B-THING", "I-THING", "O"}
     words, text = tagger([["the", "cat"], "the  cat"])
     assert words["prediction"] == text["prediction"] and len(text["prediction"]) == 2
+    marks, listed, nothing = tagger(["[1]", "['the', 'cat']", [" "]])
+    assert listed == words
+    assert [len(one["prediction"]) for one in (marks, nothing)] == [1, 1]
+    assert tagger([[" "]]) == [nothing]  # no row has a token
     reader = predictor_of("squad_v2")
     assert reader.labels == ()
     question, context = "where does he lives ?", "he lives in paris ."

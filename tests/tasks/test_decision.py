@@ -138,9 +138,12 @@ def test_calibration_changes_probabilities_and_no_prediction(
         ("regression", {"calibrate": True}, "task.calibrate"),
         ("question_answering", {"calibrate": True}, "task.calibrate"),
         ("multi_label", {"null_threshold": "best"}, "task.null_threshold"),
+        ("classification", {"threshold": 0.9}, "task.threshold"),
+        ("token_classification", {"n_best": 3}, "task.n_best"),
+        ("regression", {"unanswerable": True}, "task.unanswerable"),
     ],
 )
-def test_choices_that_do_not_apply_are_errors(
+def test_settings_of_other_families_are_errors(
     kind: TaskType, settings: dict[str, Any], setting: str
 ) -> None:
     section = TaskSection(type=kind, labels=NAMES, **settings)

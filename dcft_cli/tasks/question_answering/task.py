@@ -55,6 +55,7 @@ class QuestionAnswering(Task):
     group_column = "context"
     target_column = "answers"
     has_classes = False
+    own_settings = ("unanswerable", "null_threshold", "n_best", "max_answer_length")
     choosable = ("null_threshold",)
     needs_offsets = True
     default_text = ("question", "context")

@@ -58,7 +58,11 @@ def prepare_words(rows: Rows, words: str) -> Dataset:
     Raises:
         DataError: a missing column; a row without words; a word that is not a text, or empty.
     """
-    values = _lists(rows, words, "data.text")
+    given, read = rows.values(words, "data.text"), _lists(rows, words, "data.text")
+    values = [
+        text if isinstance(text, str) and not _has_words(value) else value
+        for text, value in zip(given, read, strict=True)
+    ]
     sentences: list[Any] = [v.split() if isinstance(v, str) else v for v in values]
     _check_words(rows, words, sentences)
     rows.raise_problems()
@@ -106,6 +110,11 @@ def _lists(rows: Rows, column: str, setting: str) -> list[Any]:
     values = rows.values(column, setting)
     found = [written_list(value) if isinstance(value, str) else None for value in values]
     return [v if read is None else read for v, read in zip(values, found, strict=True)]
+
+
+def _has_words(value: object) -> bool:
+    """Return whether a list has words: the text [1] has none, it is a mark."""
+    return isinstance(value, list) and any(isinstance(word, str) for word in value)
 
 
 def _check_words(rows: Rows, column: str, sentences: Sequence[object]) -> None:

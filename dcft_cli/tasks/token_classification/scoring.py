@@ -39,7 +39,9 @@ def are_entity_tags(labels: Sequence[str]) -> bool:
         )
     tags = [label for label in labels if label != OUTSIDE]
     matching = [label for label in tags if _TAG.fullmatch(label)]
-    if not any(label[0] in "BI" and (len(label) == 1 or label[1] == "-") for label in matching):
+    begin = any(label[0] in "BI" and (len(label) == 1 or label[1] == "-") for label in matching)
+    typed = bool(tags) and OUTSIDE in labels and all(_TAG.fullmatch(t) and len(t) > 1 for t in tags)
+    if not (begin or typed):  # typed: all entities have one word (S-PER, O)
         return False
     others = [label for label in tags if label not in matching]
     if others and all(len(label) == 1 for label in matching):

@@ -15,6 +15,7 @@ from dcft_cli.data.evaluation_set import EvaluationSet
 from dcft_cli.data.prediction_set import Prediction, PredictionSet, shortened, sort_by_length
 from dcft_cli.data.rows import Rows
 from dcft_cli.data.token_cache import Encode, Tokenizer, encode_rows
+from dcft_cli.errors import DataError
 from dcft_cli.recipe.schema import DataSection, TaskSection
 from dcft_cli.tasks.base import Task, Tensor, longest_first
 from dcft_cli.tasks.calibration import softmax_calibration, softmax_temperature
@@ -63,6 +64,7 @@ class TokenClassification(Task):
     auto_class = "AutoModelForTokenClassification"
     group_column = "text"
     target_column = "labels"
+    own_settings = ("calibrate",)
     choosable = ("temperature",)
     needs_offsets = True
     default_text = (WORDS_COLUMN,)
@@ -265,7 +267,13 @@ class TokenClassification(Task):
 
     def _encode(self, dataset: Dataset, tokenizer: Tokenizer) -> Dataset:
         settings = ("words", self.max_length, self.document_stride)
-        return encode_rows(dataset, self._encoder(tokenizer), tokenizer, settings)
+        encoded = encode_rows(dataset, self._encoder(tokenizer), tokenizer, settings)
+        if not len(encoded):
+            raise DataError(
+                f"The tokenizer makes no token of any word of these {len(dataset):,} rows.",
+                "Check data.text, and that the base model is for texts like these.",
+            )
+        return encoded
 
     def _encoder(self, tokenizer: Tokenizer) -> Encode:
         """Return the function that encodes sentences as windows.

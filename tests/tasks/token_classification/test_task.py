@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from dcft_cli.errors import DataError
 from dcft_cli.tasks import EvaluationSet, LoadedTask
 from tests.tasks.conftest import Write
 from tests.tasks.token_classification.test_rows import ROWS, TAGS, load, row
@@ -97,6 +98,12 @@ def test_words_without_tokens_count_as_outside(
     assert scores == pytest.approx(
         {"f1": 2 / 5, "precision": 1 / 2, "recall": 1 / 3, "accuracy": 3 / 5}
     )
+
+
+def test_rows_without_any_token(jsonl: Write, tokenizer: PreTrainedTokenizerFast) -> None:
+    loaded = load(jsonl([{"tokens": ["\u200b", "\n"], "ner_tags": ["B-PER", "O"]}]), list(TAGS))
+    with pytest.raises(DataError, match="no token of any word of these 1 rows"):
+        evaluation_set(loaded, tokenizer)
 
 
 def test_labels_of_words_are_scored_by_the_word(
