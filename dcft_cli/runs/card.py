@@ -1,8 +1,8 @@
 """The model card of an adapter, written from its run."""
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -15,7 +15,7 @@ from dcft_cli.errors import listed
 from dcft_cli.methods.build import build
 from dcft_cli.methods.load import settings_of
 from dcft_cli.recipe import AdapterSection, Recipe
-from dcft_cli.recipe.schema import HOW_STARTED
+from dcft_cli.recipe.schema import HOW_STARTED, TrainingSection
 from dcft_cli.runs.prepare import local_data
 from dcft_cli.tasks import FAMILIES
 
@@ -24,6 +24,7 @@ _PIPELINES = {
     "AutoModelForTokenClassification": "token-classification",
     "AutoModelForQuestionAnswering": "question-answering",
 }
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # unlike paths and package:// addresses
 _MAIN_SETTINGS = ("learning_rate", "epochs", "max_steps", "batch_size", "seed")
 
 
@@ -54,11 +55,17 @@ def write_card(
     return f"---\n{data}\n---\n\n{body}\n"
 
 
-def public_base(name: str) -> str | None:
-    """Return a base model's name on the Hub; None for a local folder or an installed package."""
-    if not name or name.startswith(PACKAGE) or Path(name).is_absolute():
-        return None
-    return None if local_path(name).exists() else name
+def public_base(contents: Contents, recipe: Recipe) -> str | None:
+    """Return the base model's name on the Hub; None for a local folder or an installed package.
+
+    An adapter file may have the relative path of a folder; its run's recipe has the whole path.
+    """
+    name = str(contents.base["name"] or "")
+    return name if _may_be_on_hub(name) and _may_be_on_hub(recipe.model.name) else None
+
+
+def _may_be_on_hub(name: str) -> bool:
+    return bool(_HUB_NAME.fullmatch(name)) and not local_path(name).exists()
 
 
 def _metadata(
@@ -81,7 +88,7 @@ def _metadata(
         for name, value in metrics.get("metrics", {}).items()
     ]
     return ModelCardData(
-        base_model=public_base(str(contents.base["name"] or "")),
+        base_model=public_base(contents, recipe),
         datasets=data.hub,
         library_name="dcft",
         model_name=repository.partition("/")[2] if results else None,
@@ -95,14 +102,14 @@ def _sections(
     contents: Contents, repository: str, recipe: Recipe, metrics: Mapping[str, Any]
 ) -> Iterator[str]:
     base = str(contents.base["name"] or "")
-    shown = base if base.startswith(PACKAGE) else public_base(base) or "a local base model"
+    shown = base if base.startswith(PACKAGE) else public_base(contents, recipe)
     task = f"{recipe.task.name} ({recipe.task.kind})" if recipe.task.name else recipe.task.kind
     yield f"# {repository.partition('/')[2]}"
     kind = f"A {contents.method} adapter"
     if contents.method == "dcft":
         kind = "A DCFT adapter ([arXiv 2503.01419](https://arxiv.org/abs/2503.01419))"
     yield (
-        f"{kind} of {shown} for "
+        f"{kind} of {shown or 'a local base model'} for "
         f"{task.replace('_', ' ')}: {contents.adapter_parameters:,} adapter and "
         f"{contents.head_parameters:,} head parameters in {contents.file_bytes / 1000:,.0f} kB."
     )
@@ -116,7 +123,7 @@ def _sections(
     yield "## Use"
     yield _use(repository, settings_of(contents))
     yield "## Settings"
-    yield _table(("setting", "value"), _settings(recipe, contents))
+    yield _table(("setting", "value"), _settings(recipe, contents, metrics))
     yield (
         f"Base weights: fingerprint `{contents.base['fingerprint']}`, "
         f"revision {contents.base['revision'] or 'not recorded'}. Versions: "
@@ -180,13 +187,20 @@ dcft export {address} {folder}-peft --to peft
 ```"""
 
 
-def _settings(recipe: Recipe, contents: Contents) -> list[tuple[str, str]]:
+def _settings(
+    recipe: Recipe, contents: Contents, metrics: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """Return the settings of the method and, as far as metrics.json has them, of the training.
+
+    The recipe may be of a run that was continued since.
+    """
     values: dict[str, object] = _method_settings(contents)
     values["data.max_length"] = recipe.data.max_length
-    training = recipe.training
-    changed = training.model_dump(exclude_defaults=True, exclude=set(HOW_STARTED))
-    main = {key: getattr(training, key) for key in _MAIN_SETTINGS}
-    values |= {f"training.{k}": v for k, v in (main | changed).items() if v is not None}
+    if "settings" in metrics:
+        training = TrainingSection(**metrics["settings"]["training"])
+        changed = training.model_dump(exclude_defaults=True, exclude=set(HOW_STARTED))
+        main = {key: getattr(training, key) for key in _MAIN_SETTINGS}
+        values |= {f"training.{k}": v for k, v in (main | changed).items() if v is not None}
     return [(f"`{key}`", str(value)) for key, value in values.items()]
 
 

@@ -87,6 +87,10 @@ def draft_recipe(
             "dcft init writes recipes for your own tasks, not for known ones.",
             "Copy the recipe of a known task: dcft recipes list",
         )
+    if validation and any(key.startswith(("data.holdout", "data.validation")) for key in keys):
+        raise RecipeError(
+            "Both --validation and an override name the rows to score.", "Give one of them."
+        )
     given: dict[str, Any] = {
         "model": {"name": model},
         "task": {"type": task or "classification"},  # any type, until the data has been seen
@@ -118,10 +122,11 @@ def _complete(recipe: Recipe, guess: Guess, rows: int) -> Recipe:
     data["label"] = guess.label[0] if len(guess.label) == 1 else list(guess.label)
     if not (data.get("validation") or data.get("holdout")):
         data["holdout"] = {"fraction": _SHARE if rows >= _FEW_ROWS else _SHARE_OF_FEW}
+    dcft = recipe.adapter.method == "dcft"
     defaults = {
         **guess.settings,
         "data.max_length": DataSection().max_length,
-        "adapter.kernel_size": AdapterSection().kernel_size,
+        **({"adapter.kernel_size": AdapterSection().kernel_size} if dcft else {}),
         "training.learning_rate": TrainingSection().learning_rate,
         "training.batch_size": TrainingSection().batch_size,
     }

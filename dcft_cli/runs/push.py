@@ -81,14 +81,16 @@ def push(
         metrics=metrics,
     )
     notes = []
-    base = str(contents.base["name"] or "")
-    if public_base(base) is None:
+    if public_base(contents, recipe) is None:
         notes.append(
-            f"The base model ({base or 'it has no name'}) is not on the Hub: others need the same "
-            "weights, and name them with model.name=DIR."
+            f"The base model ({contents.base['name'] or 'it has no name'}) is not on the Hub: "
+            "others need the same weights, and name them with model.name=DIR."
         )
     if not metrics:
-        notes.append(f"{path.parent} has no metrics.json: the card shows no scores.")
+        notes.append(
+            f"{path.parent} has no metrics.json: the card shows neither scores nor the settings of "
+            "the training."
+        )
     files = {ADAPTER_FILE: path.read_bytes(), "README.md": card.encode()}
     url = None if dry_run else _upload(repository, files, private)
     return PushResult(repository, card, path.stat().st_size, url, tuple(notes))

@@ -5,12 +5,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from dcft_cli.adapter_file.read import read_contents
 from dcft_cli.errors import AdapterFileError, RunError, UserError
+from dcft_cli.runs.card import public_base
 from dcft_cli.runs.push import push
 from tests.cli.conftest import Output
 from tests.hub import Hub, running
@@ -108,6 +111,41 @@ def test_the_card_names_no_local_path(job: Job) -> None:
     assert any("not on the Hub" in note for note in result.notes)
 
 
+@pytest.mark.parametrize(
+    ("name", "trained_on", "found"),
+    [
+        ("acme/tiny", "acme/tiny", True),
+        ("tiny-v1.0", "tiny-v1.0", True),
+        ("bases/tiny", "/home/me/bases/tiny", False),  # trained in another folder
+        ("~/tiny", "~/tiny", False),
+        ("./tiny", "./tiny", False),
+        ("my/bases/tiny", "my/bases/tiny", False),
+        ("package://tiny/model", "package://tiny/model", False),
+    ],
+)
+def test_which_base_models_may_be_on_the_hub(
+    job: Job, name: str, trained_on: str, found: bool
+) -> None:
+    contents = read_contents(job.folder / "adapter.safetensors")
+    contents = replace(contents, base={**contents.base, "name": name})
+    trained = job.plan.recipe
+    trained = trained.model_copy(
+        update={"model": trained.model.model_copy(update={"name": trained_on})}
+    )
+    assert public_base(contents, trained) == (name if found else None)
+
+
+def test_a_run_that_was_continued_keeps_the_settings_of_its_scores(
+    job: Job, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(job.folder, tmp_path / "run"))
+    stored = yaml.safe_load((run / "recipe.yaml").read_text("utf-8"))
+    stored["training"]["learning_rate"] = 0.5
+    (run / "recipe.yaml").write_text(yaml.safe_dump(stored), "utf-8")
+    card = push(str(run), "acme/opinions", dry_run=True).card
+    assert "| `training.learning_rate` | 0.01 |" in card
+
+
 def test_scores_of_local_files_are_not_those_of_the_data_set_on_the_hub(
     job: Job, tmp_path: Path
 ) -> None:
@@ -125,6 +163,7 @@ def test_a_file_without_its_run_gets_a_card_without_scores(job: Job, tmp_path: P
     file = shutil.copy(job.folder / "adapter.safetensors", tmp_path)
     result = push(str(file), "acme/opinions", dry_run=True)
     assert "## Scores" not in result.card
+    assert "training.learning_rate" not in result.card  # the file does not have it
     assert any("no metrics.json" in note for note in result.notes)
 
 

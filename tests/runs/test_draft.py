@@ -192,6 +192,14 @@ def test_settings_of_the_user_are_kept(base: Path) -> None:
     assert Path("new/folder/recipe.schema.json").is_file()
 
 
+@pytest.mark.parametrize(("method", "rate"), [("lora", 1e-3), ("bitfit", 1e-3), ("head", 5e-3)])
+def test_other_methods(base: Path, method: str, rate: float) -> None:
+    drafted = draft(write_csv("t.csv", tickets()), base, overrides=[f"adapter.method={method}"])
+    assert drafted.recipe.adapter.method == method
+    assert drafted.recipe.training.learning_rate == rate
+    assert "kernel_size" not in drafted.path.read_text("utf-8")
+
+
 def test_the_share_that_is_held_out_follows_the_number_of_rows(base: Path) -> None:
     for count, share in ((60, 0.2), (600, 0.1)):
         drafted = draft_recipe(write_csv("t.csv", tickets(count)), str(base), overwrite=True)
@@ -216,6 +224,11 @@ def test_nothing_is_written_after_an_error(base: Path, tmp_path: Path) -> None:
         ("good.csv", {"overrides": ["training.epoch=3"]}, RecipeError),
         ("good.csv", {"overrides": ["task.name=rte"]}, RecipeError),
         ("good.csv", {"validation": "nowhere.csv"}, DataError),
+        (
+            "good.csv",
+            {"validation": "good.csv", "overrides": ["data.holdout.fraction=0.5"]},
+            RecipeError,
+        ),
         ("good.csv", {"task": "regression"}, DataError),
     ]
     for name, settings, kind in mistakes:

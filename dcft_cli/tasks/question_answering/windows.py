@@ -34,7 +34,9 @@ def check_windows(tokenizer: Tokenizer, max_length: int, document_stride: int) -
             f"data.document_stride: {document_stride} does not fit data.max_length: {max_length}."
             f" After a question of {question} tokens and {special} special tokens a window holds"
             f" {max(size, 0)} tokens of context, and must share fewer with its neighbor.",
-            "Usual values: data.max_length=384 data.document_stride=128.",
+            f"Set data.document_stride={size // 2}, or a larger data.max_length."
+            if size > 1
+            else "Usual values: data.max_length=384 data.document_stride=128.",
         )
 
 

@@ -41,8 +41,11 @@ def test_the_largest_stride_that_passes_the_check_works(
     size = 40 - special - 20
     check_windows(any_tokenizer, 40, size - 1)
     assert len(encode_windows([question], [context], any_tokenizer, 40, size - 1)["input_ids"]) > 1
-    with pytest.raises(RecipeError, match=rf"document_stride: {size} .* holds {size} tokens"):
+    message = rf"document_stride: {size} .* holds {size} tokens"
+    with pytest.raises(RecipeError, match=message) as error:
         check_windows(any_tokenizer, 40, size)
+    assert f"data.document_stride={size // 2}," in error.value.hint
+    check_windows(any_tokenizer, 40, size // 2)
 
 
 @pytest.mark.parametrize(
