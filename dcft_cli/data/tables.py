@@ -217,10 +217,15 @@ class _Splitter:
     def _could_be_rows(self, taken: Sequence[str]) -> bool:
         """Return whether all lines have the right number of fields, and most look like rows.
 
-        In a text, a blank or the end of the line follows a comma.
+        In a text, a blank or the end of the line follows a comma. So a line of a text with one
+        comma may end in it, but one with several commas has a blank after the first of them.
         """
         rows = list(map(self._plain, taken))
-        like_rows = sum(all(f and not f[0].isspace() for f in fields) for fields in rows)
+        like_rows = sum(
+            not any(field[:1].isspace() for field in fields)
+            and (self.width > 2 or bool(fields[-1]))
+            for fields in rows
+        )
         return self.width > 1 and all(map(self._is_row, taken)) and 2 * like_rows > len(rows)
 
     def _plain(self, line: str) -> list[str]:

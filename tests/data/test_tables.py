@@ -98,9 +98,36 @@ def test_texts_of_several_lines_in_csv_files(tmp_path: Path) -> None:
     assert len(read(tmp_path, 'a\n"one\ntwo"\nthree\n').records) == 2
 
 
+TEXTS = [
+    "Roses are red,\nViolets are blue,\nSugar is sweet,\n",
+    "Dear Sir, dear Madam,\nthank you, thank you,\nbye, bye",
+    "Yes, no, maybe\nred, green, blue\none, two",
+    "1, 2,\n3, 4,\n5, 6,",
+]
+"""Whose lines have as many commas as a row of two or three columns, or nearly so."""
+
+
+@pytest.mark.parametrize("width", [2, 3, 4])
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("text", TEXTS)
+def test_texts_with_commas_over_several_lines(
+    tmp_path: Path, text: str, before: bool, width: int
+) -> None:
+    others = [["", "x"], ["y", ""], ["", ""], ["y", "x"]]
+    cells = [["x", *more][: width - 1] for more in others]
+    rows = [[*row, text] if before else [text, *row] for row in cells]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(["abcd"[:width], *rows])
+    found = read_file(str(tmp_path / "a.csv"), DataSection()).records
+    assert [list(record.values()) for record in found] == rows
+
+
 def test_rows_in_a_quoted_field_of_a_csv_file_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="runs over 4 lines"):
         read(tmp_path, 'a,b\n" two,0\nthree,\nfour,1\nfive ",0\n')
+    for last in ("", "some"):
+        with pytest.raises(DataError, match="line 3: a quoted field runs over 3 lines"):
+            read(tmp_path, f'a,b,c\none,0,\n"two,0,\nthree,1,\nfour",0,{last}\nfive,1,\n')
     content = 'a,b\none,1\n" two,0\nthree,1\nfour ",0\nfive,1\n'
     with pytest.raises(DataError, match=r"a\.csv, line 3: a quoted field runs over 3 lines") as err:
         read(tmp_path, content)
