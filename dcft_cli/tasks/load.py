@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dcft_cli.data.holdout import hold_out
+from dcft_cli.data.holdout import hold_out, normal_form
 from dcft_cli.data.reading import read_file, read_hub
 from dcft_cli.data.rows import MAX_LISTED, Rows, RowSet, format_value
 from dcft_cli.data.similar_names import similar_names
@@ -187,10 +187,11 @@ def _repeated_rows(task: Task, train: RowSet | None, validation: Mapping[str, Ro
 
 
 def _texts(task: Task, rows: RowSet) -> Iterator[int]:
-    """Yield a hash of the texts of each row."""
+    """Yield a hash of the texts of each row, in their normal form."""
     inputs = [name for name in rows.dataset.column_names if name != task.target_column]
     for batch in rows.dataset.select_columns(inputs).iter(1000):
-        yield from map(hash, zip(*(map(str, batch[name]) for name in inputs), strict=True))
+        columns = ([normal_form(str(value)) for value in batch[name]] for name in inputs)
+        yield from map(hash, zip(*columns, strict=True))
 
 
 def _training_rows(task: TaskSection, data: DataSection) -> Rows:

@@ -30,6 +30,8 @@ def test_every_row_is_on_one_side_and_the_order_is_kept() -> None:
 def test_the_split_is_the_same_every_time() -> None:
     # Pinned: another hash or key would silently mix the sides of earlier runs.
     assert divide([str(number) for number in range(20)])[1] == ["4", "7", "15", "18"]
+    lines = [f"{number}  a\n" for number in range(20)]
+    assert divide(lines)[1] == [lines[number] for number in (1, 5, 8, 16)]
     assert divide(WORDS) == divide(WORDS)
     assert divide(WORDS, seed=1) != divide(WORDS)
 
@@ -55,9 +57,18 @@ def test_the_share_is_as_near_as_groups_allow(texts: list[int], fraction: float,
     assert abs(len(validation) - target) <= best + 1e-9
 
 
-def test_texts_that_differ_in_case_stay_together() -> None:
-    train, validation = divide([*WORDS, *map(str.upper, WORDS)])
-    assert not {word.lower() for word in train} & {word.lower() for word in validation}
+FORMS = [("x {}", "X {}"), ("x {}", " x {}\n"), ("x {}", "x  {}"), ("\u00e9 {}", "e\u0301 {}")]
+
+
+@pytest.mark.parametrize(("form", "other"), FORMS, ids=["case", "ends", "blanks", "accents"])
+@pytest.mark.parametrize("group_prefix", [None, 6])
+def test_texts_that_differ_in_form_only_stay_together(
+    form: str, other: str, group_prefix: int | None
+) -> None:
+    plain = {template.format(word): word for template in (form, other) for word in WORDS}
+    train, validation = divide(list(plain), group_prefix=group_prefix)
+    assert len(train) + len(validation) == 2 * len(WORDS)
+    assert not {plain[text] for text in train} & {plain[text] for text in validation}
 
 
 def test_texts_with_a_common_beginning_stay_together() -> None:

@@ -184,12 +184,15 @@ def test_declared_classes_without_rows_are_noted(jsonl: Write) -> None:
     assert note == f"{path}: no row has the class fair, good"
 
 
-def test_validation_rows_with_texts_of_training_rows_are_noted(jsonl: Write) -> None:
-    train = jsonl(pairs(*[0, 1] * 20))
-    data = DataSection(train=train, validation=train, text=["sentence1", "sentence2"])
+@pytest.mark.parametrize("form", ["{}", " {}\n"])
+def test_validation_rows_with_texts_of_training_rows_are_noted(jsonl: Write, form: str) -> None:
+    rows = pairs(*[0, 1] * 20)
+    train = jsonl(rows)
+    again = jsonl([row | {"sentence1": form.format(row["sentence1"])} for row in rows], "dev.jsonl")
+    data = DataSection(train=train, validation=again, text=["sentence1", "sentence2"])
     (note,) = load_task(TaskSection(type="classification"), data).notes
     assert note == (
-        f"{train}: 40 of 40 rows have the text of a training row, so scores on them say little "
+        f"{again}: 40 of 40 rows have the text of a training row, so scores on them say little "
         "about new texts"
     )
     data = data.model_copy(update={"validation": None, "holdout": HoldoutSection(fraction=0.25)})
