@@ -77,8 +77,10 @@ def load_task(
         train = RowSet(built.prepare(rows), rows.source)
         notes = [*rows.notes, *_similar_classes(built, train), *_empty_classes(built, train)]
     if rows is not None and train is not None and data.holdout is not None:
-        train, held_out = _split(train, rows, built, data.holdout)
+        whole = train
+        train, held_out = _split(whole, rows, built, data.holdout)
         validation = {"": held_out}
+        notes += _lost_classes(built, whole, train)
     else:
         validation, more = _validation_sets(task, data, built, training=training)
         notes += more
@@ -168,6 +170,16 @@ def _empty_classes(task: Task, train: RowSet) -> list[str]:
     if task.order[0] in empty:  # as where ratings from 1 are written as numbers
         note += f"; whole numbers in the data count from 0: 1 means {task.order[1]}"
     return [note]
+
+
+def _lost_classes(task: Task, whole: RowSet, train: RowSet) -> list[str]:
+    """Return a note if there are classes that only held-out rows have."""
+    counts, left = task.label_counts(whole.dataset), task.label_counts(train.dataset)
+    lost = [name for number, name in enumerate(task.labels) if counts[number] and not left[number]]
+    if not lost:
+        return []
+    advice = "all such rows are held out; add rows, or set another data.holdout.seed"
+    return [f"{train.source}: no row has the class {listed(lost, MAX_LISTED)}; {advice}"]
 
 
 def _repeated_rows(task: Task, train: RowSet | None, validation: Mapping[str, RowSet]) -> list[str]:

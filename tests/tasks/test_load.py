@@ -7,6 +7,7 @@ from datasets import Dataset
 from dcft_cli.data import reading
 from dcft_cli.errors import DataError, RecipeError
 from dcft_cli.recipe import DataSection, HoldoutSection, TaskSection
+from dcft_cli.recipe.schema import TaskType
 from dcft_cli.tasks import load_task
 from tests.tasks.conftest import Write
 
@@ -182,6 +183,30 @@ def test_declared_classes_without_rows_are_noted(jsonl: Write) -> None:
     data = DataSection(train=path, text=["sentence1"])
     (note,) = load_task(TaskSection(type="classification", labels=labels), data).notes
     assert note == f"{path}: no row has the class fair, good"
+
+
+@pytest.mark.parametrize("kind", ["classification", "multi_label"])
+def test_classes_of_held_out_rows_only_are_noted(jsonl: Write, kind: TaskType) -> None:
+    rows = [{"text": str(number), "label": "ab"[number % 2]} for number in range(20)]
+    rows += [{"text": "4", "label": "c"}]  # beside a
+    rows = [row | {"label": [row["label"]]} for row in rows] if kind == "multi_label" else rows
+    path = jsonl(rows)
+    notes = {}
+    for seed in range(10):
+        holdout = HoldoutSection(fraction=0.2, seed=seed)
+        loaded = load_task(
+            TaskSection(type=kind), DataSection(train=path, text=["text"], holdout=holdout)
+        )
+        assert loaded.train is not None
+        counts = loaded.task.label_counts(loaded.train.dataset)
+        notes[counts[2]] = loaded.notes
+    assert notes == {
+        1: [],
+        0: [
+            f"{path} (training part): no row has the class c; all such rows are held out; add "
+            "rows, or set another data.holdout.seed"
+        ],
+    }
 
 
 @pytest.mark.parametrize("form", ["{}", " {}\n"])
