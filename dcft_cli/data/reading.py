@@ -20,7 +20,7 @@ from dcft_cli.data.conll import read_conll, read_conllu
 from dcft_cli.data.json_files import read_json
 from dcft_cli.data.lines import decode_lines
 from dcft_cli.data.quiet import quiet
-from dcft_cli.data.rows import BadRow, Record, Rows
+from dcft_cli.data.rows import BadRow, Record, Rows, check_names
 from dcft_cli.data.tables import read_table
 from dcft_cli.errors import DataError
 from dcft_cli.recipe.schema import FILE_FORMATS, DataSection
@@ -188,6 +188,7 @@ def _parquet(file: BinaryIO, name: str) -> _Content:
             names = _class_names(datasets.Features.from_arrow_schema(schema))
     except Exception as error:  # damaged metadata can raise any exception
         raise _damaged_parquet(name, error) from error
+    check_names(schema.names, name)
 
     def rows() -> Iterator[Record]:
         try:

@@ -242,6 +242,15 @@ class Rows:
         return [f"{self.source}: {self.blank:,} {rows} dropped"] if self.blank else []
 
 
+def check_names(names: Sequence[str], source: str) -> None:
+    """Raise DataError if columns have the same name: a row would have the values of one only."""
+    if len(set(names)) < len(names):
+        raise DataError(
+            f"{source}: a column name is used twice: {', '.join(names)}.",
+            "Give each column a name of its own.",
+        )
+
+
 def format_value(value: object) -> str:
     """Return a raw value as an error shows it: quoted, and shortened if it is long."""
     text = repr(value)

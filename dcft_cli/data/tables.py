@@ -5,7 +5,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from dcft_cli.data.rows import BadRow, Record, format_value
+from dcft_cli.data.rows import BadRow, Record, check_names, format_value
 from dcft_cli.errors import DataError
 from dcft_cli.recipe.schema import DataSection
 
@@ -46,8 +46,7 @@ def read_table(
         header = [name.strip() for name in next(iter(rows), (0, []))[1]]
         _check_header(header, source, rows.delimiter, chosen=data.delimiter is not None)
     named = [name for name in header if name]
-    if len(set(named)) < len(named):
-        raise DataError(f"{source}: a column name is used twice: {', '.join(named)}.")
+    check_names(named, source)
     rows.width = len(header)
     return named, _records(rows, header)
 

@@ -45,6 +45,10 @@ def test_a_table_without_header_and_quoting(tmp_path: Path) -> None:
 def test_a_repeated_column(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a column name is used twice: a, b, a"):
         read(tmp_path / "a.csv", "a,b,a\n1,2,3\n")
+    table = pa.Table.from_arrays([pa.array([1])] * 3, names=["a", "b", "a"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="a column name is used twice: a, b, a"):
+        read_file(str(tmp_path / "a.parquet"), DataSection())
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
