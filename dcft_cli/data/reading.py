@@ -8,9 +8,10 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import islice
 from pathlib import PurePath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import datasets
 import pyarrow.parquet  # type: ignore[import-untyped]
@@ -111,7 +112,8 @@ def read_hub(data: DataSection, split: str, wanted: Sequence[str]) -> Rows:
     if len(dataset) == 0:
         raise DataError(f"{source} has no rows.")
     columns = dataset.column_names
-    records = dataset.select_columns([name for name in columns if name in wanted]).to_list()
+    kept = dataset.select_columns([name for name in columns if name in wanted])
+    records = list(map(_without_decimals, kept.to_list()))
     names = _class_names(dataset.features)
     return Rows(records, columns, source, published=True, class_names=names)
 
@@ -194,11 +196,23 @@ def _parquet(file: BinaryIO, name: str) -> _Content:
         try:
             for batch in parquet.iter_batches(batch_size=_PARQUET_BATCH):
                 for values in batch.to_pylist():
-                    yield Record(None, values)
+                    yield Record(None, _without_decimals(values))
         except Exception as error:  # such as texts that are not UTF-8
             raise _damaged_parquet(name, error) from error
 
     return _Content(list(schema.names), rows(), names)
+
+
+def _without_decimals(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with plain numbers in place of decimals, which are no labels."""
+    return {
+        column: _number(value) if isinstance(value, Decimal) else value
+        for column, value in values.items()
+    }
+
+
+def _number(value: Decimal) -> int | float:
+    return int(value) if value == int(value) else float(value)
 
 
 def _damaged_parquet(name: str, error: Exception) -> DataError:

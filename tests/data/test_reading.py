@@ -1,5 +1,6 @@
 import re
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,20 @@ def test_parquet(tmp_path: Path) -> None:
     assert (rows.numbers, rows.blank) == ([1, 3], 1)
     assert rows.columns == ["a", "answers"]
     assert rows.lines is None
+
+
+def test_decimals_are_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [Decimal("1.00"), Decimal("-2.50"), None, Decimal("12345678901234567.00")]
+    table = pa.table({"a": ["x"] * 4, "b": pa.array(values)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    monkeypatch.setattr(reading.datasets, "load_dataset", lambda *_, **__: Dataset(table))
+    for rows in (
+        read_file(str(tmp_path / "a.parquet"), DataSection()),
+        read_hub(DataSection(hub="some/data"), "dev", ["b"]),
+    ):
+        numbers = rows.values("b", "data.label")
+        assert numbers == [1, -2.5, None, 12345678901234567]
+        assert [*map(type, numbers)] == [int, float, type(None), int]
 
 
 def test_malformed_parquet(tmp_path: Path) -> None:
