@@ -97,7 +97,8 @@ def _squad_rows(document: Mapping[str, Any]) -> list[Record]:
     """Return the questions of a file in SQuAD's format, if it is one.
 
     The format nests questions in paragraphs and paragraphs in articles, and lists each answer
-    with its offset (https://rajpurkar.github.io/SQuAD-explorer).
+    with its offset (https://rajpurkar.github.io/SQuAD-explorer). Questions to be predicted have
+    no answers.
     """
     try:
         return [
@@ -108,10 +109,7 @@ def _squad_rows(document: Mapping[str, Any]) -> list[Record]:
                     "title": article.get("title"),
                     "context": paragraph["context"],
                     "question": question["question"],
-                    "answers": {
-                        key: [answer[key] for answer in question["answers"]]
-                        for key in ("text", "answer_start")
-                    },
+                    **_squad_answers(question),
                 },
             )
             for article in document["data"]
@@ -120,6 +118,14 @@ def _squad_rows(document: Mapping[str, Any]) -> list[Record]:
         ]
     except (KeyError, TypeError, AttributeError):
         return []
+
+
+def _squad_answers(question: Mapping[str, Any]) -> dict[str, Any]:
+    answers = question.get("answers")
+    if answers is None:
+        return {}
+    keys = ("text", "answer_start")
+    return {"answers": {key: [answer[key] for answer in answers] for key in keys}}
 
 
 def _is_deep(value: object, levels: int = _MAX_DEPTH) -> bool:

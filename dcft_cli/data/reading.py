@@ -85,7 +85,13 @@ def read_chunks(
         content = _content(file, name, file_format, data)
         numbered = enumerate(content.rows, start=1)
         while chunk := list(islice(numbered, size)):
-            yield Rows.collect(chunk, content.columns, name, content.class_names)
+            yield Rows.collect(
+                chunk,
+                content.columns,
+                name,
+                content.class_names,
+                namable=file_format not in ("jsonl", "parquet", "text"),
+            )
 
 
 def read_hub(data: DataSection, split: str, wanted: Sequence[str]) -> Rows:

@@ -71,6 +71,7 @@ class Rows:
         published: whether it is a Hub data set, which the user cannot fix: empty texts are
             allowed (GLUE's QQP has two).
         class_names: by column, the names that the data set itself gives to its class numbers.
+        namable: whether data.columns can name the columns.
         blank: number of rows without any value, which are not among the records.
         problems: what was found to be wrong so far.
     """
@@ -82,6 +83,7 @@ class Rows:
     numbers: Sequence[int] | None = None
     published: bool = False
     class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    namable: bool = False
     blank: int = 0
     problems: list[Problem] = field(default_factory=list)
 
@@ -114,6 +116,8 @@ class Rows:
         columns: Sequence[str],
         source: str,
         class_names: Mapping[str, Sequence[str]],
+        *,
+        namable: bool,
     ) -> "Rows":
         """Put rows of a file together, given with their numbers; those without values are left out.
 
@@ -138,6 +142,7 @@ class Rows:
             [row.line for _, row in kept if row.line is not None] or None,
             [number for number, _ in kept],
             class_names=class_names,
+            namable=namable,
             blank=blank,
             problems=list(problems.values()),
         )
@@ -156,10 +161,11 @@ class Rows:
         """
         found = self.find_column(column)
         if found is None:
+            header = "; if the file has no header line, name its columns with data.columns"
             raise DataError(
                 f"{self.source} has no column `{column}`. It has: {', '.join(self.columns)}.",
-                f"{did_you_mean(column, self.columns)}Choose columns with {setting}; if the"
-                " file has no header line, name its columns with data.columns.",
+                f"{did_you_mean(column, self.columns)}Choose columns with {setting}"
+                f"{header if self.namable else ''}.",
             )
         return [record.get(found) for record in self.records]
 

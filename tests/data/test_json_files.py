@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,17 @@ def test_lines_after_a_squad_file(tmp_path: Path) -> None:
     assert read(tmp_path, squad + "\n").records[0]["question"] == "q"
     with pytest.raises(DataError, match="more after the end of the file's only object in 1 row"):
         read(tmp_path, f"{squad}\n{squad}\n")
+
+
+def test_questions_of_a_squad_file_without_answers(tmp_path: Path) -> None:
+    questions: list[dict[str, Any]] = [{"question": "q"}, {"question": "r", "answers": None}]
+    squad = {"data": [{"paragraphs": [{"context": "c", "qas": questions}]}]}
+    rows = read(tmp_path, json.dumps(squad))
+    assert [record["question"] for record in rows.records] == ["q", "r"]
+    assert rows.columns == ["id", "title", "context", "question"]
+    questions[1]["answers"] = [{"text": "c", "answer_start": 0}]
+    rows = read(tmp_path, json.dumps(squad, indent=1))
+    assert rows.values("answers", "data.label") == [None, {"text": ["c"], "answer_start": [0]}]
 
 
 @pytest.mark.parametrize("depth", [101, 900, 100_000])

@@ -52,6 +52,17 @@ def test_a_repeated_column(tmp_path: Path) -> None:
         read_file(str(tmp_path / "a.parquet"), DataSection())
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", "a\n1\n"), ("a.conll", "x O\n"), ("a.jsonl", '{"a": 1}'), ("a.json", '[{"a": 1}]')],
+)
+def test_a_missing_column(tmp_path: Path, name: str, content: str) -> None:
+    with pytest.raises(DataError, match="has no column `b`") as error:
+        read(tmp_path / name, content).values("b", "data.label")
+    assert error.value.hint.startswith("Choose columns with data.label")
+    assert ("data.columns" in error.value.hint) == (name in ("a.csv", "a.conll"))
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
 def test_not_utf_8(tmp_path: Path, name: str) -> None:
     good = '{"a": "x"}' if name == "a.jsonl" else "a"
