@@ -47,10 +47,14 @@ def hold_out(
         for index in group
     }
     if not held_out:
+        if holdout.group_prefix:
+            problem = "Rows that belong together stay on one side: change data.holdout.group_prefix"
+        else:
+            who = "All rows have" if class_column is None else "Each class has"
+            problem = f"{who} only one text: add rows"
         raise DataError(
             f"{rows.source}: data.holdout leaves no validation rows out of {len(rows.dataset):,}.",
-            "Rows that belong together stay on one side: change data.holdout.group_prefix, or name "
-            "other rows with data.validation.",
+            f"{problem}, or name other rows with data.validation.",
         )
     return [n for n in range(len(rows.dataset)) if n not in held_out], sorted(held_out)
 

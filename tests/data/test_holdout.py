@@ -81,8 +81,16 @@ def test_texts_with_a_common_beginning_stay_together() -> None:
 def test_an_empty_side_is_an_error() -> None:
     with pytest.raises(DataError, match="leaves no validation rows out of 1"):
         divide(["one"], fraction=0.9999)
-    with pytest.raises(DataError, match="leaves no validation rows out of 2"):
+    with pytest.raises(DataError, match="leaves no validation rows out of 2") as error:
         divide(["one", "One"], fraction=0.5)
+    assert error.value.hint.startswith("All rows have only one text: add rows, or name other rows")
+    with pytest.raises(DataError) as error:
+        divide(["one", "on"], fraction=0.5, group_prefix=2)
+    assert "change data.holdout.group_prefix" in error.value.hint
+    rows = RowSet(Dataset.from_dict({"text": ["a", "b", "B"], "class": [0, 1, 1]}), "words.tsv")
+    with pytest.raises(DataError) as error:
+        hold_out(rows, "text", "class", HoldoutSection(fraction=0.5))
+    assert error.value.hint.startswith("Each class has only one text: add rows, or name other rows")
 
 
 def test_each_side_has_a_group_if_there_are_two() -> None:
