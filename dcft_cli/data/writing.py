@@ -29,12 +29,13 @@ FORMATS = {end: kind for end, kind in FILE_FORMATS.items() if not kind.startswit
 _CHUNK = 1024
 
 
-def _plain(row: Row) -> Row:
-    """Return a row without numbers that JSON does not have: NaN and infinities become null."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in row.items()
-    }
+def _plain(value: Any) -> Any:
+    """Return a value without numbers that JSON does not have: NaN and infinities become null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(_plain, value))
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def output_format(path: Path) -> str:

@@ -3,6 +3,7 @@
 import csv
 import datetime
 import json
+import math
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -73,10 +74,18 @@ def test_no_rows(name: str, tmp_path: Path) -> None:
 
 
 def test_values_that_json_lacks(tmp_path: Path) -> None:
-    rows = [{"day": datetime.date(2024, 2, 29), "half": "\ud83d", "gap": float("nan")}]
+    gap = float("nan")
+    nested = {"list": [gap, 1], "deep": ({"x": [-math.inf]},)}
+    rows = [{"day": datetime.date(2024, 2, 29), "half": "\ud83d", "gap": gap} | nested]
     write_rows(tmp_path / "rows.jsonl", rows)
     text = (tmp_path / "rows.jsonl").read_text("utf-8")
-    assert json.loads(text) == {"day": "2024-02-29", "half": "\ud83d", "gap": None}
+    assert json.loads(text) == {
+        "day": "2024-02-29",
+        "half": "\ud83d",
+        "gap": None,
+        "list": [None, 1],
+        "deep": [{"x": [None]}],
+    }
 
 
 def test_unknown_endings(tmp_path: Path) -> None:
