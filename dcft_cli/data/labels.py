@@ -92,6 +92,18 @@ class LabelColumn:
         self._report(numbers, labels, order if positions or own else ())
         return [[-1 if n is None else n for n in row] for row in numbers]
 
+    def report_labels(self, names: Collection[str], what: str, hint: str) -> None:
+        """Report the first label of each row that is one of `names`; see `Rows.report`."""
+        problems = [""] * len(self.values)
+        for index, row in enumerate(self.values):
+            bad = next((n for n, value in enumerate(row) if label_name(value) in names), None)
+            if bad is not None:
+                problems[index] = self._describe(row, bad)
+        self.rows.report(problems, what, hint)
+
+    def _describe(self, row: Sequence[object], bad: int) -> str:
+        return f"`{self.name}` " + self.problem.format(value=format_value(row[bad]), number=bad + 1)
+
     def _report(
         self, numbers: Sequence[Sequence[int | None]], labels: Sequence[str], order: Sequence[str]
     ) -> None:
@@ -105,8 +117,7 @@ class LabelColumn:
                 names.add(name)
                 no_class = missing if is_blank(values[bad]) else unusable
                 problems = no_class if name is None else unknown
-                text = self.problem.format(value=format_value(values[bad]), number=bad + 1)
-                problems[index] = f"`{self.name}` {text}"
+                problems[index] = self._describe(values, bad)
         self.rows.report(missing, "missing label", FIX)
         self.rows.report(unusable, "no usable label", self.hint)
         self.rows.report(unknown, "unknown label", _known_labels(labels, order, names - {None}))

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dcft_cli.errors import DataError
 
 OUTSIDE = "O"
+TAGGING = "Tag the first word of an entity B-TYPE, its other words I-TYPE, and all others O."
+"""What to do about other labels."""
 
 Tag = tuple[str, str]
 """Mark (B, I, E, S, or O outside of entities) and type of a tag; plain B and I have the type ""."""
@@ -29,6 +31,23 @@ def are_entity_tags(labels: Sequence[str]) -> bool:
     Raises:
         DataError: only some of them are, or they are written in another way.
     """
+    tags, others = tags_and_others(labels)
+    if others:
+        raise DataError(
+            f"The labels mix tags of entities ({tags[0]}) with others ({', '.join(others)}).",
+            TAGGING,
+        )
+    return bool(tags)
+
+
+def tags_and_others(labels: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the tags of entities among labels, and the labels beside them that are none.
+
+    Both are without O; both are empty if the labels are those of words.
+
+    Raises:
+        DataError: they are tags of entities, but written in another way.
+    """
     if wrong := _other_form(labels):
         mark, type_ = wrong.groups()
         raise DataError(
@@ -37,21 +56,16 @@ def are_entity_tags(labels: Sequence[str]) -> bool:
             "Rewrite the labels in the data. To score other labels by the word, name them"
             " differently.",
         )
-    tags = [label for label in labels if label != OUTSIDE]
-    matching = [label for label in tags if _TAG.fullmatch(label)]
-    begin = any(label[0] in "BI" and (len(label) == 1 or label[1] == "-") for label in matching)
-    typed = bool(tags) and OUTSIDE in labels and all(_TAG.fullmatch(t) and len(t) > 1 for t in tags)
+    inside = [label for label in labels if label != OUTSIDE]
+    tags = [label for label in inside if _TAG.fullmatch(label)]
+    others = [label for label in inside if label not in tags]
+    begin = any(label[0] in "BI" and (len(label) == 1 or label[1] == "-") for label in tags)
+    typed = OUTSIDE in labels and not others and all(len(label) > 1 for label in tags)
     if not (begin or typed):  # typed: all entities have one word (S-PER, O)
-        return False
-    others = [label for label in tags if label not in matching]
-    if others and all(len(label) == 1 for label in matching):
-        return False  # single letters that happen to be marks: classes A, B, C
-    if others:
-        raise DataError(
-            f"The labels mix tags of entities ({matching[0]}) with others ({', '.join(others)}).",
-            "Tag the first word of an entity B-TYPE, its other words I-TYPE, and all others O.",
-        )
-    return True
+        return [], []
+    if others and all(len(label) == 1 for label in tags):
+        return [], []  # single letters that happen to be marks: classes A, B, C
+    return tags, others
 
 
 def _other_form(labels: Sequence[str]) -> re.Match[str] | None:

@@ -30,12 +30,14 @@ from dcft_cli.tasks.token_classification.rows import (
 )
 from dcft_cli.tasks.token_classification.scoring import (
     OUTSIDE,
+    TAGGING,
     Tag,
     are_entity_tags,
     count_entities,
     entities,
     read_tag,
     score_entities,
+    tags_and_others,
 )
 from dcft_cli.tasks.token_classification.windows import assign_words, encode_words
 
@@ -81,8 +83,15 @@ class TokenClassification(Task):
 
     @classmethod
     def find_labels(cls, rows: Rows, column: str, data: DataSection) -> tuple[str, ...]:
-        """See `Task.find_labels`."""
-        return label_column(rows, column).class_names()
+        """See `Task.find_labels`; raises DataError too if only some labels are tags of entities."""
+        found = label_column(rows, column)
+        names = found.class_names()
+        tags, others = tags_and_others(names)
+        if others:
+            what = f"another label beside tags of entities ({tags[0]})"
+            found.report_labels(others, what, TAGGING)
+            rows.raise_problems()
+        return names
 
     def prepare(self, rows: Rows) -> Dataset:
         """See `Task.prepare`."""

@@ -110,6 +110,19 @@ def test_rows_that_do_not_fit(jsonl: Write, bad: dict[str, Any], message: str) -
         load(jsonl([ROWS[0], bad]))
 
 
+def test_other_labels_beside_tags_of_entities_are_listed(tmp_path: Path) -> None:
+    path = tmp_path / "train.conll"
+    path.write_text("# id 1\nthe O\nrome B-LOC\n\n# one\ncat O\n\nb O\nc two\nd three\n")
+    with pytest.raises(DataError) as error:
+        load(str(path))
+    assert error.value.message.splitlines() == [
+        f"{path}: another label beside tags of entities (B-LOC) in 2 rows:",
+        "  row 2 (line 5): `ner_tags` word 1 is 'one'",
+        "  row 3 (line 8): `ner_tags` word 2 is 'two'",
+    ]
+    assert "all others O" in error.value.hint
+
+
 @pytest.mark.parametrize("labels", [None, list(TAGS)])
 def test_training_needs_two_classes(jsonl: Write, labels: list[str] | None) -> None:
     with pytest.raises(DataError, match=r"every label .*is O"):
