@@ -14,10 +14,9 @@ def hold_out(
 ) -> tuple[list[int], list[int]]:
     """Return the indices of training and of validation rows, each in order.
 
-    Rows whose texts in `column` have the same normal form (or the same first `group_prefix`
-    characters of it) are a group, and go to the same side. A hash of the text in lower case (or of
-    its first characters) and the seed gives each row a place, and a group has the first place of
-    its rows. Those that come first are held out, as many as bring the held-out rows nearest to
+    Rows with the same group key, which is the normal form of the text in `column` (or its first
+    `group_prefix` characters), go to the same side. A hash of the key and the seed gives each
+    group a place. Those that come first are held out, as many as bring the held-out rows nearest to
     `fraction`: at least one group, and not all. So few groups change sides when rows are added.
 
     With classes, this holds for the groups of each class (that of a group's first row); the only
@@ -30,15 +29,11 @@ def hold_out(
         DataError: no rows would be held out.
     """
     groups: dict[str, list[int]] = {}
-    places: dict[str, float] = {}
     for index, text in enumerate(rows.dataset[column][:]):
-        key = normal_form(text)[: holdout.group_prefix]
-        place = _place(holdout.seed, text.lower()[: holdout.group_prefix])
-        groups.setdefault(key, []).append(index)
-        places[key] = min(place, places.get(key, place))
+        groups.setdefault(normal_form(text)[: holdout.group_prefix], []).append(index)
     classes = [0] * len(rows.dataset) if class_column is None else rows.dataset[class_column][:]
     by_class: dict[int, list[list[int]]] = {}
-    for key in sorted(groups, key=places.__getitem__):
+    for key in sorted(groups, key=lambda key: _place(holdout.seed, key)):
         by_class.setdefault(classes[groups[key][0]], []).append(groups[key])
     held_out = {
         index
@@ -87,6 +82,6 @@ def _first_groups(groups: Sequence[Sequence[int]], fraction: float) -> list[Sequ
     return chosen or [smallest]
 
 
-def _place(seed: int, text: str) -> float:
-    digest = hashlib.sha256(f"{seed}:{text}".encode()).digest()
+def _place(seed: int, key: str) -> float:
+    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64  # in [0, 1)
