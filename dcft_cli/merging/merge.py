@@ -197,7 +197,7 @@ def trained_config(
             "problem_type": contents.model["problem_type"],
         }
     config = load_config(section, settings)
-    agree_on_padding(section, config, tokenizer)
+    agree_on_padding(section, config, tokenizer, name)
     return config
 
 

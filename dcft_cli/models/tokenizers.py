@@ -20,10 +20,8 @@ _ROWS_AT_A_TIME = 10_000
 def load_tokenizer(section: ModelSection, *, offsets: bool = False) -> PreTrainedTokenizerBase:
     """Load the base model's own tokenizer.
 
-    It keeps its padding side, since some models classify by a text's last token (XLNet).
-
     Args:
-        offsets: require character offsets, which locate answers and words, and pad on the right.
+        offsets: require character offsets, which locate answers and words.
 
     Raises:
         ModelError: there is no tokenizer, it has no offsets, or a package that it needs is missing.
@@ -49,18 +47,22 @@ def load_tokenizer(section: ModelSection, *, offsets: bool = False) -> PreTraine
             f"There is no tokenizer in the base model {section.name}.",
             "Add one: AutoTokenizer.from_pretrained(NAME).save_pretrained(DIR).",
         )
-    if offsets:
-        tokenizer.padding_side = "right"  # answers and words are found by token position
     return tokenizer
 
 
 def agree_on_padding(
-    section: ModelSection, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
+    section: ModelSection,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    model_class: str,
 ) -> None:
-    """Make tokenizer and configuration use the same padding token, in place.
+    """Make tokenizer and configuration pad with the same token, on the model's side, in place.
 
     GPT-like models never pad in pretraining: they name no padding token, or different ones. Those
     that classify by a text's last token find it by the configuration's padding token.
+
+    Args:
+        model_class: name of the transformers class, or auto class, of the task's model.
 
     Raises:
         ModelError: there is no token to pad with.
@@ -77,6 +79,11 @@ def agree_on_padding(
         raise _beyond(section, tokenizer, tokenizer.pad_token_id, size, "pads batches")
     for part in (config, config.get_text_config()):
         part.pad_token_id = tokenizer.pad_token_id
+    # Padding on the left would shift the positions that models count from 0, and with them a
+    # prediction, by what else is in its batch. XLNet counts none, and classifies by the last one.
+    reads_last = config.model_type == "xlnet" and "ForSequenceClassification" in model_class
+    tokenizer.padding_side = "left" if reads_last else "right"
+    tokenizer.init_kwargs["padding_side"] = tokenizer.padding_side  # else it might not be saved
 
 
 def embedding_count(config: PreTrainedConfig) -> int | None:

@@ -93,9 +93,10 @@ def prepare(
     """
     quiet_transformers()
     # The tokenizer first: it takes the least time to find missing.
-    tokenizer = load_tokenizer(recipe.model, offsets=FAMILIES[recipe.task.kind].needs_offsets)
+    family = FAMILIES[recipe.task.kind]
+    tokenizer = load_tokenizer(recipe.model, offsets=family.needs_offsets)
     config = load_config(recipe.model)
-    agree_on_padding(recipe.model, config, tokenizer)
+    agree_on_padding(recipe.model, config, tokenizer, family.auto_class)
     limit = _max_positions(config, tokenizer)
     recipe, notes = _fit_to_base(recipe, config, limit)
     if data:

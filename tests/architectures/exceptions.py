@@ -21,6 +21,21 @@ UNREACHED_BY_TOKENS: dict[str, str] = {
 }
 UNREACHED_BY_ANSWERS: dict[str, str] = {"mra": UNREACHED["mra"]}
 
+# Types whose classification of a text depends on the padding beside it, on either side.
+_SPARSE = "in block-sparse attention (of long texts), what a token sees depends on the padding"
+_ENDS_LATE = "the last token is read only where padding follows it"
+SEES_PADDING: dict[str, str] = {
+    "big_bird": _SPARSE,
+    "bigbird_pegasus": _SPARSE,
+    "canine": "it joins blocks of characters, and the last one has padding in it",
+    "convbert": "its convolutions mix a token with its neighbors, padding too",
+    "fnet": "its Fourier transform mixes all tokens, padding too",
+    "nystromformer": "its landmarks are means over parts of a text with its padding",
+    "t5gemma": _ENDS_LATE,
+    "t5gemma2": _ENDS_LATE,
+    "yoso": "its code in transformers does not apply the attention mask",
+}
+
 # Types whose backward pass runs only in training mode.
 ONLY_TRAINS: dict[str, str] = {
     "reformer": "its layers are reversible, and their backward pass runs only in training mode",

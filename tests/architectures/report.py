@@ -22,6 +22,7 @@ from tests.architectures.describe import (
 from tests.architectures.exceptions import (
     NOTES,
     ONLY_TRAINS,
+    SEES_PADDING,
     UNREACHED,
     UNREACHED_BY_ANSWERS,
     UNREACHED_BY_TOKENS,
@@ -34,6 +35,7 @@ TEMPLATE = Path(__file__).with_name("page.md")
 COMMAND = "python -m tests.architectures.report --write"
 CROSS = "cross-attention"
 REMARK = "†"
+PADDING = "a text's class depends on the other texts of its batch"
 TITLES = {ENCODER: "Encoders", BOTH: "Encoder-decoders", DECODER: "Decoders"}
 
 
@@ -82,6 +84,7 @@ def remarks_on(one: Architecture) -> list[str]:
             for task, reasons in _unreached(name).items()
         ),
         ONLY_TRAINS.get(name),
+        name in SEES_PADDING and f"{PADDING}: {SEES_PADDING[name]}",
         *(note for note, types in NOTES.items() if name in types),
     ]
     if one.kind != BOTH and one.names.get(CROSS):

@@ -22,10 +22,18 @@ from dcft_cli.acceleration import disable, enable
 from dcft_cli.errors import ExportError
 from dcft_cli.exporting.peft import write_peft
 from dcft_cli.models.loading import load_model
+from dcft_cli.models.tokenizers import agree_on_padding
 from dcft_cli.recipe.schema import ModelSection
 from dcft_cli.training.head import LinearProblem, fit_head
-from tests.architectures.exceptions import NO_ROLE, NOT_FITTED, ONLY_TRAINS, UNREACHED
+from tests.architectures.exceptions import (
+    NO_ROLE,
+    NOT_FITTED,
+    ONLY_TRAINS,
+    SEES_PADDING,
+    UNREACHED,
+)
 from tests.architectures.tiny import MODEL_TYPES, UNBUILDABLE, example, tiny_config, tiny_model
+from tests.families import tiny_tokenizer
 from tests.small import perturb
 
 BUILDABLE = [name for name in MODEL_TYPES if name not in UNBUILDABLE]
@@ -146,3 +154,16 @@ def test_conformance(model_type: str, tmp_path: Path) -> None:
     torch.testing.assert_close(logits(model, inputs), at_first, rtol=0, atol=0)
     assert model.state_dict().keys() == untouched.keys()
     assert all(torch.equal(t, untouched[name]) for name, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize("model_type", [name for name in BUILDABLE if name != "reformer"])
+def test_padding_does_not_change_an_answer(model_type: str) -> None:
+    """On the side that batches are padded on; of Reformer every input has the same length."""
+    model, tokenizer = tiny_model(model_type, num_labels=3), tiny_tokenizer()
+    agree_on_padding(ModelSection(name=model_type), model.config, tokenizer, SEQUENCES)
+    padded = {name: rows[1:] for name, rows in example(model_type, model.config).items()}
+    alone = {name: rows[:, :-3] for name, rows in padded.items()}
+    if tokenizer.padding_side == "left":
+        padded = {name: rows.roll(3, dims=1) for name, rows in padded.items()}
+    difference = (logits(model, padded) - logits(model, alone)).abs().max()
+    assert (difference > 1e-5) == (model_type in SEES_PADDING), difference

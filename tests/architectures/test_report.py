@@ -22,6 +22,7 @@ REASONS: dict[str, dict[str, str]] = {
     "UNREACHED_BY_TOKENS": exceptions.UNREACHED_BY_TOKENS,
     "UNREACHED_BY_ANSWERS": exceptions.UNREACHED_BY_ANSWERS,
     "ONLY_TRAINS": exceptions.ONLY_TRAINS,
+    "SEES_PADDING": exceptions.SEES_PADDING,
     "KINDS": {name: reason for name, (_, reason) in exceptions.KINDS.items()},
     "UNBUILDABLE": UNBUILDABLE,
 }

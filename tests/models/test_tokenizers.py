@@ -7,12 +7,22 @@ from pathlib import Path
 import pytest
 import sentencepiece
 from datasets import Dataset
-from transformers import CanineConfig, CanineTokenizer, DebertaV2Config, GPT2Config
+from transformers import (
+    AutoTokenizer,
+    CanineConfig,
+    CanineTokenizer,
+    DebertaV2Config,
+    GPT2Config,
+    PreTrainedConfig,
+    XLNetConfig,
+)
 
 from dcft_cli.errors import ModelError
 from dcft_cli.models.tokenizers import agree_on_padding, check_token_ids, load_tokenizer
 from dcft_cli.recipe import ModelSection
 from tests.families import FAMILIES, save_base, tiny_tokenizer
+
+HEAD = "AutoModelForSequenceClassification"
 
 
 def test_a_sentencepiece_model_is_enough(tmp_path: Path) -> None:
@@ -76,21 +86,34 @@ def gpt(folder: Path, **settings: object) -> tuple[ModelSection, GPT2Config]:
 def test_a_missing_padding_token_is_replaced(tmp_path: Path) -> None:
     section, config = gpt(tmp_path, pad_token_id=7)
     tokenizer = load_tokenizer(section)
-    agree_on_padding(section, config, tokenizer)
+    agree_on_padding(section, config, tokenizer, HEAD)
     assert tokenizer.pad_token == "[SEP]"
     assert config.pad_token_id == tokenizer.pad_token_id
     tokenizer.pad_token = None
     tokenizer.eos_token = tokenizer.unk_token = None
     with pytest.raises(ModelError, match="no token to pad"):
-        agree_on_padding(section, config, tokenizer)
+        agree_on_padding(section, config, tokenizer, HEAD)
 
 
-def test_tasks_with_offsets_pad_on_the_right(base: Path, tmp_path: Path) -> None:
-    tiny_tokenizer(padding_side="left").save_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text((base / "config.json").read_text())
-    section = ModelSection(name=str(tmp_path))
-    assert load_tokenizer(section).padding_side == "left"
-    assert load_tokenizer(section, offsets=True).padding_side == "right"
+@pytest.mark.parametrize("given", ["left", "right", None])
+@pytest.mark.parametrize(
+    ("config", "head", "expected"),
+    [
+        (GPT2Config(), HEAD, "right"),
+        (XLNetConfig(), HEAD, "left"),
+        (XLNetConfig(), "XLNetForSequenceClassification", "left"),
+        (XLNetConfig(), "AutoModelForTokenClassification", "right"),
+    ],
+)
+def test_the_side_to_pad_on_is_the_models(
+    given: str | None, config: PreTrainedConfig, head: str, expected: str, tmp_path: Path
+) -> None:
+    """A folder that the tokenizer is saved in says so too."""
+    tokenizer = tiny_tokenizer(**{"padding_side": given} if given else {})
+    agree_on_padding(ModelSection(name="base"), config, tokenizer, head)
+    assert tokenizer.padding_side == expected
+    tokenizer.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).padding_side == expected
 
 
 def test_a_slow_tokenizer_works_without_offsets(tmp_path: Path) -> None:
@@ -107,10 +130,10 @@ def test_a_padding_token_beyond_the_embeddings(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(section)
     tokenizer.add_special_tokens({"pad_token": "[a new one]"})
     config.vocab_size = len(tokenizer)
-    agree_on_padding(section, config, tokenizer)
+    agree_on_padding(section, config, tokenizer, HEAD)
     config.vocab_size -= 1
     with pytest.raises(ModelError, match=r"'\[a new one\]' \(\d+\) pads batches"):
-        agree_on_padding(section, config, tokenizer)
+        agree_on_padding(section, config, tokenizer, HEAD)
 
 
 def test_every_token_of_the_data_has_an_embedding(tmp_path: Path) -> None:

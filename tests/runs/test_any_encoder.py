@@ -34,13 +34,13 @@ CLASSIFIERS = {
 }
 WITHOUT_PADDING = ("gpt2", "qwen3")
 LEFT_OUT = {"longformer": 3}
-PADS_LEFT = ("xlnet",)  # it reads a text's meaning off its last token
-ENDS = ("bart",)  # reads it off the one end in a text
+HEAD = "AutoModelForSequenceClassification"
+ENDS = ("bart",)  # it reads a text's meaning off the one end in it
 
 
 def save_any(folder: Path, model_type: str, cls: str = "AutoModel") -> Path:
     """A base as it is published: with its tokenizer, without a head."""
-    tokenizer = tiny_tokenizer(padding_side="left" if model_type in PADS_LEFT else "right")
+    tokenizer = tiny_tokenizer()
     tokenizer.eos_token = "[SEP]"
     settings = {"vocab_size": 128, "pad_token_id": tokenizer.pad_token_id, "eos_token_id": 3}
     if model_type in WITHOUT_PADDING:
@@ -94,14 +94,16 @@ def test_labels_for_words(model_type: str, cls: str, tmp_path: Path) -> None:
     assert {"f1", "precision", "recall", "accuracy"} <= job.metrics["metrics"].keys()
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("model_type", CLASSIFIERS)
-def test_padding_does_not_change_an_answer(model_type: str, tmp_path: Path) -> None:
-    """A text gives the same logits padded next to a longer one."""
+def test_padding_does_not_change_an_answer(model_type: str, side: str, tmp_path: Path) -> None:
+    """A text gives the same logits padded next to a longer one, whatever its tokenizer says."""
     folder = save_any(tmp_path / "base", model_type)
     section = ModelSection(name=str(folder))
     tokenizer, config = load_tokenizer(section), load_config(section)
-    agree_on_padding(section, config, tokenizer)
-    model = load_model(section, config, "AutoModelForSequenceClassification").model.eval()
+    tokenizer.padding_side = side
+    agree_on_padding(section, config, tokenizer, HEAD)
+    model = load_model(section, config, HEAD).model.eval()
     texts = ["the film was good", "the cat sat on the mat and the dog ran in paris"]
     if model_type in ENDS:
         texts = [f"{text} [SEP]" for text in texts]
