@@ -111,8 +111,6 @@ class ReportingCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start the clock; a resumed run counts from the checkpoint's step."""
         self.first_step = state.global_step
-        if state.best_metric is not None:
-            self.best = max(self.best, self.sign * state.best_metric)
         if self.first_step:
             self.reporter.noted(f"Resuming after step {self.first_step} of {state.max_steps}.")
         self._began, self._scoring_seconds = time.perf_counter(), 0.0
@@ -162,6 +160,8 @@ class ReportingCallback(TrainerCallback):
         """Report the scores."""
         scores = {name.removeprefix("eval_"): value for name, value in kwargs["metrics"].items()}
         score = self.sign * scores[self.metric]
+        if state.best_metric is not None:  # from before a resume
+            self.best = max(self.best, self.sign * state.best_metric)
         best = score > self.best
         self.best = max(self.best, score)
         self.reporter.evaluated(state.global_step, scores, best, self._unbeaten(score))

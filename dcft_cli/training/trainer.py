@@ -111,12 +111,19 @@ class AdapterTrainer(ResumableTrainer):
             self.reporting.baseline(name, scores, write=write)
 
     def restore_finished_run(self, checkpoint: Path) -> None:
-        """Restore history and best adapter of a finished run from its last checkpoint."""
+        """Restore history and best adapter of a finished run from its last checkpoint.
+
+        A run that ends where it was stopped has not scored its last step yet.
+        """
         self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
+        self.state.max_steps = self.args.max_steps
         self.restore_seconds(checkpoint)
-        if self.evaluation_sets:
+        step, name = self.state.global_step, f"eval_{self.reporting.metric}"
+        if any(record["step"] == step and name in record for record in self.state.log_history):
             self.score()  # notes on the run are about its last predictions
+        elif self.evaluation_sets:
+            self._determine_best_metric(self.evaluate(), trial=None)
         best = self.state.best_global_step or self.state.global_step
         self._load_from_checkpoint(str(checkpoint_path(checkpoint.parent, best)))
 
