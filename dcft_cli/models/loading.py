@@ -177,7 +177,8 @@ def load_model(section: ModelSection, config: PreTrainedConfig, auto_class: str)
     for name in missing:
         parameters[name].data = parameters[name].data.float()
     if section.classifier_dropout is not None:
-        _set_head_dropout(model, section.classifier_dropout)
+        for dropout in head_dropouts(model):
+            dropout.p = section.classifier_dropout
     compute_outputs_in_float32(model)
     return BaseModel(model, frozenset(missing))
 
@@ -226,6 +227,16 @@ def head_outputs(outputs: Mapping[str, Any]) -> list[Tensor]:
     return [outputs[name] for name in HEAD_OUTPUTS if name in outputs]
 
 
+def head_dropouts(model: nn.Module) -> list[nn.Dropout]:
+    """Return the dropout before the task head, which families name differently; most have one."""
+    outside = (f"{getattr(model, 'base_model_prefix', '')}.", "pooler.")
+    return [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Dropout) and not name.startswith(outside)
+    ]
+
+
 def _check_encoder(
     section: ModelSection,
     model: PreTrainedModel,
@@ -247,14 +258,6 @@ def _check_encoder(
                 f"The weights of {section.name} do not fit its configuration: {problem}.",
                 "config.json and weights must come from the same model.",
             )
-
-
-def _set_head_dropout(model: nn.Module, dropout: float) -> None:
-    """Set the dropout before the task head: families name it differently in configurations."""
-    outside = (f"{getattr(model, 'base_model_prefix', '')}.", "pooler.")
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Dropout) and not name.startswith(outside):
-            module.p = dropout
 
 
 def source_of(name: str) -> str:

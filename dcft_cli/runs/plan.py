@@ -6,7 +6,7 @@ from typing import Any
 
 from dcft_cli.addresses import local_path
 from dcft_cli.errors import RecipeError, UserError
-from dcft_cli.models.loading import skeleton
+from dcft_cli.models.loading import head_dropouts, skeleton
 from dcft_cli.outputs import check_folder, refuse_address
 from dcft_cli.recipe import LoadedRecipe, Recipe
 from dcft_cli.recipe.methods import METHODS
@@ -222,4 +222,11 @@ def _check_support(preparation: Preparation) -> None:
             f"Models of type {config.model_type} do not support gradient checkpointing.",
             "Set training.gradient_checkpointing=false, and a smaller batch with "
             "training.gradient_accumulation_steps.",
+        )
+    dropout = preparation.recipe.model.classifier_dropout
+    if dropout and not head_dropouts(model):
+        raise RecipeError(
+            f"model.classifier_dropout={dropout} has no effect: {type(model).__name__} has no "
+            "dropout before its task head.",
+            "Set model.classifier_dropout=null.",
         )

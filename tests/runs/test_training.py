@@ -231,3 +231,10 @@ def test_early_stopping_needs_validation_data(base: Path, tmp_path: Path) -> Non
     nothing = ("data.validation=null", "data.hub=null", "training.early_stopping_patience=2")
     with pytest.raises(RecipeError, match="needs validation data"):
         train(recipe("sst2", tmp_path, base, *nothing), tmp_path / "run")
+
+
+def test_dropout_that_a_model_does_not_have_is_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"0.1 has no effect: BertForQuestionAnswering has no"):
+        train(recipe("squad_v1", tmp_path, base, "model.classifier_dropout=0.1"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    train(recipe("squad_v1", tmp_path, base, "model.classifier_dropout=0"), tmp_path / "run")
