@@ -80,12 +80,12 @@ def train(
             if smaller is None:
                 raise
         free_memory()  # after the exception, which held the model
-        plan = smaller
+        before, after = dict(plan.recipe.training), dict(smaller.recipe.training)
+        changed = [f"training.{key}={after[key]}" for key in after if after[key] != before[key]]
         reporter.noted(
-            f"Out of memory: continuing with training.batch_size={plan.recipe.training.batch_size} "
-            "and training.gradient_accumulation_steps="
-            f"{plan.recipe.training.gradient_accumulation_steps}, for the same steps."
+            f"Out of memory: continuing with {' and '.join(changed)}, for the same steps."
         )
+        plan = smaller
         if plan.folder.is_open and (checkpoint := plan.folder.last_checkpoint()):
             plan = replace(plan, resumption=Resumption(checkpoint, ()))
 

@@ -41,6 +41,11 @@ def warmup_steps(training: TrainingSection, total_steps: int) -> int:
     return min(math.ceil(ratio * total_steps), total_steps - 1)  # one step at the full rate
 
 
+def evaluation_batch_size(training: TrainingSection) -> int:
+    """Return the rows that a device takes at once in an evaluation."""
+    return training.eval_batch_size or 2 * training.batch_size
+
+
 def training_arguments(
     training: TrainingSection,
     machine: Machine,
@@ -125,7 +130,7 @@ def _arguments(training: TrainingSection, machine: Machine, **others: Any) -> Tr
     """Return the Trainer's arguments: those that follow from the machine, and the others."""
     pinned = machine.device.type == "cuda"
     args = TrainingArguments(
-        per_device_eval_batch_size=training.eval_batch_size or 2 * training.batch_size,
+        per_device_eval_batch_size=evaluation_batch_size(training),
         use_cpu=machine.device.type == "cpu",
         bf16=machine.precision == "bfloat16",
         fp16=machine.precision == "float16",

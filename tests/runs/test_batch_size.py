@@ -22,9 +22,10 @@ AUTO = "training.auto_batch_size=true"
 
 @dataclass
 class Memory:
-    """How many rows of a training batch a model has memory for."""
+    """How many rows of a batch a model has memory for, in training and in evaluations."""
 
     rows: int = 1000
+    eval_rows: int = 1000
 
 
 @pytest.fixture
@@ -34,7 +35,8 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
 
     @functools.wraps(real)
     def forward(self: Any, *args: Any, **inputs: Any) -> Any:
-        if torch.is_grad_enabled() and len(inputs["input_ids"]) > memory.rows:
+        limit = memory.rows if torch.is_grad_enabled() else memory.eval_rows
+        if len(inputs["input_ids"]) > limit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
         return real(self, *args, **inputs)
 
@@ -76,6 +78,21 @@ def test_smaller_batches_train_the_same(base: Path, tmp_path: Path, memory: Memo
     assert again.watcher.steps == [] and again.metrics == job.metrics
 
 
+def test_batches_of_an_evaluation_shrink_last(base: Path, tmp_path: Path, memory: Memory) -> None:
+    memory.eval_rows = 3
+    sizes = ("training.batch_size=2", "training.eval_batch_size=8")
+    job = train(loaded(base, tmp_path, AUTO, *sizes), tmp_path / "run")
+    assert [note for note in job.watcher.notes if "memory" in note] == [
+        f"Out of memory: continuing with {changed}, for the same steps."
+        for changed in (
+            "training.batch_size=1 and training.eval_batch_size=4 and "
+            "training.gradient_accumulation_steps=2",
+            "training.eval_batch_size=2",
+        )
+    ]
+    assert job.metrics["last_step"] == 6
+
+
 def test_it_goes_on_from_the_last_checkpoint(base: Path, tmp_path: Path, memory: Memory) -> None:
     first = train(loaded(base, tmp_path), tmp_path / "run")
     lines = len((first.folder / "log.jsonl").read_text().splitlines())
@@ -109,7 +126,13 @@ def test_else_the_error_is_told(
 
 @pytest.mark.parametrize(
     ("sizes", "expected"),
-    [((8, 1, 6), (4, 2, 3)), ((15, 2, 1), (5, 6, 1)), ((7, 1, None), (1, 7, None))],
+    [
+        ((8, 1, 6), (4, 2, 3)),
+        ((15, 2, 1), (5, 6, 1)),
+        ((7, 1, None), (1, 7, None)),
+        ((1, 8, 16), (1, 8, 8)),
+        ((1, 1, None), (1, 1, 1)),
+    ],
 )
 def test_the_rows_of_a_step_stay(base: Path, tmp_path: Path, sizes: Any, expected: Any) -> None:
     keys = ("batch_size", "gradient_accumulation_steps", "eval_batch_size")
