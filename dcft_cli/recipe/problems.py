@@ -22,7 +22,7 @@ _WORDS = {
     "greater_than": "must be greater than {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be less than {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
+    "less_than_equal": "must be at most {le:.10g}",
     "too_short": "must have a length of {min_length} or more",
     "too_long": "must have a length of {max_length} or less",
 }

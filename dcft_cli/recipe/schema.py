@@ -233,7 +233,7 @@ class TrainingSection(Section):
     """Weight decay of AdamW; biases are exempt."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Norm to which gradients are clipped."""
-    seed: int = Field(default=42, ge=0)
+    seed: int = Field(default=42, ge=0, le=2**32 - 1)  # NumPy takes no larger one
     """Seed of initial values, data order and dropout."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """auto: CUDA, else Apple's GPU, else the CPU."""

@@ -100,6 +100,8 @@ def plan_sweep(path_or_name: str, overrides: Sequence[str], section: SweepSectio
             cell = Cell(name, name, own, changes, recipe, tune)
             for end in ("low", "high"):  # the numbers between them are valid if both are
                 cell.recipe_with({key: getattr(numbers, end) for key, numbers in tune.items()})
+            last = {_SEED: recipe.training.seed + section.seeds - 1}  # the same for the seeds
+            load_recipe(path_or_name, [*overrides, *changes, *assignments(last)])
         except RecipeError as error:
             for problem in error.message.splitlines():
                 problems.setdefault(problem, []).append(name)

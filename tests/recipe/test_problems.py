@@ -64,6 +64,7 @@ def test_all_problems_are_listed_with_their_locations(tmp_path: Path) -> None:
         ('training.batch_size="8"', 'must be a whole number (value "8")'),
         ("training.batch_size=0", "must be at least 1 (value 0)"),
         ("training.batch_size=", "must be a whole number (value null)"),
+        ("training.seed=4294967296", "must be at most 4294967295 (value 4294967296)"),
         ("training.learning_rate=true", "must be a number (value true)"),
         ("training.learning_rate=fast", 'must be a number (value "fast")'),
         ("training.learning_rate=0", "must be greater than 0 (value 0)"),

@@ -94,6 +94,13 @@ def test_all_mistakes_are_listed_with_their_cells() -> None:
     assert any("must be at least 1" in line for line in others)
 
 
+def test_the_last_seed_is_checked() -> None:
+    most = f"training.seed={2**32 - 2}"
+    assert len(planned(RTE, [most], seeds=2).cells) == 2
+    with pytest.raises(RecipeError, match=r"rte: .*seed: must be at most 4294967295"):
+        planned(RTE, [most], seeds=3)
+
+
 def test_both_ends_of_a_range_are_checked() -> None:
     with pytest.raises(RecipeError, match=r"rte: .*weight_decay: must be at least 0"):
         planned(RTE, tune=["training.weight_decay=-1..1"], trials=2)
