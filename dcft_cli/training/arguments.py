@@ -30,7 +30,7 @@ def optimizer_steps(training: TrainingSection, rows: int, batch_size: int) -> tu
     batches = math.ceil(rows / batch_size)
     per_epoch = math.ceil(batches / training.gradient_accumulation_steps)
     epochs = training.epochs or max(_EPOCHS, math.ceil(_MIN_STEPS / per_epoch))
-    return per_epoch, training.max_steps or math.ceil(epochs * per_epoch)
+    return per_epoch, training.max_steps or max(1, _rounded_up(epochs * per_epoch))
 
 
 def warmup_steps(training: TrainingSection, total_steps: int) -> int:
@@ -38,7 +38,12 @@ def warmup_steps(training: TrainingSection, total_steps: int) -> int:
     if training.warmup_steps is not None:
         return training.warmup_steps
     ratio = _WARMUP_RATIO if training.warmup_ratio is None else training.warmup_ratio
-    return min(math.ceil(ratio * total_steps), total_steps - 1)  # one step at the full rate
+    return min(_rounded_up(ratio * total_steps), total_steps - 1)  # one step at the full rate
+
+
+def _rounded_up(steps: float) -> int:
+    """Round up, but not for the error of a product: 0.07 x 100 is 7.000000000000001."""
+    return math.ceil(round(steps, 6))
 
 
 def evaluation_batch_size(training: TrainingSection) -> int:

@@ -41,6 +41,9 @@ def arguments(
         ({"epochs": 3, "batch_size": 10}, (10, 30)),
         ({"epochs": 1.5, "batch_size": 10}, (10, 15)),
         ({"epochs": 0.01, "batch_size": 10}, (10, 1)),
+        ({"epochs": 1e-9, "batch_size": 10}, (10, 1)),
+        ({"epochs": 0.07, "batch_size": 1}, (100, 7)),
+        ({"epochs": 0.071, "batch_size": 1}, (100, 8)),
         ({"epochs": 3, "batch_size": 30}, (4, 12)),
         ({"epochs": 3, "batch_size": 30, "gradient_accumulation_steps": 3}, (2, 6)),
         ({"epochs": 3, "batch_size": 10, "max_steps": 4}, (10, 4)),
@@ -87,6 +90,7 @@ def test_evaluations_are_per_epoch_and_at_most_ten_and_each_saves_a_checkpoint(
 def test_warmup(settings: dict, steps: int) -> None:
     assert warmup_steps(TrainingSection(**settings), 21) == steps
     assert arguments(**settings).warmup_steps == steps
+    assert warmup_steps(TrainingSection(warmup_ratio=0.07), 100) == 7  # not 7.000000000000001
 
 
 def test_settings_reach_the_trainer() -> None:
