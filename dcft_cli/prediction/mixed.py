@@ -47,20 +47,19 @@ def load_mixed(
         device, batch_size: as for `load`.
 
     Raises:
-        UserError: there are no adapters, or the first one cannot be loaded.
+        UserError: there are no adapters, or the first one that can be read does not fit its base.
     """
     overrides = [*overrides, *as_overrides(device, batch_size)]
     files = _adapters_in(local_path(folder))
-    path = next(iter(files.values()))
-    contents = read_adapter(path)
-    recipe = recipe_of(path, contents, overrides)
+    contents = _first_readable(files)
+    recipe = recipe_of(contents.path, contents, overrides)
     machine = find_machine(recipe.training, recipe.model)
     preparation = prepare(recipe, labels=contents.model["labels"], training=False, data=False)
     model = load_model(preparation.recipe.model, preparation.config, preparation.auto_class).model
     nn.Module.to(model, machine.device)
     if recipe.training.acceleration == "auto":
         enable(model)
-    base = AdaptedModel(path, preparation, machine, model, chosen=())
+    base = AdaptedModel(contents.path, preparation, machine, model, chosen=())
     return MixedPredictor(base, files, column, overrides)
 
 
@@ -71,7 +70,7 @@ class MixedPredictor(Predictor):
     temperature. All need the same type of task, the same text columns and the same base weights.
 
     Args:
-        base: without an adapter, prepared for the first of the files.
+        base: without an adapter, prepared for that of its path.
         files: of the adapters, by name.
         column: of the rows, with the names.
         overrides: `KEY=VALUE` for the recipes of all adapters.
@@ -82,6 +81,7 @@ class MixedPredictor(Predictor):
     ) -> None:
         super().__init__(base)
         self.files, self.column, self.overrides = files, column, overrides
+        self._first = base.path
         self._accepted = {*self._accepted, _COLUMN}
         self.adapters = DCFTModel(base.model)
         self.columns = (*self.task.text, column)
@@ -155,8 +155,7 @@ class MixedPredictor(Predictor):
         task = build_task(recipe.task, data, contents.model["labels"])
         if (task.kind, task.text) != (self.task.kind, self.task.text):
             raise AdapterFileError(
-                f"{path} is for {_described(task)}; "
-                f"{next(iter(self.files.values()))} is for {_described(self.task)}.",
+                f"{path} is for {_described(task)}; {self._first} is for {_described(self.task)}.",
                 "Adapters that are used together need the same type of task and the same text "
                 "columns, such as data.text=text for all of them.",
             )
@@ -197,6 +196,21 @@ def _adapters_in(folder: Path) -> dict[str, Path]:
             f"It must hold run folders (NAME/{ADAPTER_FILE}) or files (NAME.safetensors).",
         )
     return found
+
+
+def _first_readable(files: Mapping[str, Path]) -> AdapterContents:
+    """Return the first adapter that can be used; perhaps no row names those before it.
+
+    Raises:
+        AdapterFileError: there is none; says why the first one cannot.
+    """
+    errors: list[AdapterFileError] = []
+    for path in files.values():
+        try:
+            return read_adapter(path)
+        except AdapterFileError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _of(outputs: Any, chosen: NDArray[np.bool_], labels: int) -> Any:

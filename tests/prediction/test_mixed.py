@@ -51,13 +51,22 @@ def test_names_that_no_adapter_has_are_listed(adapters: Path) -> None:
         mixed.predict(rows)
 
 
-def test_adapters_are_loaded_when_a_row_names_them(adapters: Path) -> None:
-    (adapters / "umbrella.safetensors").write_bytes(b"damaged")
+@pytest.mark.parametrize("damaged", ["umbrella", "aaa"])
+def test_adapters_are_loaded_when_a_row_names_them(adapters: Path, damaged: str) -> None:
+    """One that is damaged is in the way only then, also if it is the first by name."""
+    (adapters / f"{damaged}.safetensors").write_bytes(b"damaged")
     mixed = load_mixed(str(adapters), "tenant")
     assert mixed([("good", "acme"), ("bad", "initech")])
     assert mixed.adapters.adapter_names == ["acme", "initech"]
     with pytest.raises(AdapterFileError, match="damaged"):
-        mixed([("good", "umbrella")])
+        mixed([("good", damaged)])
+
+
+def test_without_a_single_readable_adapter_the_first_problem_is_told(tmp_path: Path) -> None:
+    for name in ("acme", "initech"):
+        (tmp_path / f"{name}.safetensors").write_bytes(b"damaged")
+    with pytest.raises(AdapterFileError, match=r"acme\.safetensors"):
+        load_mixed(str(tmp_path), "tenant")
 
 
 @pytest.mark.parametrize(
