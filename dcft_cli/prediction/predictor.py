@@ -22,7 +22,6 @@ from dcft_cli.models.loading import head_outputs
 from dcft_cli.models.tokenizers import check_token_id
 from dcft_cli.prediction.inputs import is_single, rows_of
 from dcft_cli.runs.adapted import AdaptedModel, load_adapted
-from dcft_cli.training.arguments import evaluation_batch_size
 
 
 def load(
@@ -73,7 +72,7 @@ class Predictor:
         self.task = self.preparation.loaded.task
         self.columns = self.task.text
         self.labels = self.task.labels
-        self.batch_size = evaluation_batch_size(self.preparation.recipe.training)
+        self.batch_size = self.preparation.recipe.training.evaluation_batch_size
         self._collate = self.preparation.collator(self.machine.device)
         self._accepted: Collection[str] = signature(self.model.forward).parameters
         self._turn = Lock()

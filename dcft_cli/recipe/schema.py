@@ -262,6 +262,11 @@ class TrainingSection(Section):
     output: str | None = None
     """Run folder. Unset: runs/NAME."""
 
+    @property
+    def evaluation_batch_size(self) -> int:
+        """Rows that a device takes at once in an evaluation."""
+        return self.eval_batch_size or 2 * self.batch_size
+
     @model_validator(mode="after")
     def _one_warmup(self) -> Self:
         if self.warmup_steps is not None and self.warmup_ratio is not None:

@@ -1,7 +1,6 @@
 """Smaller batches for a run that does not fit into memory (`training.auto_batch_size`)."""
 
 from dcft_cli.runs.plan import TrainingPlan, with_training
-from dcft_cli.training.arguments import evaluation_batch_size
 
 
 def smaller_batches(plan: TrainingPlan) -> TrainingPlan | None:
@@ -18,7 +17,7 @@ def smaller_batches(plan: TrainingPlan) -> TrainingPlan | None:
     if not training.auto_batch_size:
         return None
     if training.batch_size == 1:
-        smaller = evaluation_batch_size(training) // 2
+        smaller = training.evaluation_batch_size // 2
         return with_training(plan, eval_batch_size=smaller) if smaller else None
     parts = next(n for n in range(2, training.batch_size + 1) if training.batch_size % n == 0)
     eval_batch_size = training.eval_batch_size and max(1, training.eval_batch_size // 2)

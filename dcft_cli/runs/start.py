@@ -15,7 +15,6 @@ from dcft_cli.runs.prepare import Preparation
 from dcft_cli.targets.gradients import Loss
 from dcft_cli.targets.resolve import general_name
 from dcft_cli.tasks.prior import Prior
-from dcft_cli.training.arguments import evaluation_batch_size
 from dcft_cli.training.callbacks import BeforeFirstStep
 from dcft_cli.training.diagnosis import FITTED_HEAD
 from dcft_cli.training.global_batch import loss_terms
@@ -105,7 +104,7 @@ def fit_task_head(
         logits=torch.from_numpy(logits).float().to(machine.device),
         spread=None if prior is None else prior.spread,
     )
-    size = evaluation_batch_size(training)
+    size = training.evaluation_batch_size
     # Mixed precision would round W + dW.
     weights = merged(base.model) if machine.precision == "float32" else nullcontext()
     with _without_dropout(base.model, machine), machine.autocast(), weights:

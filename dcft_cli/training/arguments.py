@@ -46,11 +46,6 @@ def _rounded_up(steps: float) -> int:
     return math.ceil(round(steps, 6))
 
 
-def evaluation_batch_size(training: TrainingSection) -> int:
-    """Return the rows that a device takes at once in an evaluation."""
-    return training.eval_batch_size or 2 * training.batch_size
-
-
 def training_arguments(
     training: TrainingSection,
     machine: Machine,
@@ -135,7 +130,7 @@ def _arguments(training: TrainingSection, machine: Machine, **others: Any) -> Tr
     """Return the Trainer's arguments: those that follow from the machine, and the others."""
     pinned = machine.device.type == "cuda"
     args = TrainingArguments(
-        per_device_eval_batch_size=evaluation_batch_size(training),
+        per_device_eval_batch_size=training.evaluation_batch_size,
         use_cpu=machine.device.type == "cpu",
         bf16=machine.precision == "bfloat16",
         fp16=machine.precision == "float16",
