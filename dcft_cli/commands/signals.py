@@ -8,6 +8,8 @@ from _thread import start_new_thread
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Event
+from traceback import walk_stack
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from dcft_cli.errors import Stopped
@@ -38,20 +40,26 @@ def handlers(handler: Any) -> Iterator[None]:
     before = {n: current for n, current in found.items() if current not in (signal.SIG_IGN, None)}
     report = sys.unraisablehook
     over = Event()
+    last = signal.SIGINT
 
     def handle() -> None:
         for number in before:
-            signal.signal(number, handler)
+            signal.signal(number, handle_one)
+
+    def handle_one(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        last = signal.Signals(number)
+        if any(one.f_code is send_again.__code__ for one, _ in walk_stack(frame)):
+            start_new_thread(send_later, (number,))  # what is raised in there is swallowed, too
+        else:
+            handler(number, frame)
 
     def send_again(swallowed: Any) -> None:
         if not isinstance(swallowed.exc_value, KeyboardInterrupt):
             report(swallowed)
             return
         handle()
-        number = getattr(swallowed.exc_value, "number", signal.SIGINT)
-        # No `Thread`, whose `start` waits: on a busy machine the signal would come meanwhile, and
-        # be swallowed here.
-        start_new_thread(send_later, (number,))
+        start_new_thread(send_later, (last,))
 
     def send_later(number: int) -> None:
         if not over.wait(_AGAIN_SECONDS):

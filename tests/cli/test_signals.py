@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dcft_cli.atomic import atomic_path
+from dcft_cli.commands import signals
 from dcft_cli.commands.signals import ended_in_order, handlers
 from dcft_cli.errors import Stopped
 from dcft_cli.exporting import export
@@ -49,13 +50,36 @@ def test_a_signal_in_a_finalizer_is_not_lost(
         def __del__(self) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with (
-        pytest.raises(KeyboardInterrupt),
-        ended_in_order() if handler is None else handlers(handler),
-    ):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell
+    try:
+        with (
+            pytest.raises(KeyboardInterrupt),
+            ended_in_order() if handler is None else handlers(handler),
+        ):
+            Finalized()
+            time.sleep(PATIENCE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_signal_while_another_is_sent_again_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a busy machine, where that takes longer than the delay."""
+    start, early = signals.start_new_thread, [signal.SIGTERM]
+
+    def delayed(*arguments: Any) -> int:
+        if early:
+            os.kill(os.getpid(), early.pop())
+        return start(*arguments)
+
+    class Finalized:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(signals, "start_new_thread", delayed)
+    with pytest.raises(Stopped), ended_in_order():
         Finalized()
         time.sleep(PATIENCE)
-    assert capsys.readouterr().err == ""
 
 
 def test_other_errors_of_finalizers_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
