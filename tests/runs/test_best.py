@@ -1,9 +1,13 @@
 """Which checkpoint a run keeps: evaluations are given their scores, one after another."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import TrainerState
 
+from dcft_cli.errors import Stopped
+from dcft_cli.training.stopping import StopAfterStep, StopRequest
 from tests.jobs import largest_difference, recipe, train
 
 
@@ -58,3 +62,33 @@ def test_without_validation_data_the_last_is_kept(base: Path, tmp_path: Path) ->
     assert (job.metrics["metrics"], job.metrics["last_metrics"]) == ({}, {})
     assert job.metrics["best_step"] == job.metrics["last_step"] == 5
     assert largest_difference(job.folder, job.folder / "checkpoints" / "checkpoint-5") == 0
+
+
+class StopIn(StopAfterStep):
+    """A request to stop in a step."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(StopRequest())
+        self.step = step
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self.request.number = int(state.global_step + 1 == self.step)
+
+
+@pytest.mark.parametrize(("step", "best"), [(1, 1), (3, 2), (5, 5)])
+def test_a_run_can_end_where_it_was_stopped(
+    step: int, best: int, base: Path, tmp_path: Path
+) -> None:
+    """Its last step is scored then, and may be the best one."""
+    scores = {1: 0.4, 2: 0.5, 3: 0.3, 4: 0.2, 5: 0.6}
+    run, every = tmp_path / "run", ("mrpc", tmp_path, base, "training.eval_steps=2")
+    with pytest.raises(Stopped):
+        before = [scores[2], scores[4]]
+        train(recipe(*every), run, scores=before, callbacks=[StopIn(step)])
+    shorter = recipe(*every, f"training.max_steps={step}")
+    job = train(shorter, run, resume=True, scores=[scores[step]])
+    assert (job.metrics["best_step"], job.metrics["last_step"]) == (best, step)
+    assert job.metrics["last_metrics"] == {"accuracy": scores[step]}
+    assert job.metrics["metrics"] == {"accuracy": scores[best]}
+    assert job.watcher.scores == [(step, {"accuracy": scores[step]}, step == best)]
+    assert largest_difference(run, run / "checkpoints" / f"checkpoint-{best}") == 0

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainerState
 
 from dcft_cli.adapter_file.read import ADAPTER_FILE
-from dcft_cli.errors import AdapterFileError, RunError, Stopped, UserError
+from dcft_cli.errors import AdapterFileError, RunError, UserError
 from dcft_cli.recipe import LoadedRecipe
 from dcft_cli.recipe.settings import settings
 from dcft_cli.runs import plan as planning
@@ -22,7 +21,6 @@ from dcft_cli.runs.plan import plan_training
 from dcft_cli.runs.resumption import HARMLESS
 from dcft_cli.training.machine import Machine, find_machine
 from dcft_cli.training.resumable import RUN_STATE
-from dcft_cli.training.stopping import StopAfterStep, StopRequest
 from tests.families import save_base
 from tests.jobs import Job, largest_difference, recipe, train
 from tests.samples import rows_of, write_rows
@@ -118,35 +116,6 @@ def test_a_finished_run_can_be_resumed(base: Path, tmp_path: Path) -> None:
     longer = loaded(base, tmp_path, f"training.max_steps={LENGTH + 2}")
     job = train(longer, tmp_path / "moved", resume=True)
     assert [p.step for p in job.watcher.steps] == [LENGTH + 1, LENGTH + 2]
-
-
-class StopIn(StopAfterStep):
-    """A request to stop in a step."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(StopRequest())
-        self.step = step
-
-    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        self.request.number = int(state.global_step + 1 == self.step)
-
-
-@pytest.mark.parametrize(("step", "best"), [(1, 1), (3, 2), (5, 5)])
-def test_a_run_can_end_where_it_was_stopped(
-    step: int, best: int, base: Path, tmp_path: Path
-) -> None:
-    """Its last step is scored then, and may be the best one."""
-    scores = {1: 0.4, 2: 0.5, 3: 0.3, 4: 0.2, 5: 0.6}
-    run, shorter = tmp_path / "run", loaded(base, tmp_path, f"training.max_steps={step}")
-    with pytest.raises(Stopped):
-        before = [scores[2], scores[4]]
-        train(loaded(base, tmp_path), run, scores=before, callbacks=[StopIn(step)])
-    job = train(shorter, run, resume=True, scores=[scores[step]])
-    assert (job.metrics["best_step"], job.metrics["last_step"]) == (best, step)
-    assert job.metrics["last_metrics"] == {"accuracy": scores[step]}
-    assert job.metrics["metrics"] == {"accuracy": scores[best]}
-    assert job.watcher.scores == [(step, {"accuracy": scores[step]}, step == best)]
-    assert largest_difference(run, run / "checkpoints" / f"checkpoint-{best}") == 0
 
 
 def test_results_of_a_shorter_run_are_replaced(base: Path, tmp_path: Path) -> None:
