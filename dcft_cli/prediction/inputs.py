@@ -22,7 +22,8 @@ def rows_of(inputs: Sequence[object], columns: Sequence[str]) -> Rows:
         DataError: inputs that are neither a mapping nor a pair, where pairs are needed.
     """
     records = [_record(value, columns) for value in inputs]
-    rows = Rows([record or {} for record in records], columns, "the inputs")
+    found = dict.fromkeys(name for record in records for name in record or {})
+    rows = Rows([record or {} for record in records], list(found), "the input")
     rows.report(
         [
             f"is {format_value(value)}, not a pair" if record is None else ""

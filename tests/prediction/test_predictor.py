@@ -109,7 +109,8 @@ def test_words_and_questions(predictor_of: PredictorOf) -> None:
         ("sst2", [" "], "row 1: `sentence` is empty"),
         ("sst2", ["a", None], "row 2: `sentence` is missing"),
         ("sst2", [("a", "b")], "not a text"),
-        ("sst2", {"text": "a"}, "`sentence` is missing"),
+        ("sst2", {"text": "a"}, "has no column `sentence`. It has: text"),
+        ("sst2", [{"sentence": "a"}, {"text": "a"}], "row 2: `sentence` is missing"),
         ("rte", "a", "row 1: is 'a', not a pair"),
         ("rte", [("a", "b", "c")], "not a pair"),
         ("rte", [("a", None)], "`sentence2` is missing"),
@@ -121,7 +122,7 @@ def test_inputs_that_cannot_be_predicted(
 ) -> None:
     with pytest.raises(DataError, match=message) as error:
         predictor_of(task)(inputs)
-    assert error.value.message.startswith("the inputs") and error.value.hint
+    assert error.value.message.startswith("the input") and error.value.hint
 
 
 def test_data_frames(predictor_of: PredictorOf) -> None:
@@ -138,7 +139,7 @@ def test_data_frames(predictor_of: PredictorOf) -> None:
 def test_a_value_that_is_no_row(predictor_of: PredictorOf, task: str, value: Any) -> None:
     with pytest.raises(DataError, match=f"The inputs are {value}, not rows"):
         predictor_of(task)(value)
-    with pytest.raises(DataError, match="the inputs: no"):
+    with pytest.raises(DataError, match="the input: no"):
         predictor_of(task)([value])
 
 
