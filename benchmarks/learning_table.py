@@ -15,13 +15,14 @@ from learning_sets import SETS
 
 
 def chosen_runs(rows: Sequence[Row], encoder: str, name: str, method: str) -> dict[int, Row]:
-    """The runs of a method at its best learning rate, by seed; none until all rates are tried."""
+    """The runs of a method at its best learning rate, by seed; none until all have been run."""
     rate = best_rate(rows, encoder, name, method)
-    return {
+    found = {
         row.seed: row
         for row in rows
         if (row.encoder, row.set, row.method, row.learning_rate) == (encoder, name, method, rate)
     }
+    return found if len(found) == len(SEEDS) else {}
 
 
 def table() -> None:
@@ -55,18 +56,16 @@ def table() -> None:
 
 
 def _mean_and_deviation(by_seed: dict[int, Row]) -> str:
-    scores = [100 * row.report for row in by_seed.values()]
-    if not scores:
+    if not by_seed:
         return ""
+    scores = [100 * row.report for row in by_seed.values()]
     rate = next(iter(by_seed.values())).learning_rate
-    if len(scores) == 1:
-        return f"{scores[0]:.1f} (n = 1, {rate:g})"
-    return f"{mean(scores):.1f} ± {stdev(scores):.1f} (n = {len(scores)}, {rate:g})"
+    return f"{mean(scores):.1f} ± {stdev(scores):.1f} ({rate:g})"
 
 
 def _interval(differences: Sequence[float]) -> str:
     """Mean of paired differences with the 95 % interval of Student's t."""
-    if len(differences) < 2:
+    if not differences:
         return ""
     from scipy.stats import t
 
@@ -122,7 +121,7 @@ def plot(path: Path) -> None:
             for method in METHODS
             for one in SETS
         }
-        sets = [one for one in SETS if all(len(found[m, one]) == len(SEEDS) for m in METHODS)]
+        sets = [one for one in SETS if all(found[m, one] for m in METHODS)]
         scores = {
             method: mean(
                 100 * mean(row.report for row in found[method, one].values()) for one in sets
@@ -133,7 +132,7 @@ def plot(path: Path) -> None:
             trained = next(iter(found[method, sets[0]].values())).trained
             axes.scatter(trained, scores[method], s=50, marker=marker, color=color, label=method)
         axes.set_xscale("log")
-        axes.set_title(f"{name}\n{', '.join(sets)} (head only: {scores['head']:.1f})", fontsize=9)
+        axes.set_title(f"{name}\n{len(sets)} sets (head only: {scores['head']:.1f})", fontsize=10)
         axes.grid(alpha=0.3)
     figure.supxlabel("trained values outside the head (log scale)", fontsize=10)
     figure.supylabel("mean score x 100 (higher is better)", fontsize=10)

@@ -68,13 +68,14 @@ def diagnose(
             ]
         problems.append(f"{metric} {best:.4g} is not better than the {name}'s {score:.4g}")
     losses = [record["loss"] for record in history if "loss" in record][-_RECENT:]
-    if losses and constant_loss is not None and mean(losses) >= constant_loss:
+    is_high = bool(losses) and constant_loss is not None and mean(losses) >= constant_loss
+    if is_high:
         problems.append(
             f"the loss, {mean(losses):.4g}, is not below the constant's {constant_loss:.4g}"
         )
     if not problems:
         return []
-    hint = _hint(weight_change, learning_rate, method)
+    hint = _hint(weight_change, learning_rate, method, loss_is_high=is_high)
     return [f"This run did not learn: {'; '.join(problems)}. {hint}"]
 
 
@@ -119,13 +120,22 @@ def _longer(learning_rate: float, method: str) -> str:
     return "First train longer: raise training.epochs or training.max_steps."
 
 
-def _hint(weight_change: float | None, learning_rate: float, method: str) -> str:
-    """Return what to change for a run that did not learn, though its adapter changed."""
+def _hint(
+    weight_change: float | None, learning_rate: float, method: str, *, loss_is_high: bool
+) -> str:
+    """Return what to change for a run that did not learn, though its adapter changed.
+
+    Args:
+        loss_is_high: whether the run ends with no lower loss than the constant prediction.
+    """
     if weight_change is not None and weight_change > _LARGE_CHANGE:
         return f"The adapter outweighs the base model. {_lower(learning_rate)}"
+    # In all such runs of benchmarks/learning.csv, a lower learning rate scores more.
+    if loss_is_high and learning_rate > METHODS[method].learning_rate:
+        return _lower(learning_rate)
     if _is_low(learning_rate, method):
         return _raise(learning_rate, method)
-    kernel = "; adapter.kernel_size=2 trains more parameters" if method == "dcft" else ""
+    kernel = "; a smaller adapter.kernel_size trains more parameters" if method == "dcft" else ""
     return (
         f"Try training.learning_rate={3 * learning_rate:.2g} and {learning_rate / 3:.2g}, "
         f"more epochs, or more rows{kernel}."

@@ -26,6 +26,7 @@ def notes(
     loss: float = 0.5,
     grad_norm: float = 1.0,
     better: bool = True,
+    learning_rate: float = 5e-3,
 ) -> list[str]:
     worse = 0.3 if better else 0.9  # than the best one: no longer learning
     return diagnose(
@@ -37,7 +38,7 @@ def notes(
         failure=failure,
         constant_loss=0.7,
         weight_change=change,
-        learning_rate=5e-3,
+        learning_rate=learning_rate,
     )
 
 
@@ -70,6 +71,8 @@ def test_a_run_that_learns_gets_no_note(best: float, settings: dict) -> None:
         (0.4, 3.0, {}, "score 0.4 is not better", "Lower training.learning_rate from 0.005, to"),
         (None, 0.05, {"loss": 0.71}, "the loss, 0.71, is not below the constant's 0.7", "=0.015"),
         (0.6, 0.05, {"better": False}, "score 0.6 is not better than", "=0.015"),
+        (0.5, 0.05, {"loss": 0.71, "learning_rate": 0.03}, "the loss, 0.71,", "Lower training"),
+        (0.5, 0.05, {"learning_rate": 0.03}, "score 0.5 is not better", "=0.09 and 0.01"),
     ],
 )
 def test_a_note_names_the_problem_and_the_setting_to_change(
