@@ -23,7 +23,7 @@ def rows_of(inputs: Sequence[object], columns: Sequence[str]) -> Rows:
     """
     records = [_record(value, columns) for value in inputs]
     found = dict.fromkeys(name for record in records for name in record or {})
-    rows = Rows([record or {} for record in records], list(found), "the input")
+    rows = Rows([record or {} for record in records], list(found) or columns, "the input")
     rows.report(
         [
             f"is {format_value(value)}, not a pair" if record is None else ""

@@ -110,6 +110,7 @@ def test_words_and_questions(predictor_of: PredictorOf) -> None:
         ("sst2", ["a", None], "row 2: `sentence` is missing"),
         ("sst2", [("a", "b")], "not a text"),
         ("sst2", {"text": "a"}, "has no column `sentence`. It has: text"),
+        ("sst2", {}, "row 1: `sentence` is missing"),
         ("sst2", [{"sentence": "a"}, {"text": "a"}], "row 2: `sentence` is missing"),
         ("rte", "a", "row 1: is 'a', not a pair"),
         ("rte", [("a", "b", "c")], "not a pair"),
