@@ -288,8 +288,7 @@ class Task(ABC):
             The parts of `decision` that were chosen in training.
 
         Raises:
-            RecipeError: the recipe asks for a choice that was not made for this adapter, or for
-                probabilities without its temperature.
+            RecipeError: the recipe asks for a choice that was not made for this adapter.
         """
         if missing := [CHOOSING[part] for part in self.chosen if part not in stored]:
             raise RecipeError(
@@ -297,14 +296,8 @@ class Task(ABC):
                 f"{' and '.join(choosing.setting for choosing in missing)}, as checkpoints do.",
                 f"Set {' '.join('='.join(choosing) for choosing in missing)}.",
             )
-        # Thresholds that were chosen apply to calibrated probabilities.
-        if "temperature" in stored and "temperature" not in self.chosen:
-            raise RecipeError(
-                "task.calibrate=false: this adapter was trained with task.calibrate=true, and its "
-                "temperature is part of it.",
-                "Leave it out.",
-            )
-        used = [part for part in stored if part in self.chosen]
+        # Thresholds that were chosen apply to calibrated probabilities, so it is always used.
+        used = [part for part in stored if part == "temperature" or part in self.chosen]
         self.decision = replace(self.decision, **{part: stored[part] for part in used})
         return tuple(used)
 

@@ -170,17 +170,14 @@ def test_choosing_needs_validation_rows(jsonl: Write) -> None:
 
 def test_a_stored_choice_is_used_again() -> None:
     stored = {"temperature": 2.0, "thresholds": {"a": 0.1, "b": 0.2, "c": 0.3}}
-    task = labels_task(threshold="best_per_label", calibrate=True)
+    task = labels_task(threshold="best_per_label")
     assert task.restore_decision(stored) == ("temperature", "thresholds")
     assert task.decision == Decision(2.0, stored["thresholds"])
     assert task.thresholds == [0.1, 0.2, 0.3]
     # A number replaces stored thresholds; the temperature is what it applies to.
-    task = labels_task(threshold=0.3, calibrate=True)
+    task = labels_task(threshold=0.3)
     assert task.restore_decision(stored) == ("temperature",)
     assert task.decision == Decision(2.0, 0.3)
-    with pytest.raises(RecipeError, match="temperature is part of it") as error:
-        labels_task(threshold=0.3).restore_decision(stored)
-    assert error.value.hint == "Leave it out."
 
 
 def test_a_choice_that_was_not_made_is_an_error() -> None:
