@@ -130,7 +130,7 @@ def _hint(
     """
     if weight_change is not None and weight_change > _LARGE_CHANGE:
         return f"The adapter outweighs the base model. {_lower(learning_rate)}"
-    # In benchmarks/learning.csv, a lower rate scores as much as any such run, or more.
+    # In benchmarks/learning.csv, no such run scores more than the best one at a lower rate.
     if loss_is_high and learning_rate > METHODS[method].learning_rate:
         return _lower(learning_rate)
     if _is_low(learning_rate, method):
